@@ -1,0 +1,226 @@
+"""Typed messages and the topic table: the only list of what travels between processes.
+
+Every message carries a monotonic stamp, a sequence number and a validity: stale and invalid are states that a reader
+handles, not exceptions. Each topic has exactly one publisher. Freshness checks, metrics, the recorder and the docs derive
+from `TOPICS`.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+import msgspec
+
+MS = 1_000_000
+"""Nanoseconds in a millisecond."""
+
+
+class Mode(StrEnum):
+    """What the arms may do. IDLE -> ARMED -> (TELEOP | POLICY | REPLAY) -> HOLD -> ARMED; FAULT from anywhere.
+
+    PARK is the bounded-speed way back from ARMED or HOLD to the sleep pose; it ends in IDLE, torque off.
+    """
+
+    IDLE = "idle"
+    ARMED = "armed"
+    TELEOP = "teleop"
+    POLICY = "policy"
+    REPLAY = "replay"
+    HOLD = "hold"
+    PARK = "park"
+    FAULT = "fault"
+
+
+MOVING = (Mode.TELEOP, Mode.POLICY, Mode.REPLAY)
+"""Modes in which an action topic drives the followers."""
+
+
+class Message(msgspec.Struct, kw_only=True):
+    """Common head. `stamp_ns`: monotonic time of the content (not of sending). `seq`: counts up by one per topic."""
+
+    stamp_ns: int
+    seq: int = 0
+    valid: bool = True
+
+
+class ArmsState(Message):
+    """One cycle of a pair of arms. Vectors are the contract's 14 numbers (`robot.NAMES`).
+
+    `goal` is what was really written to the servos in this cycle, after every limit, in action convention; None while
+    torque is off. `action_tick` and `action_stamp_ns` name the action that `goal` is moving to (-1, 0: none).
+    """
+
+    position: list[float]
+    velocity: list[float]
+    effort_ma: list[float]
+    goal: list[float] | None = None
+    target: list[float] | None = None
+    """The action as commanded, before limits; None when no action drives the arms."""
+    action_tick: int = -1
+    action_stamp_ns: int = 0
+    mode: Mode = Mode.IDLE
+    limited: int = 0
+    """Bit i set: limits changed number i of the target in this cycle."""
+    settled: bool = False
+    """True when a ramp (to start or sleep pose) has arrived."""
+    hold_cause: str = ""
+    """Why the gate itself asks for HOLD or FAULT; empty when it does not."""
+    fault: bool = False
+
+
+class Action(Message):
+    """Joint targets for the followers: 14 numbers in action convention. `stamp_ns` is when it was computed."""
+
+    tick: int
+    position: list[float]
+    observation_stamp_ns: int = 0
+    """Stamp of the oldest part of the observation that led to it (0: none); for latency figures."""
+
+
+class ModeHeartbeat(Message):
+    """The supervisor's word on the mode, 50 times a second. `cause` says who asked or what failed."""
+
+    mode: Mode
+    since_ns: int = 0
+    cause: str = ""
+
+
+class FrameInfo(Message):
+    """One camera frame: where its pixels are. (height, width, 3) uint8 RGB.
+
+    Local readers find the pixels in shared-memory ring `ring`, at `slot` under sequence `seq`; a remote reader gets them in
+    `pixels`, `encoding` "raw" or "jpeg".
+    """
+
+    camera: str
+    height: int
+    width: int
+    ring: str = ""
+    slot: int = -1
+    encoding: str = "ring"
+    pixels: bytes = b""
+
+
+class PolicyTick(Message):
+    """What the policy process did at one 50 Hz tick; the source of every jitter and latency figure."""
+
+    tick: int
+    lateness_ns: int
+    """Action published this long after the start of its tick's period."""
+    on_time: bool
+    """Published within its own period."""
+    fresh: bool
+    """A chunk computed from this tick's own observation took part."""
+    chunks: int
+    """How many chunks the ensemble of this tick was made from (0: no action was published)."""
+    frame_age_ns: int = 0
+    """Oldest camera frame of the observation, at the tick."""
+    camera_skew_ns: int = 0
+    """Newest minus oldest camera frame of the observation."""
+    joint_skew_ns: int = 0
+    """Joint state minus newest camera frame, absolute."""
+    inference_ns: int = 0
+    """Duration of the newest completed inference."""
+    reason: str = ""
+    """Why there is no observation or action; empty when there is one."""
+
+
+class SimState(Message):
+    """The simulated world: enough to render it and to judge the task."""
+
+    task: str
+    seed: int
+    qpos: list[float]
+    environment_state: list[float]
+    stage: int
+    success: bool
+    episode: int = 0
+    """Counts resets; a reader sees by it that the world was reset."""
+
+
+class Health(Message):
+    """A process's own account, a few times a second. `figures` are named numbers with their unit in the name."""
+
+    process: str
+    pid: int
+    ok: bool = True
+    message: str = ""
+    figures: dict[str, float] = msgspec.field(default_factory=dict)
+
+
+class Request(msgspec.Struct, kw_only=True):
+    """An operator's wish, sent to the supervisor over REQ/REP.
+
+    `verb`: arm, teleop, policy, replay, stop, park, status, reset (simulated rig only), shutdown.
+    """
+
+    verb: str
+    argument: str = ""
+    sender: str = ""
+
+
+class Reply(msgspec.Struct, kw_only=True):
+    """The supervisor's answer. `text` is for people; `mode` is the mode after the request."""
+
+    ok: bool
+    text: str
+    mode: Mode
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One topic. `rate_hz`: nominal. `max_age_ms`: older content is stale. `publisher`: the one process that sends it."""
+
+    name: str
+    message: type[Message]
+    rate_hz: float
+    max_age_ms: float
+    publisher: str
+
+
+FOLLOWERS = Topic("followers", ArmsState, 200, 40, "arms@followers")
+LEADERS = Topic("leaders", ArmsState, 200, 40, "arms@leaders")
+ACTION_TELEOP = Topic("action_teleop", Action, 200, 60, "teleop")
+ACTION_POLICY = Topic("action_policy", Action, 50, 60, "policy")
+ACTION_REPLAY = Topic("action_replay", Action, 50, 60, "replay")
+POLICY_TICK = Topic("policy_tick", PolicyTick, 50, 60, "policy")
+MODE = Topic("mode", ModeHeartbeat, 50, 200, "supervisor")
+SIM_STATE = Topic("sim_state", SimState, 100, 40, "world")
+
+TOPICS: tuple[Topic, ...] = (
+    FOLLOWERS,
+    LEADERS,
+    ACTION_TELEOP,
+    ACTION_POLICY,
+    ACTION_REPLAY,
+    POLICY_TICK,
+    MODE,
+    SIM_STATE,
+)
+"""Every fixed topic. Cameras and health reports come one per process: `camera_topic`, `health_topic`."""
+
+ACTION_TOPIC: dict[Mode, Topic] = {Mode.TELEOP: ACTION_TELEOP, Mode.POLICY: ACTION_POLICY, Mode.REPLAY: ACTION_REPLAY}
+"""Which action topic drives the followers in each moving mode."""
+
+
+def camera_topic(camera: str, rate_hz: float = 60) -> Topic:
+    """Frames of one camera; stale after three periods of the slowest supported source (30 fps)."""
+    return Topic(f"camera.{camera}", FrameInfo, rate_hz, 100, f"camera@{camera}")
+
+
+def health_topic(process: str) -> Topic:
+    """The health report of one process, e.g. `arms@followers`."""
+    return Topic(f"health.{process}", Health, 5, 1000, process)
+
+
+M = TypeVar("M", bound=msgspec.Struct)
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """Message to msgpack bytes."""
+    return msgspec.msgpack.encode(message)
+
+
+def decode(data: bytes, kind: type[M]) -> M:
+    """Msgpack bytes to a message of `kind`; raises msgspec.ValidationError when they are anything else."""
+    return msgspec.msgpack.decode(data, type=kind)
