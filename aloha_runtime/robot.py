@@ -10,7 +10,7 @@ ROBOTIS e-manual for the X series (https://emanual.robotis.com/docs/en/dxl/x/).
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -171,6 +171,11 @@ class Gripper:
     def angle_from_state(self, opening: float) -> float:
         """Motor angle (rad) of a state's normalised opening."""
         return self.angle_from_position(self.position_close + opening * (self.position_open - self.position_close))
+
+
+def with_range(gripper: Gripper, **measured: float) -> Gripper:
+    """The same gripper with its measured range (`angle_open`, `position_close`, ...) in place of the published one."""
+    return replace(gripper, **measured)
 
 
 Pose = tuple[float, float, float, float, float, float]

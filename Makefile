@@ -1,0 +1,31 @@
+# `make demo` and `make test` set up everything they need first; nothing is installed outside .venv without saying so.
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+
+.PHONY: help setup demo test check bench interop clean
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+setup: ## virtual environment in .venv, system libraries checked
+	@bash scripts/setup.sh
+
+demo: setup ## the whole runtime on a simulated rig; ends with outputs/demo/report.html
+	@$(BIN)/aloha demo $(ARGS)
+
+test: setup ## the test suite
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: setup ## ruff, mypy, import directions
+	@$(BIN)/ruff check aloha_runtime tests && $(BIN)/ruff format --check aloha_runtime tests
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest tests/contract
+
+bench: setup ## every benchmark, as tables
+	@$(BIN)/aloha bench all $(ARGS)
+
+interop: setup ## the emulated chain and our datasets judged by LeRobot, in an environment of its own
+	@bash scripts/interop.sh
+
+clean: ## remove the environments and outputs
+	rm -rf .venv .venv-interop outputs

@@ -1,0 +1,242 @@
+"""The rig configuration: strict models over `configs/*.yaml`. An unknown key is an error that names file and line."""
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from aloha_runtime import robot
+from aloha_runtime.errors import ConfigError
+
+CONFIG_DIR = Path(__file__).resolve().parent / "configs"
+"""The shipped rigs: `sim`, `aloha`, `aloha2`."""
+
+ArmName = Literal["leader_left", "leader_right", "follower_left", "follower_right"]
+CameraName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+JointAngles = Annotated[tuple[float, float, float, float, float, float], Field()]
+
+
+class Strict(BaseModel):
+    """Unknown keys are refused: a typing mistake must not move an arm."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ArmConfig(Strict):
+    """One arm on one serial port."""
+
+    port: str
+    """Stable name of the adapter, e.g. /dev/ttyDXL_follower_left; the simulated rig uses a name in its run directory."""
+    baud: Literal[57600, 115200, 1_000_000, 2_000_000, 3_000_000, 4_000_000] = 1_000_000
+
+
+class CameraConfig(Strict):
+    """One camera: a RealSense by `serial`, a USB camera by `device` (path, id or URL), or a simulated one."""
+
+    type: Literal["realsense", "opencv", "sim"]
+    serial: str | None = None
+    device: str | None = None
+    width: int = Field(640, ge=16, le=4096)
+    height: int = Field(480, ge=16, le=4096)
+    fps: int = Field(60, ge=1, le=120)
+    exposure: int | None = Field(None, description="Exposure in the camera's own unit; None leaves auto-exposure on")
+    focus: int | None = Field(None, description="Fixed focus (V4L2 focus_absolute); None leaves auto-focus on")
+    pixel_format: Literal["MJPG", "YUYV"] = "MJPG"
+    max_age_ms: float = Field(100, gt=0, le=1000)
+
+    @model_validator(mode="after")
+    def _source_is_named(self) -> "CameraConfig":
+        if self.type == "realsense" and not self.serial:
+            raise ValueError("a realsense camera needs `serial` (printed on the camera, or run rs-enumerate-devices)")
+        if self.type == "opencv" and not self.device:
+            raise ValueError("an opencv camera needs `device` (/dev/CAM_HIGH, /dev/v4l/by-id/... or a URL)")
+        return self
+
+
+class GripperRange(Strict):
+    """The measured range of one role's grippers; what is left out comes from the kit."""
+
+    angle_open: float | None = None
+    angle_close: float | None = None
+    position_open: float | None = None
+    position_close: float | None = None
+
+
+class LimitsConfig(Strict):
+    """Limits of the gate beside the motors. `None` is the default of `control/limits.py`, where each has its reason."""
+
+    velocity_rad_s: float | None = Field(None, gt=0, le=math.pi)
+    acceleration_rad_s2: float | None = Field(None, gt=0, le=100)
+    lead_rad: float | None = Field(None, gt=0, le=0.5)
+    gripper_openings_s: float | None = Field(None, gt=0, le=20)
+    hold_after_ms: float = Field(60, ge=20, le=500)
+
+
+class RealtimeConfig(Strict):
+    """Scheduling of the arms and policy loops. `require` refuses to arm without real-time priority."""
+
+    require: bool = False
+    priority: int | None = Field(50, ge=1, le=99)
+    arms_cores: list[int] = []
+    policy_cores: list[int] = []
+
+
+class SimConfig(Strict):
+    """The simulated rig; absent on a real one."""
+
+    task: Literal["transfer_cube", "insertion"] = "transfer_cube"
+    seed: int | None = Field(None, ge=0, description="None: drawn anew at each start")
+    clock: Literal["wall", "virtual"] = "wall"
+
+
+class PolicyConfig(Strict):
+    """How a checkpoint is run. `cameras` maps the policy's own camera names to the rig's: the one place of that mapping."""
+
+    cameras: dict[str, CameraName] = {}
+    ensemble: Literal["off", "paper", "newest"] = "paper"
+    ensemble_m: float = Field(0.01, ge=0)
+    chunk_deadline_ms: float = Field(14, gt=0, lt=20, description="The tick waits this long for its own fresh chunk")
+    threads: int = Field(1, ge=1, le=64)
+
+
+class RigConfig(Strict):
+    """A whole rig. See the comments in configs/aloha.yaml for every key."""
+
+    name: str
+    kit: Literal["aloha", "aloha2"]
+    arms: dict[ArmName, ArmConfig]
+    arms_hz: int = Field(200, ge=100, le=500)
+    cameras: dict[CameraName, CameraConfig]
+    leader_gripper: GripperRange = GripperRange()
+    follower_gripper: GripperRange = GripperRange()
+    start_pose: JointAngles = robot.START_POSE
+    leader_sleep_pose: JointAngles | None = None
+    follower_sleep_pose: JointAngles | None = None
+    gripper_current_ma: float | None = Field(None, gt=0, le=1200)
+    limits: LimitsConfig = LimitsConfig()
+    realtime: RealtimeConfig = RealtimeConfig()
+    policy: PolicyConfig = PolicyConfig()
+    sim: SimConfig | None = None
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "RigConfig":
+        for camera, source in self.cameras.items():
+            if (source.type == "sim") != (self.sim is not None):
+                raise ValueError(f"camera {camera} has type {source.type!r}, but the rig is {self._kind()}")
+        for theirs, ours in self.policy.cameras.items():
+            if ours not in self.cameras:
+                raise ValueError(
+                    f"policy.cameras maps {theirs!r} to {ours!r}, which is no camera of this rig ({', '.join(self.cameras)})"
+                )
+        for role in robot.ROLES:
+            self._check_pose(role, "start_pose", self.start_pose)
+            self._check_pose(role, f"{role}_sleep_pose", self.sleep_pose(role))
+        return self
+
+    def _kind(self) -> str:
+        return "simulated (it has `sim:`)" if self.sim else "real (it has no `sim:`)"
+
+    def _check_pose(self, role: robot.Role, key: str, pose: robot.Pose) -> None:
+        low, high = robot.joint_limits(role)
+        for joint, angle, least, most in zip(robot.ARM_JOINTS, pose, low, high, strict=False):
+            if not least <= angle <= most:
+                raise ValueError(f"{key}: {joint} {angle:.3f} rad is outside the {role}'s {least:.3f}..{most:.3f} rad")
+
+    def sleep_pose(self, role: robot.Role) -> robot.Pose:
+        """Where arms of this role are parked before torque goes off (rad)."""
+        own = self.leader_sleep_pose if role == "leader" else self.follower_sleep_pose
+        return own or robot.KITS[self.kit].sleep_pose(role)
+
+    def gripper(self, role: robot.Role) -> robot.Gripper:
+        """The kit's gripper of this role with the rig's measured range in place of the published one."""
+        measured = self.leader_gripper if role == "leader" else self.follower_gripper
+        return robot.with_range(robot.KITS[self.kit].gripper(role), **measured.model_dump(exclude_none=True))
+
+    def arms_of(self, role: robot.Role) -> dict[robot.Side, ArmConfig]:
+        """The configured arms of a role by side, left first."""
+        named = {side: self.arms.get(f"{role}_{side}") for side in robot.SIDES}  # type: ignore[call-overload]
+        return {side: arm for side, arm in named.items() if arm is not None}
+
+
+def find(name_or_path: str) -> Path:
+    """Path of a configuration given as `sim` (shipped) or as a file; raises ConfigError naming the shipped ones."""
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml"):
+        if path.is_file():
+            return path
+        raise ConfigError(f"configuration {path} does not exist; give the path of an existing .yaml file")
+    shipped = CONFIG_DIR / f"{name_or_path}.yaml"
+    if shipped.is_file():
+        return shipped
+    names = ", ".join(sorted(file.stem for file in CONFIG_DIR.glob("*.yaml")))
+    raise ConfigError(f"no configuration named {name_or_path!r}: choose one of {names}, or give the path of a .yaml file")
+
+
+def load(name_or_path: str) -> RigConfig:
+    """Read and check a rig configuration; raises ConfigError with file, line, key, value and reason for each mistake."""
+    path = find(name_or_path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{where}: not valid YAML: {getattr(error, 'problem', error)}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected keys and values at the top, found {type(data).__name__}")
+    _refuse_duplicates(path, node)
+    try:
+        return RigConfig.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(path, node, item) for item in error.errors())) from error
+
+
+def _explain(path: Path, node: yaml.Node | None, item: Any) -> str:
+    """One validation error as `file:line: key: what is wrong`."""
+    keys = tuple(str(part) for part in item["loc"] if part != "[key]")
+    line = _line_of(node, keys)
+    name = ".".join(keys) or "rig"
+    if item["type"] == "extra_forbidden":
+        return f"{path}:{line}: unknown key {name!r}; remove it or correct its spelling (see `aloha config show`)"
+    if item["type"] == "missing":
+        return f"{path}:{line}: missing key {name!r}; add it"
+    reason = item["msg"].removeprefix("Value error, ")
+    shown = f" (value {item['input']!r})" if not isinstance(item["input"], dict) else ""
+    return f"{path}:{line}: {name}: {reason}{shown}"
+
+
+def _line_of(node: yaml.Node | None, keys: tuple[str, ...]) -> int:
+    """Line (from 1) of the deepest part of a key path that the file has."""
+    line = node.start_mark.line + 1 if node else 1
+    for key in keys:
+        if isinstance(node, yaml.MappingNode):
+            match = next(((k, v) for k, v in node.value if k.value == key), None)
+            if match is None:
+                break
+            line, node = match[0].start_mark.line + 1, match[1]
+        elif isinstance(node, yaml.SequenceNode) and key.isdigit() and int(key) < len(node.value):
+            node = node.value[int(key)]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line
+
+
+def _refuse_duplicates(path: Path, node: yaml.Node | None) -> None:
+    """YAML readers keep the last of two equal keys in silence; a rig file must not."""
+    if isinstance(node, yaml.MappingNode):
+        seen: dict[str, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if key.value in seen:
+                raise ConfigError(f"{path}:{line}: key {key.value!r} is given twice (first on line {seen[key.value]})")
+            seen[key.value] = line
+            _refuse_duplicates(path, value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _refuse_duplicates(path, value)
