@@ -1,0 +1,1 @@
+"""Finite jobs of the command line; each file is one sub-command."""

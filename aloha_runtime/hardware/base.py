@@ -1,0 +1,112 @@
+"""The two device protocols of a rig, arm and camera, and what a reading of each holds.
+
+One conformance suite per protocol (tests/hardware) runs against every backend, the emulated ones included.
+"""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aloha_runtime.robot import Role
+
+ArmVector = NDArray[np.float64]
+"""A (7,) float64 vector: the six joints of `robot.ARM_JOINTS`, then the gripper motor."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArmReading:
+    """State of one arm at one instant.
+
+    `stamp_ns`: monotonic time at which the reply was complete. `angles`: (7,) rad, the last one the gripper *motor*
+    angle (not normalised). `velocities`: (7,) rad/s. `efforts_ma`: (7,) mA, or load in 0.1 % where the servo measures
+    no current (XL430, XC430). `errors`: joint -> hardware error, empty when all is well; 0x80 is the alert bit alone,
+    the lower bits are Hardware_Error_Status once it was read (`dynamixel.registers.describe_hardware_error`).
+    """
+
+    stamp_ns: int
+    angles: ArmVector
+    velocities: ArmVector
+    efforts_ma: ArmVector
+    errors: dict[str, int] = field(default_factory=dict)
+
+
+class Arm(Protocol):
+    """One arm of seven joints. One thread can overlap several arms: request all, then collect all.
+
+    Nothing but `torque` changes torque: connecting, disconnecting and dying leave it as it is, because an arm without
+    torque falls.
+    """
+
+    name: str
+    """Such as `follower_left`; every error names it."""
+    role: Role
+
+    def connect(self) -> None:
+        """Take the port for this process alone, check every servo and set it up.
+
+        An arm found with torque on keeps it, and its goal becomes where it is. Raises HardwareError naming arm, servo,
+        value and remedy.
+        """
+
+    def request(self, goal: ArmVector | None) -> None:
+        """Send goals ((7,) rad; None: none) and ask for the state, without waiting for either.
+
+        A goal that is not finite or outside the servos' limits is not sent at all (counted as `goal_refused`).
+        """
+
+    def collect(self, deadline_ns: int) -> ArmReading | None:
+        """The state asked for, or None when no whole and plausible one came by `deadline_ns` (monotonic); `counts` says
+        why. Never raises for a lost reply or an unplugged port."""
+
+    def torque(self, on: bool, gripper: bool | None = None) -> None:
+        """Switch torque of the six joints, and of the gripper (None: as the joints). Takes some milliseconds.
+
+        Switching on first makes every goal the present position and clears a tripped servo watchdog. Raises
+        HardwareError.
+        """
+
+    def temperatures(self) -> dict[str, float]:
+        """Joint -> temperature in degrees Celsius as last heard; refreshed beside the cycle, costs no traffic."""
+
+    def silent(self, now_ns: int) -> dict[str, float]:
+        """Joint -> seconds since it last answered, for the joints that are silent now; empty when all answer."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Events since `connect`, by name (`incomplete`, `corrupt`, `foreign`, `implausible`, `port_lost`, ...)."""
+
+    @property
+    def connected(self) -> bool:
+        """True while the port is open; an unplugged adapter is looked for again by `request`."""
+
+    def disconnect(self) -> None:
+        """Give the port back. Torque stays as it is, so the arm never falls. Harmless when not connected."""
+
+
+@dataclass(frozen=True, slots=True)
+class CameraFrame:
+    """One image. `stamp_ns`: monotonic time of exposure as near as the device tells. `image`: (H, W, 3) uint8 RGB, not
+    written again by the camera. `sequence`: counts up by one per frame of the source; a gap is a lost frame."""
+
+    stamp_ns: int
+    image: NDArray[np.uint8]
+    sequence: int
+
+
+class Camera(Protocol):
+    """One colour camera."""
+
+    name: str
+    """Such as `cam_high`; every error names it."""
+
+    def connect(self) -> None:
+        """Open the device and start it. Raises HardwareError naming camera, device and remedy."""
+
+    def read(self, timeout_s: float) -> CameraFrame | None:
+        """The newest frame not returned before, waiting up to `timeout_s`; None when there is none. An old frame is
+        never returned again as new."""
+
+    def disconnect(self) -> None:
+        """Stop and release the device. Harmless when not connected."""
