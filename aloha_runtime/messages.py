@@ -81,6 +81,8 @@ class ModeHeartbeat(Message):
     """The supervisor's word on the mode, 50 times a second. `cause` says who asked or what failed."""
 
     mode: Mode
+    pose: str = ""
+    """Bounded ramp asked for: "start", "sleep", or empty (stay where you are)."""
     since_ns: int = 0
     cause: str = ""
 

@@ -1,1 +1,1 @@
-"""Finite jobs of the command line; each file is one sub-command."""
+"""Finite jobs behind the sub-commands."""

@@ -1,0 +1,54 @@
+"""The running system as one table: every process, its module, and the jobs it runs in.
+
+`aloha up`, the systemd units and `aloha status` all derive from it. A process is started as
+`python -m aloha_runtime.processes.MODULE NAME --rig FILE --run-dir DIR`.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from aloha_runtime.config import RigConfig
+
+
+class Job(StrEnum):
+    """What the system is started for."""
+
+    TELEOP = "teleop"
+    DEPLOY = "deploy"
+    DEMONSTRATE = "demonstrate"
+    """Teleoperation on the simulated rig with the scripted demonstrator moving the leaders."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """One operating-system process. `name` is file name @ instance; logs, topics and units use it."""
+
+    name: str
+    jobs: frozenset[Job]
+    simulated: bool = False
+    """Exists on the simulated rig only."""
+    arguments: tuple[str, ...] = ()
+
+    @property
+    def module(self) -> str:
+        return "aloha_runtime.processes." + self.name.split("@")[0]
+
+
+EVERY = frozenset(Job)
+TELEOPERATED = frozenset({Job.TELEOP, Job.DEMONSTRATE})
+
+
+def processes(rig: RigConfig, job: Job, checkpoint: str = "") -> list[Process]:
+    """The processes of one job on one rig, in the order in which they are started (stopped in reverse)."""
+    table = [
+        Process("supervisor", EVERY),
+        Process("world", EVERY, simulated=True),
+        *(Process(f"chain@{arm}", EVERY, simulated=True) for arm in rig.arms),
+        *(Process(f"camera@{camera}", EVERY) for camera in rig.cameras),
+        Process("arms@followers", EVERY),
+        Process("arms@leaders", EVERY),
+        Process("teleop", TELEOPERATED),
+        Process("demonstrator", frozenset({Job.DEMONSTRATE}), simulated=True),
+        Process("policy", frozenset({Job.DEPLOY}), arguments=("--checkpoint", checkpoint)),
+    ]
+    return [process for process in table if job in process.jobs and (rig.sim is not None or not process.simulated)]
