@@ -1,0 +1,211 @@
+"""LeRobot policy directories, read and written: JSON and safetensors only, nothing that could run code.
+
+    config.json                                  architecture (LeRobot's names); `aloha.json` beside it for what is ours
+    model.safetensors                            weights, LeRobot's `ACTPolicy` state dict
+    policy_preprocessor.json, ..._step_3_normalizer_processor.safetensors        statistics of the inputs
+    policy_postprocessor.json, ..._step_0_unnormalizer_processor.safetensors     statistics of the actions
+
+The layout is LeRobot 0.6's (`policies/pretrained.py`, `processor/pipeline.py`).
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from aloha_runtime.act import config as act_config
+from aloha_runtime.act.config import ACTION, ACTConfig, PolicyConfigError
+from aloha_runtime.act.normalize import EPS, Stats
+from aloha_runtime.errors import CheckpointError
+
+CONFIG = "config.json"
+OURS = "aloha.json"
+WEIGHTS = "model.safetensors"
+PREPROCESSOR = "policy_preprocessor"
+POSTPROCESSOR = "policy_postprocessor"
+PREPROCESSOR_STATE = f"{PREPROCESSOR}_step_3_normalizer_processor.safetensors"
+POSTPROCESSOR_STATE = f"{POSTPROCESSOR}_step_0_unnormalizer_processor.safetensors"
+
+
+@dataclass(frozen=True)
+class LoadedCheckpoint:
+    directory: Path
+    config: ACTConfig
+    weights: dict[str, Tensor]
+    stats: dict[str, dict[str, Tensor]]
+
+
+def load(directory: Path) -> LoadedCheckpoint:
+    """Everything in a policy directory, checked as far as possible without building the network."""
+    config = load_config(directory)
+    return LoadedCheckpoint(directory, config, _read_tensors(directory / WEIGHTS), _load_stats(directory))
+
+
+def load_config(directory: Path) -> ACTConfig:
+    """The configuration alone, without reading the weights. Raises `CheckpointError`."""
+    if not directory.exists():
+        raise CheckpointError(f"checkpoint {directory} does not exist; give the path of a policy directory")
+    if not directory.is_dir():
+        raise CheckpointError(f"checkpoint {directory} is a file; give the directory that holds {CONFIG} and {WEIGHTS}")
+    if not (directory / CONFIG).exists():
+        inner = [path.parent for path in sorted(directory.glob(f"**/pretrained_model/{CONFIG}"))]
+        hint = f"did you mean {inner[-1]}?" if inner else "it is not a LeRobot policy directory"
+        raise CheckpointError(f"checkpoint {directory} has no {CONFIG}; {hint}")
+    ours = _read_json(directory / OURS) if (directory / OURS).exists() else None
+    try:
+        return act_config.config_from_json(_read_json(directory / CONFIG), ours)
+    except PolicyConfigError as error:
+        raise CheckpointError(f"checkpoint {directory} cannot be used: {error}") from error
+
+
+def load_weights(policy: nn.Module, loaded: LoadedCheckpoint) -> None:
+    """Copy the weights into `policy`; every tensor must be there, with its shape, and no other."""
+    wanted = policy.state_dict()
+    missing = sorted(set(wanted) - set(loaded.weights))
+    unknown = sorted(set(loaded.weights) - set(wanted))
+    shapes = [
+        f"{name} {tuple(loaded.weights[name].shape)} instead of {tuple(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in loaded.weights and loaded.weights[name].shape != tensor.shape
+    ]
+    problems = [
+        f"{len(items)} tensors {verb}, such as {items[0]}"
+        for verb, items in (("missing", missing), ("not known", unknown), ("of the wrong shape", shapes))
+        if items
+    ]
+    if problems:
+        path = loaded.directory / WEIGHTS
+        raise CheckpointError(f"{path} does not fit {CONFIG}: {'; '.join(problems)}. They are of different policies")
+    broken = [name for name, tensor in loaded.weights.items() if not tensor.isfinite().all()]
+    if broken:
+        raise CheckpointError(f"{loaded.directory / WEIGHTS}: weights {broken[0]} are not finite; training diverged")
+    policy.load_state_dict(loaded.weights)
+
+
+def check_cameras(config: ACTConfig, cameras: Mapping[str, tuple[int, int]], directory: Path) -> None:
+    """Raise `CheckpointError` unless every camera of the policy is among the rig's `{name: (height, width)}`."""
+    for name, (height, width) in config.cameras.items():
+        if name not in cameras:
+            there = ", ".join(cameras) or "none"
+            raise CheckpointError(
+                f"checkpoint {directory} needs camera {name!r}, the rig has: {there}; map the policy's camera names to "
+                "the rig's in the configuration, or use a checkpoint trained on this rig"
+            )
+        if tuple(cameras[name]) != (height, width):
+            have = f"{cameras[name][1]}x{cameras[name][0]}"
+            raise CheckpointError(
+                f"checkpoint {directory} was trained on {width}x{height} images of {name!r}, the rig delivers {have}; "
+                "set the camera's size in the configuration"
+            )
+
+
+def save(directory: Path, config: ACTConfig, weights: Mapping[str, Tensor], stats: Stats) -> None:
+    """Write a policy directory. Every file is written aside and renamed; `config.json` comes last."""
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
+    flat = {f"{name}.{key}": value.contiguous() for name, values in stats.items() for key, value in values.items()}
+    _write_tensors(directory / WEIGHTS, tensors)
+    _write_tensors(directory / PREPROCESSOR_STATE, flat)
+    _write_tensors(directory / POSTPROCESSOR_STATE, flat)
+    lerobot, ours = act_config.config_to_json(config)
+    _write_text(directory / f"{PREPROCESSOR}.json", act_config.dumps(_preprocessor(lerobot)))
+    _write_text(directory / f"{POSTPROCESSOR}.json", act_config.dumps(_postprocessor(lerobot)))
+    if ours:
+        _write_text(directory / OURS, act_config.dumps(ours))
+    else:
+        (directory / OURS).unlink(missing_ok=True)
+    _write_text(directory / CONFIG, act_config.dumps(lerobot))
+
+
+def _preprocessor(lerobot: Mapping[str, Any]) -> dict[str, Any]:
+    features = {**lerobot["input_features"], **lerobot["output_features"]}
+    steps = [
+        {"registry_name": "rename_observations_processor", "config": {"rename_map": {}}},
+        {"registry_name": "to_batch_processor", "config": {}},
+        {"registry_name": "device_processor", "config": {"device": "cpu", "float_dtype": None}},
+        _normalizer("normalizer_processor", features, lerobot, PREPROCESSOR_STATE),
+    ]
+    return {"name": PREPROCESSOR, "steps": steps}
+
+
+def _postprocessor(lerobot: Mapping[str, Any]) -> dict[str, Any]:
+    steps = [
+        _normalizer("unnormalizer_processor", lerobot["output_features"], lerobot, POSTPROCESSOR_STATE),
+        {"registry_name": "device_processor", "config": {"device": "cpu", "float_dtype": None}},
+    ]
+    return {"name": POSTPROCESSOR, "steps": steps}
+
+
+def _normalizer(kind: str, features: Mapping[str, Any], lerobot: Mapping[str, Any], state: str) -> dict[str, Any]:
+    values = {"eps": EPS, "features": features, "norm_map": lerobot["normalization_mapping"]}
+    return {"registry_name": kind, "config": values, "state_file": state}
+
+
+def _load_stats(directory: Path) -> dict[str, dict[str, Tensor]]:
+    """`{feature: {statistic: tensor}}`; those of the actions come from the postprocessor, which undoes them."""
+    stats = _pipeline_stats(directory, PREPROCESSOR, "normalizer_processor")
+    stats[ACTION] = _pipeline_stats(directory, POSTPROCESSOR, "unnormalizer_processor").get(ACTION, {})
+    return stats
+
+
+def _pipeline_stats(directory: Path, pipeline: str, kind: str) -> dict[str, dict[str, Tensor]]:
+    path = directory / f"{pipeline}.json"
+    if not path.exists():
+        raise CheckpointError(
+            f"{path} is missing, so there are no statistics to normalise with; copy the whole policy directory "
+            "(LeRobot up to 0.3 wrote none: convert such a checkpoint with LeRobot's migrate_policy_normalization)"
+        )
+    steps = _read_json(path).get("steps")
+    found = [step for step in steps or [] if isinstance(step, dict) and step.get("registry_name") == kind]
+    if len(found) != 1 or not isinstance(found[0].get("state_file"), str):
+        raise CheckpointError(f"{path} does not have exactly one {kind} step with a state file; it is damaged")
+    if Path(found[0]["state_file"]).name != found[0]["state_file"]:
+        raise CheckpointError(f"{path}: state file {found[0]['state_file']!r} must be a name inside the directory")
+    stats: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in _read_tensors(directory / found[0]["state_file"]).items():
+        feature, _, statistic = name.rpartition(".")
+        stats.setdefault(feature, {})[statistic] = tensor
+    return stats
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON ({error}); copy the checkpoint again") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} does not hold a JSON object; it is not part of a LeRobot policy")
+    return content
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    if not path.exists():
+        raise CheckpointError(f"{path} is missing; copy the whole policy directory")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is truncated or not a safetensors file ({error}); copy it again") from error
+
+
+def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    aside = path.with_name(path.name + ".tmp")
+    save_file(tensors, aside, metadata={"format": "pt"})
+    _publish(aside, path)
+
+
+def _write_text(path: Path, text: str) -> None:
+    aside = path.with_name(path.name + ".tmp")
+    aside.write_text(text, encoding="utf-8")
+    _publish(aside, path)
+
+
+def _publish(aside: Path, path: Path) -> None:
+    with aside.open("rb") as file:
+        os.fsync(file.fileno())
+    aside.replace(path)

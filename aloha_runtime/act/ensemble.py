@@ -1,0 +1,97 @@
+"""Temporal ensembling of action chunks by absolute tick. NumPy only: processes without torch use it too.
+
+Zhao et al. 2023 (https://arxiv.org/abs/2304.13705, section IV.B): a chunk is predicted at every step, so several
+predictions exist for each tick, and the executed action is their weighted mean
+
+    a(t) = sum_i w_i * a_i(t) / sum_i w_i,        w_i = exp(-m * i),        i = 0 for the oldest prediction of tick t.
+
+Here chunks are stored with the tick of their first action, so a prediction that comes late, early, or never changes
+which predictions are averaged, and never which tick they are meant for. With a chunk at every tick it is the paper's.
+"""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Mode = Literal["off", "paper", "newest"]
+MODES: tuple[Mode, ...] = ("off", "paper", "newest")
+
+PAPER_COEFFICIENT = 0.01
+"""m of the paper: small, so that all predictions count almost alike, the oldest a little more."""
+
+
+class TemporalEnsemble:
+    """Holds the chunks that may still matter and answers "which action at tick t?".
+
+    mode `paper`   weights exp(-m i), i = 0 the oldest chunk that covers the tick: smooth
+    mode `newest`  weights exp(-m i), i = 0 the newest: reacts faster
+    mode `off`     one chunk alone, open loop, for `execute_steps` ticks (or to its end), then the newest there is
+
+    `mode`, `coefficient` and `execute_steps` may be set at any time; call from one thread. "Older" means an earlier
+    first tick; a second chunk for the same first tick replaces the first.
+    """
+
+    def __init__(self, mode: Mode = "paper", coefficient: float = PAPER_COEFFICIENT, execute_steps: int = 1) -> None:
+        if mode not in MODES:
+            raise ValueError(f"ensemble mode {mode!r} is not one of {', '.join(MODES)}")
+        if not np.isfinite(coefficient):
+            raise ValueError(f"ensemble coefficient {coefficient!r} must be finite")
+        if execute_steps < 1:
+            raise ValueError(f"execute_steps = {execute_steps!r} must be at least 1")
+        self.mode: Mode = mode
+        self.coefficient = coefficient
+        self.execute_steps = execute_steps
+        self._chunks: dict[int, NDArray[np.float64]] = {}
+        self._adopted: tuple[int, int] | None = None  # mode off: (first tick of the chunk, tick since which it runs)
+
+    def reset(self) -> None:
+        """Forget all chunks."""
+        self._chunks.clear()
+        self._adopted = None
+
+    def add(self, chunk_start_tick: int, chunk: NDArray[np.floating]) -> None:
+        """Take a chunk (n, ...) whose first action is meant for `chunk_start_tick`. Chunks may arrive in any order.
+
+        Raises `ValueError` for an empty chunk or numbers that are not finite: such a chunk must not move an arm.
+        """
+        actions = np.array(chunk, dtype=np.float64)
+        if actions.ndim < 2 or not len(actions):
+            raise ValueError(f"chunk has shape {actions.shape}, must be (n, action) with n of at least 1")
+        if not np.isfinite(actions).all():
+            raise ValueError(f"chunk for tick {chunk_start_tick} has values that are not finite")
+        self._chunks[int(chunk_start_tick)] = actions
+
+    def action(self, tick: int) -> NDArray[np.float64] | None:
+        """The action (...) for `tick`, or None when no chunk covers it.
+
+        Chunks that ended before `tick` are dropped, so ticks must be asked for in order (repeats and gaps are fine).
+        """
+        for start in [start for start, chunk in self._chunks.items() if start + len(chunk) <= tick]:
+            del self._chunks[start]
+        starts = sorted(start for start in self._chunks if start <= tick)
+        if not starts:
+            return None
+        if self.mode == "off":
+            start = self._running_chunk(tick, newest=starts[-1])
+            return self._chunks[start][tick - start].copy()
+        if self.mode == "newest":
+            starts.reverse()
+        predictions = np.array([self._chunks[start][tick - start] for start in starts])  # (k, ...)
+        exponents = -self.coefficient * np.arange(len(starts))
+        weights = np.exp(exponents - exponents.max())  # shifted, so that no coefficient overflows
+        result: NDArray[np.float64] = np.tensordot(weights / weights.sum(), predictions, axes=1)
+        return result
+
+    def _running_chunk(self, tick: int, newest: int) -> int:
+        """First tick of the chunk to execute open loop: the one that runs until its turn is over, then the newest."""
+        if self._adopted is not None:
+            start, since = self._adopted
+            if start in self._chunks and since <= tick < since + self.execute_steps:
+                return start
+        self._adopted = (newest, tick)
+        return newest
+
+    def coverage(self, tick: int) -> int:
+        """How many chunks cover `tick`: 0 means that `action(tick)` is None."""
+        return sum(start <= tick < start + len(chunk) for start, chunk in self._chunks.items())

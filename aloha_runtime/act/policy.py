@@ -1,0 +1,178 @@
+"""`ACTPolicy`: observations in raw units in, actions in raw units out; normalisation, chunks and ensembling inside."""
+
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name torch's own documentation uses
+from torch import Tensor, nn
+
+from aloha_runtime.act import checkpoint
+from aloha_runtime.act.config import ACTION, ENVIRONMENT_STATE, ACTConfig, Feature
+from aloha_runtime.act.ensemble import TemporalEnsemble
+from aloha_runtime.act.model import ACT, IS_PAD
+from aloha_runtime.act.normalize import Normalizer, Stats
+
+Observation = Mapping[str, Any]
+"""`{feature name: array or tensor}`, with or without a leading batch dimension, the same for all.
+
+Images are uint8 (height, width, 3) or float 0..1 (3, height, width); `observation.state` is in rad, grippers 0..1.
+"""
+
+
+class ACTPolicy(nn.Module):
+    """An ACT network together with the statistics that its inputs and outputs are normalised with."""
+
+    def __init__(self, config: ACTConfig, stats: Stats, *, pretrained_backbone: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.model = ACT(config, pretrained_backbone=pretrained_backbone)
+        self.normalizer = Normalizer(config, stats)
+        self.reset()
+
+    @classmethod
+    def from_pretrained(
+        cls, directory: str | Path, *, cameras: Mapping[str, tuple[int, int]] | None = None, device: str = "cpu"
+    ) -> Self:
+        """Load a LeRobot policy directory, in evaluation mode.
+
+        `cameras`, `{name: (height, width)}`, is what the rig delivers; the policy's own must be among them. Raises
+        `CheckpointError` when the directory is absent, damaged, of another kind, or made for other cameras.
+        """
+        loaded = checkpoint.load(Path(directory))
+        if cameras is not None:
+            checkpoint.check_cameras(loaded.config, cameras, Path(directory))
+        policy = cls(loaded.config, loaded.stats)
+        checkpoint.load_weights(policy, loaded)
+        return policy.to(device).eval()
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write a LeRobot policy directory; each file appears whole, `config.json` last."""
+        checkpoint.save(Path(directory), self.config, self.state_dict(), self.normalizer.stats)
+
+    def reset(self) -> None:
+        """Forget all chunks; call at the start of an episode."""
+        self._queue: deque[Tensor] = deque()
+        self._tick = 0
+        self._ensemble: TemporalEnsemble | None = None
+        if self.config.temporal_ensemble_coeff is not None:
+            self._ensemble = TemporalEnsemble("paper", coefficient=self.config.temporal_ensemble_coeff)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.action_head.weight.device
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        super().to(*args, **kwargs)
+        self.normalizer.to(self.device)
+        return self
+
+    @torch.inference_mode()
+    def predict_action_chunk(self, observation: Observation) -> Tensor:
+        """The next actions in raw units, (chunk, 14) or (B, chunk, 14). The latent is zero, as in the paper."""
+        batch, batched = self._normalized(observation)
+        was_training = self.training
+        if was_training:
+            self.eval()
+        chunk = self.normalizer.unnormalize_action(self.model(batch)["action"])  # (B, chunk, 14)
+        if was_training:
+            self.train()
+        return chunk if batched else chunk[0]
+
+    def select_action(self, observation: Observation) -> Tensor:
+        """The action for this step, (14,) or (B, 14), raw units. Call once per control tick, after `reset()`.
+
+        With `temporal_ensemble_coeff` every call predicts a chunk and returns the weighted mean of all that cover the
+        step; without, a chunk is predicted every `n_action_steps` calls and executed open loop.
+        """
+        if self._ensemble is not None:
+            chunk = self.predict_action_chunk(observation)  # ([B,] chunk, 14)
+            self._ensemble.add(self._tick, chunk.movedim(-2, 0).cpu().numpy())  # (chunk, [B,] 14)
+            action = self._ensemble.action(self._tick)
+            assert action is not None, "the chunk just added starts at this tick"
+            self._tick += 1
+            return torch.as_tensor(action, dtype=chunk.dtype, device=chunk.device)
+        if not self._queue:
+            chunk = self.predict_action_chunk(observation)
+            self._queue.extend(chunk.movedim(-2, 0)[: self.config.n_action_steps])
+        return self._queue.popleft()
+
+    def forward(self, batch: Observation, latent_noise: Tensor | None = None) -> dict[str, Tensor]:
+        """Batch in raw units -> `action` (B, chunk, 14) in raw units, and `mu`, `log_var` (B, latent) in training.
+
+        The batch holds the input features with a batch dimension; with `action` (B, chunk, 14) and `action_is_pad`
+        (B, chunk) in it the latent comes from the CVAE encoder (drawn with `latent_noise` if given), else it is zero.
+        """
+        normalized, _ = self._normalized(batch)
+        if ACTION in batch:
+            actions = torch.as_tensor(batch[ACTION], dtype=torch.float32, device=self.device)
+            normalized[ACTION] = self.normalizer.normalize(ACTION, actions)
+            normalized[IS_PAD] = torch.as_tensor(batch[IS_PAD], dtype=torch.bool, device=self.device)
+        output = self.model(normalized, latent_noise)
+        output["action"] = self.normalizer.unnormalize_action(output["action"])
+        return output
+
+    def compute_loss(self, output: Mapping[str, Tensor], batch: Observation) -> dict[str, Tensor]:
+        """Losses in normalised units: `loss` to minimise, and its parts `l1_loss`, `kld_loss`, `estimate_loss` if any.
+
+        `l1_loss` is the mean over the steps that are not padding; `kld_loss` the divergence from N(0, 1), summed over
+        the latent's dimensions and averaged over the batch; loss = l1 + kl_weight * kld (section IV.C of the paper).
+        """
+        target = torch.as_tensor(batch[ACTION], dtype=torch.float32, device=self.device)
+        valid = ~torch.as_tensor(batch[IS_PAD], dtype=torch.bool, device=self.device).unsqueeze(-1)  # (B, chunk, 1)
+        predicted, target = (self.normalizer.normalize(ACTION, x) for x in (output["action"], target))
+        error = F.l1_loss(predicted, target, reduction="none") * valid  # (B, chunk, 14)
+        losses = {"l1_loss": error.sum() / (valid.sum() * target.shape[-1]).clamp(min=1)}
+        losses["loss"] = losses["l1_loss"]
+        if "mu" in output:
+            mu, log_var = output["mu"], output["log_var"]  # (B, latent)
+            losses["kld_loss"] = (-0.5 * (1 + log_var - mu.square() - log_var.exp())).sum(-1).mean()
+            losses["loss"] = losses["loss"] + self.config.kl_weight * losses["kld_loss"]
+        if "estimate" in output and ENVIRONMENT_STATE in batch:
+            truth = self.estimate_target(batch[ENVIRONMENT_STATE])  # (B, estimate_dim)
+            losses["estimate_loss"] = F.smooth_l1_loss(output["estimate"], truth, beta=0.1)
+            losses["loss"] = losses["loss"] + self.config.estimate_weight * losses["estimate_loss"]
+        return losses
+
+    def estimate_target(self, environment_state: Any) -> Tensor:
+        """Leading numbers of the environment state (B, n), scaled as the estimate is: (B, estimate_dim)."""
+        dim = self.config.estimate_dim
+        stats = self.normalizer.stats[ENVIRONMENT_STATE]
+        mean, std = stats["mean"][:dim].to(self.device), stats["std"][:dim].to(self.device)
+        truth = torch.as_tensor(environment_state, dtype=torch.float32, device=self.device)[..., :dim]
+        return (truth - mean) / std.clamp(min=1e-3)
+
+    def _normalized(self, observation: Observation) -> tuple[dict[str, Tensor], bool]:
+        """Checked and normalised inputs with a batch dimension, and whether there was one already."""
+        batch: dict[str, Tensor] = {}
+        batched: dict[str, bool] = {}
+        for name, feature in self.config.input_features.items():
+            if name not in observation:
+                raise ValueError(f"observation lacks {name}; the policy needs {', '.join(self.config.input_features)}")
+            value = _as_float(name, observation[name], feature, self.device)
+            batched[name] = value.dim() == len(feature.shape) + 1
+            batch[name] = self.normalizer.normalize(name, value if batched[name] else value.unsqueeze(0))
+        sizes = {value.shape[0] for value in batch.values()}
+        if len(set(batched.values())) > 1 or len(sizes) > 1:
+            shapes = {name: tuple(value.shape) for name, value in batch.items()}
+            raise ValueError(f"inputs must all have the same batch dimension, or none: {shapes}")
+        return batch, all(batched.values())
+
+
+def _as_float(name: str, value: Any, feature: Feature, device: torch.device) -> Tensor:
+    """`value` as float32 (..., *feature.shape); pixels become 0..1, channels first (channels last in memory)."""
+    tensor = torch.as_tensor(value).to(device)
+    wanted: tuple[int, ...] = feature.shape
+    if feature.type == "VISUAL" and tensor.dtype == torch.uint8:
+        wanted = (*feature.shape[1:], feature.shape[0])
+    if tuple(tensor.shape[-len(wanted) :]) != wanted or tensor.dim() > len(wanted) + 1:
+        kind = "uint8 pixels" if tensor.dtype == torch.uint8 else str(tensor.dtype).removeprefix("torch.")
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}, must be {wanted} for {kind} or a batch of it")
+    if feature.type == "VISUAL" and tensor.dtype == torch.uint8:
+        return tensor.movedim(-1, -3).float() / 255
+    tensor = tensor.float()
+    if feature.type == "VISUAL" and tensor.numel() and (tensor.max() > 1.001 or tensor.min() < -0.001):
+        raise ValueError(f"{name} holds floats outside 0..1; give uint8 pixels (height, width, 3) or divide by 255")
+    return tensor
