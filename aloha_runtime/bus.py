@@ -1,0 +1,327 @@
+"""Messages between processes over ZeroMQ: one PUB socket per topic, and REQ/REP to the supervisor.
+
+Sockets are ipc in the run directory. On the wire a message is a 16-byte head (epoch of the publisher, sequence) and
+msgpack. A higher epoch is a restarted publisher, a gap in the sequence a loss; both are counted, neither is an exception.
+"""
+
+import struct
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import msgspec
+import zmq
+
+from aloha_runtime import messages
+from aloha_runtime.errors import TransportError
+from aloha_runtime.messages import MS, Message, Reply, Request, Topic
+from aloha_runtime.realtime import Clock, WallClock
+from aloha_runtime.run_directory import Lock, check_run_dir, lock_holder, socket_path
+
+QUEUE_LIMIT = 1000
+"""Messages a socket keeps for a stalled peer: 5 s of the fastest topic, so that the newest survive a stall."""
+MAX_MESSAGE_BYTES = 1 << 20
+"""A peer that sends more is disconnected (libzmq's default is no limit)."""
+RECONNECT_MS, RECONNECT_MAX_MS = 10, 100
+"""First and largest pause between attempts to reach an absent publisher; the larger bounds what a restart costs."""
+CONTROL = "control"
+_HEAD = struct.Struct("<QQ")
+
+
+class Publisher:
+    """The one publisher of a topic. Made by `Bus.publisher`."""
+
+    def __init__(self, bus: "Bus", topic: Topic, endpoint: str | None, queue_limit: int) -> None:
+        self.topic = topic
+        self.seq = 0
+        self._clock = bus.clock
+        self._epoch = WallClock().now_ns()
+        self._socket = bus._socket(zmq.PUB, queue_limit)
+        self._lock: Lock | None = None
+        if endpoint is None:
+            self._lock = bus._take(topic.name, f"topic {topic.name} has a publisher already: pid {{pid}} ({{command}})")
+            self._socket.bind(bus._ipc(topic.name))
+        else:
+            _bind_tcp(self._socket, endpoint, topic.name)
+
+    def send(self, message: Message, stamp: bool = False) -> None:
+        """Number `message` (in place) and send it; never blocks. `stamp`: also set `stamp_ns` to now."""
+        if type(message) is not self.topic.message:
+            carries = self.topic.message.__name__
+            raise TypeError(f"topic {self.topic.name} carries {carries}, not {type(message).__name__}")
+        self.seq += 1
+        message.seq = self.seq
+        if stamp:
+            message.stamp_ns = self._clock.now_ns()
+        self._socket.send(_HEAD.pack(self._epoch, self.seq) + messages.encode(message))
+
+    def close(self) -> None:
+        """Stop publishing and free the topic."""
+        self._socket.close(0)
+        if self._lock is not None:
+            _release(self._lock)
+
+
+class Subscriber:
+    """A reader of one topic. Made by `Bus.subscribe`.
+
+    `dropped`: messages lost (gaps in the sequence, or more than `depth` waiting); `restarts`: the publisher came back
+    as a new process; `invalid`: bytes that were not the topic's message, skipped.
+    """
+
+    def __init__(
+        self, bus: "Bus", topic: Topic, depth: int, *, endpoint: str | None, max_bytes: int, queue_limit: int
+    ) -> None:
+        self.topic = topic
+        self.dropped = 0
+        self.restarts = 0
+        self.invalid = 0
+        self.received = 0
+        self._clock = bus.clock
+        self._depth = depth
+        self._waiting: deque[Message] = deque(maxlen=depth)
+        self._newest: Message | None = None
+        self._head = (0, 0)
+        self._decoder = msgspec.msgpack.Decoder(topic.message)
+        self._socket = bus._socket(zmq.SUB, queue_limit)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, max_bytes)
+        self._socket.setsockopt(zmq.SUBSCRIBE, b"")
+        self._socket.connect(endpoint or bus._ipc(topic.name))
+
+    def _accept(self, data: bytes) -> None:
+        """Take one message from the wire: number it, decode it, queue it."""
+        try:
+            epoch, seq = _HEAD.unpack_from(data)
+            message = self._decoder.decode(memoryview(data)[_HEAD.size :])
+        except (struct.error, msgspec.DecodeError):
+            self.invalid += 1
+            return
+        last_epoch, last_seq = self._head
+        if epoch == last_epoch:
+            self.dropped += max(0, seq - last_seq - 1)
+        elif last_epoch:
+            self.restarts += 1
+        self._head = (epoch, seq)
+        self.received += 1
+        if self._depth > 1 and len(self._waiting) == self._depth:
+            self.dropped += 1
+        self._waiting.append(message)
+        self._newest = message
+
+    def _pump(self) -> None:
+        for _ in range(QUEUE_LIMIT):  # a publisher faster than this loop must not keep us here
+            try:
+                data = self._socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._accept(data)
+
+    def drain(self) -> list[Any]:
+        """Every message that came since the last call, oldest first, at most the `depth` newest."""
+        self._pump()
+        taken = list(self._waiting)
+        self._waiting.clear()
+        return taken
+
+    def latest(self) -> Any | None:
+        """The newest message ever received, None before the first. Never blocks."""
+        self._pump()
+        return self._newest
+
+    def fresh(self, now_ns: int) -> Any | None:
+        """The newest message if it is valid and not older than the topic's maximum age at `now_ns`, else None."""
+        message = self.latest()
+        if message is None or not message.valid or now_ns - message.stamp_ns > self.topic.max_age_ms * MS:
+            return None
+        return message
+
+    def age_ns(self, now_ns: int) -> int | None:
+        """Age of the newest message received so far; None before the first."""
+        return None if self._newest is None else now_ns - self._newest.stamp_ns
+
+    def wait(self, deadline_ns: int) -> Any | None:
+        """The newest message as soon as there is one not yet taken by `drain` or `wait`; None at `deadline_ns`."""
+        wait_any([self], deadline_ns)
+        taken = self.drain()
+        return taken[-1] if taken else None
+
+    def close(self) -> None:
+        self._socket.close(0)
+
+
+def wait_any(subscribers: Iterable[Subscriber], deadline_ns: int) -> bool:
+    """Wait until one of the subscribers (of one bus) has a message not yet taken; False at `deadline_ns`."""
+    subscribers = list(subscribers)
+    clock = subscribers[0]._clock
+    poller = zmq.Poller()
+    for subscriber in subscribers:
+        poller.register(subscriber._socket, zmq.POLLIN)
+    while True:
+        for subscriber in subscribers:
+            subscriber._pump()
+        if any(subscriber._waiting for subscriber in subscribers):
+            return True
+        left_ns = deadline_ns - clock.now_ns()
+        if left_ns <= 0:
+            return False
+        poller.poll(-(-left_ns // MS))
+
+
+class Server:
+    """The supervisor's side of REQ/REP: take a request, answer it, take the next."""
+
+    def __init__(self, bus: "Bus") -> None:
+        self._lock = bus._take(CONTROL, "a supervisor runs already: pid {pid} ({command}); stop it with `aloha stop`")
+        self._socket = bus._socket(zmq.REP, QUEUE_LIMIT)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        self._socket.bind(bus._ipc(CONTROL))
+
+    def receive(self, timeout_ms: int = 0) -> Request | None:
+        """The next request, None when there is none within `timeout_ms`. Each one must be answered by `reply`."""
+        while self._socket.poll(timeout_ms):
+            try:
+                return messages.decode(self._socket.recv(), Request)
+            except msgspec.DecodeError:
+                self._socket.send(b"")  # not a request: refused, and the next one is looked at
+        return None
+
+    def reply(self, reply: Reply) -> None:
+        """Answer the request received last."""
+        self._socket.send(messages.encode(reply))
+
+    def close(self) -> None:
+        self._socket.close(0)
+        _release(self._lock)
+
+
+class Client:
+    """An operator's side of REQ/REP."""
+
+    def __init__(self, bus: "Bus") -> None:
+        self._bus = bus
+
+    def request(self, request: Request, timeout_ms: int = 2000) -> Reply:
+        """Ask the supervisor. TransportError when none runs, it does not answer in time, or it refuses the bytes."""
+        bus = self._bus
+        holder = lock_holder(bus.run_dir / f"{CONTROL}.lock")
+        if holder is None:
+            raise TransportError(f"no supervisor runs in {bus.run_dir}: start the rig with `aloha up`")
+        socket = bus._socket(zmq.REQ, 1)
+        try:
+            socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+            socket.connect(bus._ipc(CONTROL))
+            socket.send(messages.encode(request))
+            if not socket.poll(timeout_ms):
+                raise TransportError(
+                    f"the supervisor (pid {holder}) did not answer '{request.verb}' within {timeout_ms} ms: "
+                    f"look at its log, or end it with `kill {holder}` and start the rig again"
+                )
+            data = socket.recv()
+        finally:
+            bus._discard(socket)
+        if not data:
+            raise TransportError(f"the supervisor (pid {holder}) refuses '{request.verb}': update both sides")
+        return messages.decode(data, Reply)
+
+
+Opened = TypeVar("Opened", Publisher, Subscriber, Server)
+
+
+class Bus:
+    """The sockets of one process. Not for use by several threads at once."""
+
+    def __init__(self, run_dir: Path, clock: Clock) -> None:
+        """Use the run directory that a `RunDirectory` made; TransportError when it is absent or not private."""
+        check_run_dir(run_dir)
+        self.run_dir = run_dir.absolute()
+        self.clock = clock
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._open: list[Publisher | Subscriber | Server] = []
+
+    def publisher(self, topic: Topic, endpoint: str | None = None, queue_limit: int = QUEUE_LIMIT) -> Publisher:
+        """Become the publisher of `topic`; TransportError naming the process that already is.
+
+        `endpoint`: publish at this tcp address of the local machine instead of in the run directory.
+        """
+        return self._keep(Publisher(self, topic, endpoint, queue_limit))
+
+    def subscribe(
+        self,
+        topic: Topic,
+        depth: int = 1,
+        endpoint: str | None = None,
+        max_bytes: int = MAX_MESSAGE_BYTES,
+        queue_limit: int = QUEUE_LIMIT,
+    ) -> Subscriber:
+        """Read `topic`, whether or not its publisher runs yet. `depth`: how many messages wait for `drain`; with 1 a
+        newer message replaces the older one, which does not count as dropped."""
+        return self._keep(
+            Subscriber(self, topic, depth, endpoint=endpoint, max_bytes=max_bytes, queue_limit=queue_limit)
+        )
+
+    def server(self) -> Server:
+        """Answer requests; TransportError when a supervisor runs already."""
+        return self._keep(Server(self))
+
+    def client(self) -> Client:
+        """Send requests to the supervisor."""
+        return Client(self)
+
+    def _keep(self, opened: Opened) -> Opened:
+        self._open.append(opened)
+        return opened
+
+    def _socket(self, kind: int, queue_limit: int) -> "zmq.Socket[bytes]":
+        socket = self._context.socket(kind)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.SNDHWM, queue_limit)
+        socket.setsockopt(zmq.RCVHWM, queue_limit)
+        socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
+        return socket
+
+    def _discard(self, socket: "zmq.Socket[bytes]") -> None:
+        socket.close(0)
+
+    def _ipc(self, name: str) -> str:
+        return f"ipc://{socket_path(self.run_dir, f'{name}.ipc')}"
+
+    def _take(self, name: str, taken: str) -> Lock:
+        return Lock(self.run_dir / f"{name}.lock", taken)
+
+    def close(self) -> None:
+        """Close every socket and remove this process's sockets and locks from the run directory."""
+        for opened in self._open:
+            opened.close()
+        self._open.clear()
+        self._context.term()
+
+    def __enter__(self) -> "Bus":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _release(lock: Lock) -> None:
+    """Remove the socket that goes with a lock (libzmq leaves it), then the lock."""
+    lock.path.with_suffix(".ipc").unlink(missing_ok=True)
+    lock.release()
+
+
+def _bind_tcp(socket: "zmq.Socket[bytes]", endpoint: str, what: str) -> None:
+    """Bind to a loopback tcp address; anything else is refused, because there is no authentication yet."""
+    host = endpoint.removeprefix("tcp://").rpartition(":")[0]
+    if not endpoint.startswith("tcp://") or host not in ("127.0.0.1", "localhost", "[::1]"):
+        raise TransportError(
+            f"{what} may not be published at {endpoint}: only loopback addresses (tcp://127.0.0.1:PORT) are allowed; "
+            "carry it to other machines through an ssh tunnel"
+        )
+    try:
+        socket.bind(endpoint)
+    except zmq.ZMQError as error:
+        raise TransportError(f"cannot publish {what} at {endpoint} ({error.strerror}): choose another port") from None

@@ -1,0 +1,168 @@
+"""The run directory: the sockets and locks of one running rig, private to its user, and nothing left behind."""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import stat
+import sys
+from pathlib import Path
+from types import TracebackType
+
+from aloha_runtime.errors import TransportError
+
+IPC_PATH_LIMIT = 107
+"""Bytes of a Unix socket's path (sun_path holds 108 with the terminating zero; man 7 unix)."""
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  (the kernel's shared memory, names are ours and files are 0600)
+_RUN_LOCK = "run.lock"
+_COMMAND_LIMIT = 160
+
+
+def default_run_dir() -> Path:
+    """`$XDG_RUNTIME_DIR/aloha`, or `/tmp/aloha-UID` where there is none."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(runtime) / "aloha" if runtime else Path(f"/tmp/aloha-{os.getuid()}")  # noqa: S108  (owner checked)
+
+
+def ring_prefix(run_dir: Path) -> str:
+    """What the names of this run directory's frame rings in /dev/shm begin with."""
+    return f"aloha-{hashlib.sha256(os.fsencode(run_dir.resolve())).hexdigest()[:12]}-"
+
+
+def socket_path(run_dir: Path, name: str) -> Path:
+    """Path of a Unix socket in the run directory; TransportError when it is too long for the kernel."""
+    path = run_dir / name
+    length = len(os.fsencode(path))
+    if length > IPC_PATH_LIMIT:
+        raise TransportError(
+            f"socket path {path} has {length} bytes, the kernel allows {IPC_PATH_LIMIT}: "
+            "choose a shorter run directory with --run-dir"
+        )
+    return path
+
+
+def check_run_dir(path: Path) -> None:
+    """Raise TransportError unless `path` is a directory of this user that nobody else can enter."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        raise TransportError(f"no run directory {path}: nothing runs there; start the rig with `aloha up`") from None
+    if not stat.S_ISDIR(status.st_mode):
+        raise TransportError(f"run directory {path} is not a directory: remove it or choose another with --run-dir")
+    if status.st_uid != os.getuid():
+        raise TransportError(
+            f"run directory {path} belongs to user {status.st_uid}, not to you ({os.getuid()}): "
+            "choose another with --run-dir"
+        )
+    if status.st_mode & 0o077:
+        raise TransportError(
+            f"run directory {path} is open to others (mode {status.st_mode & 0o777:o}): `chmod 700 {path}`"
+        )
+
+
+class Lock:
+    """An exclusive flock with its holder's pid and command inside; the kernel frees it when the holder dies."""
+
+    def __init__(self, path: Path, taken: str) -> None:
+        """Take it or raise TransportError(`taken`) with {pid} and {command} of the holder filled in."""
+        self.path = path
+        while True:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pid, _, command = os.pread(self._fd, 4096, 0).decode(errors="replace").partition(" ")
+                os.close(self._fd)
+                raise TransportError(taken.format(pid=pid or "unknown", command=command or "?")) from None
+            if _same_file(self._fd, path):
+                break
+            os.close(self._fd)  # the last holder removed it between our open and our lock
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"{os.getpid()} {' '.join(sys.argv)[:_COMMAND_LIMIT]}".encode(), 0)
+
+    def release(self) -> None:
+        """Remove the file, then free the lock. Safe to call twice."""
+        if self._fd >= 0:
+            self.path.unlink(missing_ok=True)
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _same_file(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def lock_holder(path: Path) -> int | None:
+    """Pid of the live process that holds the lock file (or ring) at `path`, 0 if unreadable; None when nobody does."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None
+    except BlockingIOError:
+        pid = os.pread(fd, 64, 0).split(b" ")[0]
+        return int(pid) if pid.isdigit() else 0
+    finally:
+        os.close(fd)
+
+
+class RunDirectory:
+    """The run directory as its owner (`aloha up`, the simulated rig, a test) holds it. A context manager."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        """Create it 0700, take it, and remove what dead processes left.
+
+        TransportError when it belongs to somebody else, is open to others, is in use, or its path is too long.
+        """
+        self.path = (path or default_run_dir()).absolute()
+        socket_path(self.path, "camera.cam_right_wrist.ipc")  # the longest usual name: fail here, not in a camera
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise TransportError(
+                f"cannot create run directory {self.path} ({error.strerror}): choose another with --run-dir"
+            ) from None
+        check_run_dir(self.path)
+        self._lock = Lock(
+            self.path / _RUN_LOCK,
+            f"run directory {self.path} is in use by pid {{pid}} ({{command}}): stop it with `aloha stop` "
+            "or choose another with --run-dir",
+        )
+        self.stale = self._remove_dead()
+
+    def _remove_dead(self) -> list[str]:
+        """Remove sockets, locks and rings that no live process holds; returns their names."""
+        removed = []
+        for lock in self.path.glob("*.lock"):
+            if lock.name != _RUN_LOCK and lock_holder(lock) is None:
+                lock.unlink(missing_ok=True)
+                removed.append(lock.name)
+        for socket in self.path.glob("*.ipc"):
+            if lock_holder(socket.with_suffix(".lock")) is None:
+                socket.unlink(missing_ok=True)
+                removed.append(socket.name)
+        for ring in SHARED_MEMORY.glob(f"{ring_prefix(self.path)}*"):
+            if lock_holder(ring) is None:
+                ring.unlink(missing_ok=True)
+                removed.append(ring.name)
+        return removed
+
+    def cleanup(self) -> None:
+        """Remove every socket, lock and ring of dead processes, then the directory; call when the children are gone."""
+        self._remove_dead()
+        self._lock.release()
+        with contextlib.suppress(OSError):  # a live process still has its socket there, or it is systemd's directory
+            self.path.rmdir()
+
+    def __enter__(self) -> "RunDirectory":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cleanup()
