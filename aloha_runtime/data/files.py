@@ -1,0 +1,45 @@
+"""Files that are whole when they appear: written aside, synced, renamed."""
+
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+def publish(aside: Path, final: Path) -> None:
+    """Move a finished file from aside (same file system) to its place so that a power cut leaves it whole or absent."""
+    make_directory(final.parent)
+    with aside.open("rb") as file:
+        os.fsync(file.fileno())
+    aside.replace(final)
+    _sync_directory(final.parent)
+
+
+def make_directory(directory: Path) -> None:
+    """Create a directory and its missing parents, each synced into its parent."""
+    if directory.is_dir():
+        return
+    make_directory(directory.parent)
+    directory.mkdir(exist_ok=True)
+    _sync_directory(directory.parent)
+
+
+def publish_bytes(content: bytes, aside: Path, final: Path) -> None:
+    """`publish` for a small file held in memory."""
+    aside.write_bytes(content)
+    publish(aside, final)
+
+
+def publish_table(table: pa.Table, aside: Path, final: Path) -> None:
+    """`publish` for a table, as one Parquet file."""
+    pq.write_table(table, aside)
+    publish(aside, final)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

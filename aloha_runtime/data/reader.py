@@ -1,0 +1,245 @@
+"""Reader of LeRobotDataset v3.0 directories, written by this runtime or by LeRobot."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from aloha_runtime.data import layout, statistics
+from aloha_runtime.data.layout import Feature, Info
+from aloha_runtime.data.statistics import Stats
+from aloha_runtime.data.video import Image, VideoReader
+from aloha_runtime.errors import DatasetError
+
+
+@dataclass(frozen=True)
+class VideoSpan:
+    """Where an episode lies in a video file; seconds from the start of the file."""
+
+    path: Path
+    from_s: float
+    to_s: float
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One episode: frames `from_index` up to, not including, `to_index` of the dataset. `videos` is by camera name."""
+
+    index: int
+    length: int
+    tasks: tuple[str, ...]
+    from_index: int
+    to_index: int
+    data_path: Path
+    videos: dict[str, VideoSpan]
+
+
+class Dataset:
+    """A dataset opened for reading.
+
+    Only what `meta/info.json` counts is seen: a dataset whose writer was killed reads as it was after its last
+    finished episode.
+
+    Vectors are read whole (a few MB an hour of one rig and feature); images are decoded on demand. Not for use by
+    several threads at once.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.info: Info = layout.read_info(self.path)
+        self.fps = self.info.fps
+        self.features: dict[str, Feature] = self.info.features
+        self.cameras: dict[str, tuple[int, int]] = self.info.cameras
+        self._columns: dict[str, NDArray[Any]] = {}
+        self._open_video: dict[str, VideoReader] = {}
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return self.info.total_frames
+
+    @cached_property
+    def stats(self) -> Stats:
+        """Statistics of every feature (`data/statistics.py` says what they are)."""
+        path = self.path / layout.STATS_PATH
+        try:
+            return statistics.from_json(msgspec.json.decode(path.read_bytes(), type=dict[str, dict[str, Any]]))
+        except FileNotFoundError:
+            raise DatasetError(f"{path} is missing. Restore it from a copy of the dataset.") from None
+        except (msgspec.DecodeError, ValueError) as error:
+            raise DatasetError(f"{path} is damaged ({error}). Restore it from a copy of the dataset.") from None
+
+    @cached_property
+    def tasks(self) -> tuple[str, ...]:
+        """Task texts by `task_index`."""
+        table = read_table(self.path / layout.TASKS_PATH)
+        # LeRobot keeps the text in the table's pandas index, which has no name when older releases wrote it.
+        text = "task" if "task" in table.column_names else "__index_level_0__"
+        by_index = dict(zip(table["task_index"].to_pylist(), table[text].to_pylist(), strict=True))
+        return tuple(by_index[index] for index in range(self.info.total_tasks))
+
+    @cached_property
+    def episodes(self) -> tuple[Episode, ...]:
+        """Every episode in order."""
+        rows = read_episode_rows(self.path, self.info.total_episodes)
+        return tuple(self._episode(row) for row in rows)
+
+    def vectors(self, key: str) -> NDArray[np.float32]:
+        """All frames of a vector feature, (N, D) float32 in stored units."""
+        if key not in self.info.vectors:
+            raise DatasetError(f"{self.path} has no vector {key!r}; it has: {', '.join(self.info.vectors)}.")
+        return self.column(key).reshape(len(self), -1).astype(np.float32, copy=False)
+
+    def column(self, key: str) -> NDArray[Any]:
+        """All frames of any feature that is not a video, as stored: (N,) or (N, D)."""
+        if key not in self.features or self.features[key].dtype in ("video", "image"):
+            raise DatasetError(f"{self.path} has no column {key!r}; it has: {', '.join(self._column_names())}.")
+        if not self._columns:
+            self._columns = self._read_columns()
+        return self._columns[key]
+
+    def images(self, camera: str, episode: int) -> Image:
+        """All frames of one camera in one episode, (T, H, W, 3) uint8 RGB."""
+        height, width = self._camera_size(camera)
+        found = self._episode_by_index(episode)
+        frames = np.empty((found.length, height, width, 3), dtype=np.uint8)
+        for index in range(found.length):
+            frames[index] = self.frame(camera, found.from_index + index)
+        return frames
+
+    def frame(self, camera: str, index: int) -> Image:
+        """Frame `index` of the dataset (0..N-1) from one camera, (H, W, 3) uint8 RGB."""
+        size = self._camera_size(camera)
+        if not 0 <= index < len(self):
+            raise DatasetError(f"{self.path} has frames 0 to {len(self) - 1}; {index} is outside.")
+        starts = self._starts
+        episode = self.episodes[int(np.searchsorted(starts, index, side="right")) - 1]
+        span = episode.videos[camera]
+        reader = self._open_video.get(camera)
+        if reader is None or reader.path != span.path:
+            if reader is not None:
+                reader.close()
+            reader = self._open_video[camera] = VideoReader(span.path, self.fps)
+        image = reader.frame(span.from_s + (index - episode.from_index) / self.fps)
+        if image.shape[:2] != size:
+            raise DatasetError(
+                f"{span.path}: frames are {image.shape[1]}x{image.shape[0]}, {layout.INFO_PATH} says"
+                f" {size[1]}x{size[0]}. Restore the file from a copy of the dataset."
+            )
+        return image
+
+    @cached_property
+    def _starts(self) -> NDArray[np.int64]:
+        return np.array([episode.from_index for episode in self.episodes])
+
+    def _column_names(self) -> list[str]:
+        return [key for key, feature in self.features.items() if feature.dtype not in ("video", "image")]
+
+    def _camera_size(self, camera: str) -> tuple[int, int]:
+        if camera not in self.cameras:
+            raise DatasetError(f"{self.path} has no camera {camera!r}; it has: {', '.join(self.cameras) or 'none'}.")
+        key = camera if camera in self.features else layout.IMAGE_PREFIX + camera
+        if self.features[key].dtype != "video":
+            raise DatasetError(
+                f"{self.path}: camera {camera!r} is stored as single images; this runtime reads video. Re-encode the"
+                f" dataset as video with LeRobot's lerobot-edit-dataset."
+            )
+        return self.cameras[camera]
+
+    def _episode_by_index(self, index: int) -> Episode:
+        if not 0 <= index < len(self.episodes):
+            raise DatasetError(f"{self.path} has episodes 0 to {len(self.episodes) - 1}; {index} is outside.")
+        return self.episodes[index]
+
+    def _episode(self, row: dict[str, Any]) -> Episode:
+        root, info = self.path, self.info
+        videos = {}
+        for key, feature in self.features.items():
+            if feature.dtype == "video":
+                head = f"videos/{key}/"
+                path = layout.video_file(root, info, key, row[head + "chunk_index"], row[head + "file_index"])
+                span = VideoSpan(path, row[head + "from_timestamp"], row[head + "to_timestamp"])
+                videos[layout.camera_name(key)] = span
+        return Episode(
+            index=row["episode_index"],
+            length=row["length"],
+            tasks=tuple(row["tasks"]),
+            from_index=row["dataset_from_index"],
+            to_index=row["dataset_to_index"],
+            data_path=layout.data_file(root, info, row["data/chunk_index"], row["data/file_index"]),
+            videos=videos,
+        )
+
+    def _read_columns(self) -> dict[str, NDArray[Any]]:
+        names = self._column_names()
+        parts: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
+        for path in dict.fromkeys(episode.data_path for episode in self.episodes):
+            table = read_table(path)
+            for name in names:
+                if name not in table.column_names:
+                    raise DatasetError(f"{path} has no column {name!r}, which {layout.INFO_PATH} lists. Restore it.")
+                parts[name].append(_to_numpy(path, name, table[name], self.features[name]))
+        columns = {
+            name: np.concatenate(chunks) if chunks else _empty(self.features[name]) for name, chunks in parts.items()
+        }
+        committed = columns["episode_index"] < self.info.total_episodes
+        columns = {name: values[committed] for name, values in columns.items()}
+        if not np.array_equal(columns["index"], np.arange(len(self))):
+            raise DatasetError(
+                f"{self.path}/data holds {len(columns['index'])} frames and {layout.INFO_PATH} counts {len(self)},"
+                f" or they are out of order. Restore the dataset from a copy."
+            )
+        return columns
+
+
+def read_table(path: Path) -> pa.Table:
+    """A Parquet file as a table; DatasetError when it is absent or damaged."""
+    try:
+        return pq.read_table(path, partitioning=None)
+    except FileNotFoundError:
+        raise DatasetError(f"{path} is missing. Restore it from a copy of the dataset.") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DatasetError(f"{path} is damaged ({error}). Restore it from a copy of the dataset.") from None
+
+
+def read_episode_rows(root: Path, total: int) -> list[dict[str, Any]]:
+    """The first `total` rows of `meta/episodes`, each with LeRobot's column names."""
+    rows: list[dict[str, Any]] = []
+    for path in sorted((root / "meta/episodes").glob("chunk-*/file-*.parquet")):
+        if len(rows) >= total:
+            break
+        rows += read_table(path).to_pylist()
+    if [row["episode_index"] for row in rows[:total]] != list(range(total)):
+        raise DatasetError(
+            f"{root}/meta/episodes describes {len(rows)} episodes and {layout.INFO_PATH} counts {total}, or they are"
+            f" out of order. Restore the dataset from a copy."
+        )
+    return rows[:total]
+
+
+def _to_numpy(path: Path, name: str, column: pa.ChunkedArray, feature: Feature) -> NDArray[Any]:
+    """(N,) for shape [1], else (N, D): the column as numbers of the feature's dtype, or DatasetError."""
+    kind = column.type
+    is_list = pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind)
+    size = int(np.prod(feature.shape))
+    flat = column.combine_chunks().flatten() if is_list else column
+    fits = len(flat) == len(column) * size and column.null_count == 0
+    if not fits or str(flat.type) != _ARROW_NAME.get(feature.dtype, feature.dtype):
+        raise DatasetError(
+            f"{path}: column {name!r} holds {kind}, {layout.INFO_PATH} says {feature.dtype} of shape {feature.shape}."
+            f" Correct the entry or restore the file from a copy of the dataset."
+        )
+    values: NDArray[Any] = flat.to_numpy()
+    return values if feature.shape == [1] else values.reshape(len(column), *feature.shape)
+
+
+def _empty(feature: Feature) -> NDArray[Any]:
+    return np.empty((0,) if feature.shape == [1] else (0, *feature.shape), dtype=feature.dtype)
+
+
+_ARROW_NAME = {"float32": "float", "float64": "double", "float16": "halffloat"}
