@@ -69,7 +69,11 @@ class HardwareErrorBit(IntFlag):
 
 
 class Packet(NamedTuple):
-    """One packet as parsed: `params` without stuffing and CRC. For a status packet `params` is error byte + data."""
+    """One packet as parsed: `params` without stuffing and CRC. For a status packet `params` is error byte + data.
+
+    A status packet from `BROADCAST_ID` is the joint reply to a fast read; servos do not stuff those, so they are kept as
+    they came: see `split_fast`.
+    """
 
     id: int
     instruction: int
@@ -204,14 +208,35 @@ class FastBlock(NamedTuple):
     data: bytes
 
 
-def split_fast(packet: Packet, size: int) -> list[FastBlock]:
-    """Parts of a Fast Sync Read reply: `error, id, data[size]` per servo with a CRC between them.
+def split_fast(params: bytes, sizes: Sequence[int]) -> list[FastBlock]:
+    """Parts of the joint reply to a Fast Sync Read or Fast Bulk Read: `error, id, data` per servo, a CRC between them.
 
-    A reply that a silent servo cut short gives the whole parts only. The last CRC is the packet's own.
+    `params`: of the packet with id `BROADCAST_ID`. `sizes`: bytes of data asked from each servo, in order. The manual says
+    that these replies carry no byte stuffing; a reply longer than nominal is unstuffed all the same, because some firmware
+    is said to do it. Raises ValueError when the length fits neither reading.
     """
-    stride, body = size + 4, packet.params
-    starts = range(0, len(body) - size - 1, stride)
-    return [FastBlock(body[at + 1], body[at], body[at + 2 : at + 2 + size]) for at in starts]
+    nominal = sum(sizes) + 4 * len(sizes) - 2  # the last CRC is the packet's own
+    body = params if len(params) == nominal else unstuff(params)
+    if len(body) != nominal:
+        raise ValueError(f"fast reply of {len(params)} bytes where {nominal} were asked")
+    blocks, at = [], 0
+    for size in sizes:
+        blocks.append(FastBlock(body[at + 1], body[at], body[at + 2 : at + 2 + size]))
+        at += size + 4
+    return blocks
+
+
+def fast_status_packet(parts: Sequence[tuple[int, int, bytes]], announced: int | None = None) -> bytes:
+    """The joint reply as servos build it: (id, error, data) each; CRCs run on from the packet's first byte.
+
+    `announced`: total bytes of params that LEN promises, when later servos stay silent and the reply ends early.
+    """
+    size = sum(len(data) + 4 for _, _, data in parts) - 2 if announced is None else announced
+    reply = bytearray(HEADER + bytes((BROADCAST_ID,)) + (size + 3).to_bytes(2, "little") + bytes((Instruction.STATUS,)))
+    for device_id, error, data in parts:
+        reply += bytes((error, device_id)) + data
+        reply += crc16.umts(bytes(reply)).to_bytes(2, "little")
+    return bytes(reply)
 
 
 class Parser:
@@ -282,10 +307,11 @@ def _crc_ok(buffer: bytes, start: int, end: int) -> bool:
 
 
 def _decode(buffer: bytes, start: int, end: int) -> Packet:
-    body = buffer[start + HEADER_SIZE : end - 2]
-    if b"\xff\xff\xfd\xfd" in body:
+    device_id, body = buffer[start + 4], buffer[start + HEADER_SIZE : end - 2]
+    fast_reply = device_id == BROADCAST_ID and body[0] == Instruction.STATUS
+    if b"\xff\xff\xfd\xfd" in body and not fast_reply:
         body = unstuff(body)
-    return Packet(buffer[start + 4], body[0], body[1:])
+    return Packet(device_id, body[0], body[1:])
 
 
 def _inner_packet(buffer: bytes, at: int) -> int:

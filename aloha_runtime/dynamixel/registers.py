@@ -132,30 +132,50 @@ _WITH_CURRENT = (MODE_CURRENT, MODE_VELOCITY, MODE_POSITION, MODE_EXTENDED_POSIT
 
 @dataclass(frozen=True)
 class Model:
-    """One servo model: what differs from the table above. `modes` are the operating modes it accepts.
+    """One servo model. `initial`: register values that differ from the table above, which is the XM430-W350's.
 
-    `has_current` False: no current control, and address 126 holds load in 0.1 %.
+    `has_current` False: no current control (no `Current_Limit`, no `Goal_Current`), and address 126 holds load in 0.1 %.
     """
 
     name: str
     number: int
     has_current: bool
-    velocity_limit: int
-    current_limit: int = 0
-    temperature_limit: int = 80
-    max_voltage: int = 160
-    min_voltage: int = 95
+    initial: Mapping[str, int]
 
     @property
     def modes(self) -> tuple[int, ...]:
+        """Operating modes that the model accepts."""
         return _WITH_CURRENT if self.has_current else _WITHOUT_CURRENT
+
+    @property
+    def current_limit(self) -> int:
+        """Largest value of `Current_Limit`, in current units; 0 without current control."""
+        return self.initial.get("Current_Limit", CURRENT_LIMIT.high) if self.has_current else 0
 
 
 MODELS: tuple[Model, ...] = (
-    Model("XM430-W350", 1020, True, velocity_limit=200, current_limit=1193),
-    Model("XM540-W270", 1120, True, velocity_limit=128, current_limit=2047),
-    Model("XL430-W250", 1060, False, velocity_limit=265, temperature_limit=72, max_voltage=140, min_voltage=60),
-    Model("XC430-W150", 1070, False, velocity_limit=460, temperature_limit=72, max_voltage=140, min_voltage=60),
+    Model("XM430-W350", 1020, True, {}),
+    Model("XM540-W270", 1120, True, {"Current_Limit": 2047, "Goal_Current": 2047, "Velocity_Limit": 128}),
+    Model(
+        "XL430-W250",
+        1060,
+        False,
+        {
+            "Temperature_Limit": 72,
+            "Max_Voltage_Limit": 140,
+            "Min_Voltage_Limit": 60,
+            "Velocity_Limit": 265,
+            "Velocity_I_Gain": 1000,
+            "Position_D_Gain": 4000,
+            "Position_P_Gain": 640,
+        },
+    ),
+    Model(
+        "XC430-W150",
+        1070,
+        False,
+        {"Moving_Threshold": 20, "Min_Voltage_Limit": 60, "Velocity_Limit": 460, "Position_P_Gain": 460},
+    ),
 )
 MODEL_BY_NUMBER: Mapping[int, Model] = MappingProxyType({model.number: model for model in MODELS})
 MODEL_BY_NAME: Mapping[str, Model] = MappingProxyType({model.name: model for model in MODELS})
