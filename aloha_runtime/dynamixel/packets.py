@@ -71,8 +71,8 @@ class HardwareErrorBit(IntFlag):
 class Packet(NamedTuple):
     """One packet as parsed: `params` without stuffing and CRC. For a status packet `params` is error byte + data.
 
-    A status packet from `BROADCAST_ID` is the joint reply to a fast read; servos do not stuff those, so they are kept as
-    they came: see `split_fast`.
+    A status packet from `BROADCAST_ID` is the joint reply to a fast read; servos do not stuff those, so they are kept
+    as they came: see `split_fast`.
     """
 
     id: int
@@ -211,9 +211,9 @@ class FastBlock(NamedTuple):
 def split_fast(params: bytes, sizes: Sequence[int]) -> list[FastBlock]:
     """Parts of the joint reply to a Fast Sync Read or Fast Bulk Read: `error, id, data` per servo, a CRC between them.
 
-    `params`: of the packet with id `BROADCAST_ID`. `sizes`: bytes of data asked from each servo, in order. The manual says
-    that these replies carry no byte stuffing; a reply longer than nominal is unstuffed all the same, because some firmware
-    is said to do it. Raises ValueError when the length fits neither reading.
+    `params`: of the packet with id `BROADCAST_ID`. `sizes`: bytes of data asked from each servo, in order. The manual
+    says that these replies carry no byte stuffing; one longer than nominal is unstuffed all the same, should a firmware
+    do it. Raises ValueError when the length fits neither reading.
     """
     nominal = sum(sizes) + 4 * len(sizes) - 2  # the last CRC is the packet's own
     body = params if len(params) == nominal else unstuff(params)

@@ -134,7 +134,7 @@ _WITH_CURRENT = (MODE_CURRENT, MODE_VELOCITY, MODE_POSITION, MODE_EXTENDED_POSIT
 class Model:
     """One servo model. `initial`: register values that differ from the table above, which is the XM430-W350's.
 
-    `has_current` False: no current control (no `Current_Limit`, no `Goal_Current`), and address 126 holds load in 0.1 %.
+    `has_current` False: no `Current_Limit`, no `Goal_Current`, and address 126 holds load in 0.1 %.
     """
 
     name: str
