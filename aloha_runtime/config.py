@@ -154,6 +154,10 @@ class RigConfig(Strict):
         measured = self.leader_gripper if role == "leader" else self.follower_gripper
         return robot.with_range(robot.KITS[self.kit].gripper(role), **measured.model_dump(exclude_none=True))
 
+    def current_ma(self) -> float:
+        """Current limit of the follower grippers (mA)."""
+        return self.gripper_current_ma or robot.KITS[self.kit].gripper_current_ma
+
     def arms_of(self, role: robot.Role) -> dict[robot.Side, ArmConfig]:
         """The configured arms of a role by side, left first."""
         named = {side: self.arms.get(f"{role}_{side}") for side in robot.SIDES}  # type: ignore[call-overload]

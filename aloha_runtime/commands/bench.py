@@ -44,3 +44,10 @@ def write_json(rows: Sequence[Row], path: Path) -> None:
 
 def _figure(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
+
+
+def finish(rows: Sequence[Row], path: Path | None) -> None:
+    """Print the table, and write the JSON when a path is given."""
+    print_table(rows)
+    if path is not None:
+        write_json(rows, path)

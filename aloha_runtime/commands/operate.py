@@ -1,0 +1,124 @@
+"""The operator's verbs: bring the system up, teleoperate, deploy a policy, and single requests to a running system."""
+
+import secrets
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from aloha_runtime import config, messages
+from aloha_runtime.bus import Bus
+from aloha_runtime.commands.stack import Stack
+from aloha_runtime.config import RigConfig
+from aloha_runtime.errors import AlohaError, ConfigError
+from aloha_runtime.messages import MOVING, Mode, Request
+from aloha_runtime.processes.table import Job
+from aloha_runtime.realtime import WallClock
+from aloha_runtime.run_directory import default_run_dir
+
+RAMP_TIMEOUT_S = 20.0
+"""The longest ramp to the start pose (about 3 rad at 0.5 rad/s) three times over."""
+SQUEEZE_TIMEOUT_S = 3600.0
+"""A person may take their time before they squeeze the grippers."""
+
+
+def with_task(rig: RigConfig, seed: int | None, task: str | None, clock: str | None = None) -> RigConfig:
+    """The rig with the simulated task, seed (None: drawn) and clock of the command line; ConfigError on a real rig."""
+    if rig.sim is None:
+        if seed is not None or task is not None:
+            raise ConfigError(f"rig {rig.name} is a real one: --seed and --task belong to the simulated rig (--rig sim)")
+        return rig
+    chosen = {
+        "task": task or rig.sim.task,
+        "seed": seed if seed is not None else rig.sim.seed if rig.sim.seed is not None else secrets.randbelow(10_000),
+        "clock": clock or rig.sim.clock,
+    }
+    return RigConfig.model_validate(rig.model_dump() | {"sim": chosen})
+
+
+def up(rig_name: str, job: str, checkpoint: str, run_dir: Path | None) -> None:
+    """Start a job's processes and watch them until Ctrl-C."""
+    if job not in list(Job):
+        raise ConfigError(f"no job named {job!r}: choose one of {', '.join(Job)}")
+    rig = with_task(config.load(rig_name), None, None)
+    say = Console().print
+    with Stack(rig, Job(job), run_dir, checkpoint, say=say) as stack:
+        say(f"{len(stack.table)} processes run in {stack.run_dir}; `aloha arm`, `aloha status`, `aloha stop`; Ctrl-C ends all")
+        _watch_until_interrupted(stack, None)
+
+
+def teleop(
+    rig_name: str, *, scripted: bool, seed: int | None, task: str | None, seconds: float | None, run_dir: Path | None
+) -> None:
+    """Leaders move followers. With `scripted`, on the simulated rig, a demonstrator moves the leaders."""
+    rig = with_task(config.load(rig_name), seed, task)
+    if scripted and rig.sim is None:
+        raise ConfigError(f"--scripted needs the simulated rig, and {rig.name} is a real one: use --rig sim")
+    say = Console().print
+    with Stack(rig, Job.DEMONSTRATE if scripted else Job.TELEOP, run_dir, say=say) as stack:
+        raise_arms(stack)
+        say("squeeze both leader grippers to start")
+        stack.wait(lambda: mode_of(stack) is Mode.TELEOP, SQUEEZE_TIMEOUT_S, "the squeeze of both leader grippers")
+        say("teleoperation runs; Ctrl-C ends it and parks the arms")
+        _watch_until_interrupted(stack, seconds)
+
+
+def deploy(
+    rig_name: str, checkpoint: str, *, seed: int | None, task: str | None, seconds: float | None, run_dir: Path | None
+) -> None:
+    """A policy moves the followers until Ctrl-C or for `seconds`."""
+    rig = with_task(config.load(rig_name), seed, task)
+    say = Console().print
+    with Stack(rig, Job.DEPLOY, run_dir, checkpoint, say=say) as stack:
+        raise_arms(stack)
+        stack.ask("policy")
+        say(f"{checkpoint} drives the followers; Ctrl-C stops it and parks the arms")
+        _watch_until_interrupted(stack, seconds)
+
+
+def raise_arms(stack: Stack) -> None:
+    """Arm, and wait for the ramp to the start pose."""
+    stack.ask("arm")
+    arms = [stack.bus.subscribe(messages.FOLLOWERS), stack.bus.subscribe(messages.LEADERS)]
+
+    def settled() -> bool:
+        states = [arm.latest() for arm in arms]
+        return all(state is not None and state.mode is Mode.ARMED and state.settled for state in states)
+
+    stack.wait(settled, RAMP_TIMEOUT_S, "the ramp of all arms to the start pose")
+
+
+def mode_of(stack: Stack) -> Mode | None:
+    """The mode as the supervisor says it now; raises AlohaError with the cause when it is HOLD or FAULT."""
+    heartbeat = stack.mode.latest()
+    if heartbeat is None:
+        return None
+    if heartbeat.mode in (Mode.HOLD, Mode.FAULT):
+        raise AlohaError(f"{heartbeat.mode.upper()}: {heartbeat.cause}")
+    return Mode(heartbeat.mode)
+
+
+def ask(verb: str, run_dir: Path | None) -> None:
+    """One request to a running system."""
+    with Bus(run_dir or default_run_dir(), WallClock()) as bus:
+        reply = bus.client().request(Request(verb=verb, sender="operator"))
+    if not reply.ok:
+        raise AlohaError(reply.text)
+    Console().print(reply.text)
+
+
+def _watch_until_interrupted(stack: Stack, seconds: float | None) -> None:
+    """Until Ctrl-C or the time is over; says every change of mode."""
+    end = time.monotonic() + seconds if seconds else None
+    shown: Mode | None = None
+    try:
+        while end is None or time.monotonic() < end:
+            stack.watch()
+            heartbeat = stack.mode.latest()
+            if heartbeat is not None and heartbeat.mode is not shown:
+                if shown in MOVING and heartbeat.mode in (Mode.HOLD, Mode.FAULT):
+                    stack.say(f"{heartbeat.mode.upper()}: {heartbeat.cause}; `aloha arm` goes on, Ctrl-C ends")
+                shown = heartbeat.mode
+            time.sleep(0.05)
+    except KeyboardInterrupt:
+        stack.say("")

@@ -1,0 +1,173 @@
+"""Starts, watches and ends the processes of one job: `aloha up` in development (systemd does it on the robot PC)."""
+
+import ctypes
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+import yaml
+
+from aloha_runtime import messages
+from aloha_runtime.bus import Bus
+from aloha_runtime.config import RigConfig
+from aloha_runtime.errors import AlohaError, TransportError
+from aloha_runtime.messages import Mode, Reply, Request
+from aloha_runtime.processes.table import Job, Process, processes
+from aloha_runtime.realtime import WallClock
+from aloha_runtime.run_directory import RunDirectory, default_run_dir
+
+START_TIMEOUT_S = 90.0
+"""A cold disk needs half a minute to import torch; a process that says nothing for longer is stuck."""
+PARK_TIMEOUT_S = 15.0
+"""The longest ramp to the sleep pose (3 rad at 0.5 rad/s), twice over."""
+TERM_TIMEOUT_S = 5.0
+RESTART_DELAY_S = 1.0
+PR_SET_PDEATHSIG = 1
+
+
+class Stack:
+    """The processes of one job as a context: whatever happens inside, leaving it parks the arms and leaves nothing."""
+
+    def __init__(
+        self,
+        rig: RigConfig,
+        job: Job,
+        run_dir: Path | None = None,
+        checkpoint: str = "",
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self.rig = rig
+        self.table = processes(rig, job, checkpoint)
+        self.say = say
+        self.run_dir = run_dir or default_run_dir()
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._died_s: dict[str, float] = {}
+
+    def __enter__(self) -> "Stack":
+        self.directory = RunDirectory(self.run_dir)
+        try:
+            self.bus = Bus(self.run_dir, WallClock())
+            self.health = {p.name: self.bus.subscribe(messages.health_topic(p.name)) for p in self.table}
+            self.mode = self.bus.subscribe(messages.MODE)
+            self._rig_file = self.run_dir / "rig.yaml"
+            self._rig_file.write_text(yaml.safe_dump(self.rig.model_dump(mode="json"), sort_keys=False))
+            for stage in sorted({_stage(process) for process in self.table}):
+                group = [process for process in self.table if _stage(process) == stage]
+                for process in group:
+                    self._spawn(process)
+                self._wait_ready(group)
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            self._park()
+        finally:
+            self._end()
+
+    def pid(self, name: str) -> int:
+        """Process id of a running process of the table."""
+        return self._children[name].pid
+
+    def ask(self, verb: str, argument: str = "") -> Reply:
+        """Send a request to the supervisor; raises AlohaError with its reason when it is refused."""
+        reply = self.bus.client().request(Request(verb=verb, argument=argument, sender="operator"))
+        if not reply.ok:
+            raise AlohaError(reply.text)
+        return reply
+
+    def wait(self, until: Callable[[], bool], timeout_s: float, what: str) -> None:
+        """Watch the processes until a condition holds; raises AlohaError saying `what` did not happen in time."""
+        deadline = time.monotonic() + timeout_s
+        while not until():
+            if time.monotonic() > deadline:
+                raise AlohaError(f"{what} did not happen within {timeout_s:.0f} s")
+            self.watch()
+            time.sleep(0.02)
+
+    def watch(self) -> None:
+        """Restart what died; raises AlohaError when a process gave up with an error of its own (it has printed it)."""
+        for process in self.table:
+            code = self._children[process.name].poll()
+            if code is None:
+                continue
+            if code > 0:
+                raise AlohaError(f"{process.name} gave up (exit code {code}); its message is above")
+            if process.name not in self._died_s:
+                self._died_s[process.name] = time.monotonic()
+                cause = signal.Signals(-code).name if code < 0 else "it ended by itself"
+                self.say(f"{process.name} died ({cause}); starting it again")
+            elif time.monotonic() - self._died_s[process.name] > RESTART_DELAY_S:
+                del self._died_s[process.name]
+                self._spawn(process)
+
+    def _spawn(self, process: Process) -> None:
+        command = [sys.executable, "-m", process.module, process.name]
+        command += ["--rig", str(self._rig_file), "--run-dir", str(self.run_dir), *process.arguments]
+        # A session of its own keeps the terminal's Ctrl-C away: the stack decides who stops, and when.
+        self._children[process.name] = subprocess.Popen(command, start_new_session=True, preexec_fn=_die_with_parent)  # noqa: PLW1509
+
+    def _wait_ready(self, group: list[Process]) -> None:
+        """Every process is ready when its first health report arrives."""
+        waiting = {process.name for process in group}
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while waiting:
+            waiting -= {name for name in waiting if self.health[name].latest() is not None}
+            for name in waiting:
+                code = self._children[name].poll()
+                if code is not None:
+                    raise AlohaError(f"{name} could not start (exit code {code}); its message is above")
+            if time.monotonic() > deadline:
+                raise AlohaError(f"{', '.join(sorted(waiting))} did not report within {START_TIMEOUT_S:.0f} s of starting")
+            time.sleep(0.02)
+
+    def _park(self) -> None:
+        """Arms to their sleep pose and torque off, by the supervisor; a fault leaves them as they are, torque on."""
+        try:
+            reply = self.ask("park")
+        except AlohaError as error:
+            if not isinstance(error, TransportError):
+                self.say(f"the arms are not parked: {error}")
+            return
+        if reply.mode is Mode.IDLE:
+            return
+        self.say("parking the arms (Ctrl-C again skips it: the arms then stay where they are, torque on)")
+        deadline = time.monotonic() + PARK_TIMEOUT_S
+        while time.monotonic() < deadline:
+            heartbeat = self.mode.latest()
+            if heartbeat and heartbeat.mode is not Mode.PARK:
+                return
+            time.sleep(0.02)
+        self.say(f"the arms did not reach their sleep pose within {PARK_TIMEOUT_S:.0f} s; they stay where they are, torque on")
+
+    def _end(self) -> None:
+        """Terminate in reverse order, kill what does not listen, and clean the run directory."""
+        running = [child for child in reversed(self._children.values()) if child.poll() is None]
+        for child in running:
+            child.terminate()
+        deadline = time.monotonic() + TERM_TIMEOUT_S
+        for child in running:
+            try:
+                child.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+        if hasattr(self, "bus"):
+            self.bus.close()
+        self.directory.cleanup()
+
+
+def _stage(process: Process) -> int:
+    """World, then what is attached to it, then the rest: a port exists before a driver asks for it."""
+    return {"world": 0, "chain": 1}.get(process.name.split("@")[0], 2)
+
+
+def _die_with_parent() -> None:
+    """In the child, before it becomes the process: SIGTERM when the stack itself is killed, so nothing is left behind."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

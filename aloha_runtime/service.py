@@ -1,0 +1,92 @@
+"""What every process shares: arguments, configuration, clock, bus, signals, health reports, and errors in one line.
+
+A process is `main(service)` = set up, build, loop. It leaves its loop when `service.stopping` turns true.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from aloha_runtime import config, messages
+from aloha_runtime.bus import Bus
+from aloha_runtime.errors import AlohaError
+from aloha_runtime.realtime import Clock, RealtimeReport, WallClock, prepare
+from aloha_runtime.virtual_time import VirtualClock
+
+HEALTH_PERIOD_NS = 200 * messages.MS
+"""Five reports a second: a dead process is noticed within a second, at no cost worth measuring."""
+
+
+class Service:
+    """One running process: its name, rig, clock and bus."""
+
+    def __init__(self, name: str, rig: config.RigConfig, run_dir: Path, clock: Clock, arguments: argparse.Namespace):
+        self.name = name
+        self.rig = rig
+        self.run_dir = run_dir
+        self.clock = clock
+        self.bus = Bus(run_dir, clock)
+        self.arguments = arguments
+        self.log = logging.getLogger(name)
+        self.stopping = False
+        self._health = self.bus.publisher(messages.health_topic(name))
+        self._next_health_ns = 0
+
+    @property
+    def instance(self) -> str:
+        """What stands behind the @ in the name: `followers` of `arms@followers`."""
+        return self.name.partition("@")[2]
+
+    def stop(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
+        self.stopping = True
+
+    def prepare_realtime(self, cores: list[int]) -> RealtimeReport:
+        """Real-time priority, cores, locked memory and a frozen garbage collector; call after all imports."""
+        report = prepare(self.rig.realtime.priority, cores, lock_memory=self.rig.sim is None)
+        for problem in report.problems:
+            self.log.info("%s", problem)
+        return report
+
+    def report(self, figures: Callable[[], dict[str, float]] = dict, ok: bool = True, message: str = "") -> None:
+        """Publish a health report when one is due; call it once a cycle. `figures` is only asked when one is."""
+        now = self.clock.now_ns()
+        if now >= self._next_health_ns:
+            self._next_health_ns = now + HEALTH_PERIOD_NS
+            self._health.send(
+                messages.Health(
+                    stamp_ns=now, process=self.name, pid=os.getpid(), ok=ok, message=message, figures=figures()
+                )
+            )
+
+
+def run(main: Callable[[Service], None], extend: Callable[[argparse.ArgumentParser], None] | None = None) -> None:
+    """Run one process until SIGTERM or SIGINT; an AlohaError becomes one line on stderr and its exit code."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("name", help="process name from the table, e.g. arms@followers")
+    parser.add_argument("--rig", required=True, help="rig configuration: a shipped name or a .yaml file")
+    parser.add_argument("--run-dir", required=True, type=Path)
+    if extend:
+        extend(parser)
+    arguments = parser.parse_args()
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(name)s: %(message)s")
+    service = None
+    try:
+        rig = config.load(arguments.rig)
+        clock: Clock = WallClock()
+        if rig.sim and rig.sim.clock == "virtual":
+            clock = VirtualClock(arguments.run_dir, arguments.name)
+        service = Service(arguments.name, rig, arguments.run_dir, clock, arguments)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, service.stop)
+        main(service)
+    except AlohaError as error:
+        print(f"{arguments.name}: {error}", file=sys.stderr)  # noqa: T201 — the one line an operator reads
+        sys.exit(error.exit_code)
+    finally:
+        if service:
+            service.bus.close()

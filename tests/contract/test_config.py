@@ -1,0 +1,68 @@
+"""The strict configuration: shipped rigs load, and each mistake is named with file and line."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from aloha_runtime import config
+from aloha_runtime.errors import ConfigError
+
+SHIPPED = ("sim", "aloha", "aloha2")
+SIM = (config.CONFIG_DIR / "sim.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_rigs_load_and_survive_a_round_trip(name: str, tmp_path: Path) -> None:
+    rig = config.load(name)
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(yaml.safe_dump(rig.model_dump(mode="json")))
+    assert config.load(str(copy)) == rig
+
+
+MISTAKES = {
+    "unknown key": (("fps: 50", "fsp: 50"), "unknown key 'cameras.cam_high.fsp'"),
+    "wrong word": (("kit: aloha", "kit: aloa"), "kit: "),
+    "out of range": (("arms_hz: 200", "arms_hz: 2000"), "arms_hz: "),
+    "missing": (("kit: aloha\n", ""), "missing key 'kit'"),
+    "given twice": (("name: sim\n", "name: sim\nname: again\n"), "'name' is given twice"),
+    "unknown arm": (("follower_left:", "folower_left:"), "folower_left"),
+    "not yaml": (("name: sim", "name: [sim"), "not valid YAML"),
+    "pose outside the limits": (("arms_hz: 200", "start_pose: [0, -3, 0, 0, 0, 0]"), "shoulder -3.000 rad is outside"),
+    "camera of another kind": (("type: sim", "type: opencv, device: /dev/video0"), "cam_high has type 'opencv'"),
+    "policy camera that is absent": (("arms_hz: 200", "policy: {cameras: {top: cam_low}}"), "'cam_low'"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=str)
+def test_mistakes_name_file_line_and_key(mistake: str, tmp_path: Path) -> None:
+    (old, new), expected = MISTAKES[mistake]
+    assert old in SIM
+    path = tmp_path / "rig.yaml"
+    path.write_text(SIM.replace(old, new, 1))
+    with pytest.raises(ConfigError) as caught:
+        config.load(str(path))
+    assert str(caught.value).startswith(f"{path}:")
+    assert expected in str(caught.value)
+
+
+def test_line_of_a_mistake_is_right(tmp_path: Path) -> None:
+    path = tmp_path / "rig.yaml"
+    path.write_text(SIM.replace("fps: 50", "fsp: 50"))
+    line = 1 + path.read_text().splitlines().index(next(row for row in path.read_text().splitlines() if "fsp" in row))
+    with pytest.raises(ConfigError, match=f"rig.yaml:{line}: "):
+        config.load(str(path))
+
+
+def test_absent_rig_names_the_shipped_ones() -> None:
+    with pytest.raises(ConfigError, match="aloha, aloha2, sim"):
+        config.load("alohaa")
+    with pytest.raises(ConfigError, match="does not exist"):
+        config.load("nowhere.yaml")
+
+
+def test_yaml_cannot_build_objects(tmp_path: Path) -> None:
+    path = tmp_path / "rig.yaml"
+    path.write_text("name: !!python/object/apply:os.getpid []\n")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        config.load(str(path))

@@ -1,0 +1,42 @@
+"""The topic table and the messages on the wire."""
+
+import msgspec
+import pytest
+
+from aloha_runtime import messages
+from aloha_runtime.messages import Action, Mode
+
+
+def test_each_topic_has_one_publisher_and_one_name() -> None:
+    names = [topic.name for topic in messages.TOPICS]
+    assert len(names) == len(set(names))
+    assert all(topic.publisher and topic.max_age_ms * topic.rate_hz >= 1000 for topic in messages.TOPICS)
+
+
+def test_every_topic_constant_is_in_the_table() -> None:
+    constants = {value.name for value in vars(messages).values() if isinstance(value, messages.Topic)}
+    assert constants == {topic.name for topic in messages.TOPICS}
+
+
+def test_actions_come_from_a_topic_for_each_moving_mode() -> None:
+    assert set(messages.ACTION_TOPIC) == set(messages.MOVING)
+
+
+def test_round_trip() -> None:
+    action = Action(stamp_ns=5, seq=2, tick=7, position=[0.5] * 14)
+    assert messages.decode(messages.encode(action), Action) == action
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff", b"\x80", messages.encode(Action(stamp_ns=1, tick=1, position=[]))[:-3]])
+def test_foreign_bytes_are_refused(data: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        messages.decode(data, Action)
+
+
+def test_nan_survives_the_wire_so_that_the_gate_can_refuse_it() -> None:
+    action = messages.decode(messages.encode(Action(stamp_ns=1, tick=1, position=[float("nan")] * 14)), Action)
+    assert action.position[0] != action.position[0]
+
+
+def test_mode_travels_as_its_word() -> None:
+    assert b"hold" in messages.encode(messages.ModeHeartbeat(stamp_ns=1, mode=Mode.HOLD))
