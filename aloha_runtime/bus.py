@@ -1,9 +1,12 @@
-"""Messages between processes over ZeroMQ: one PUB socket per topic, and REQ/REP to the supervisor.
+"""Messages between processes over ZeroMQ: one publisher per topic, any number of subscribers.
 
 Sockets are ipc in the run directory. On the wire a message is a 16-byte head (epoch of the publisher, sequence) and
-msgpack. A higher epoch is a restarted publisher, a gap in the sequence a loss; both are counted, neither is an exception.
+msgpack. A higher epoch is a restarted publisher, a gap in the sequence a loss; both are counted, neither is an error.
 """
 
+import itertools
+import logging
+import os
 import struct
 from collections import deque
 from collections.abc import Iterable
@@ -16,9 +19,11 @@ import zmq
 
 from aloha_runtime import messages
 from aloha_runtime.errors import TransportError
-from aloha_runtime.messages import MS, Message, Reply, Request, Topic
+from aloha_runtime.messages import MS, Message, Topic
 from aloha_runtime.realtime import Clock, WallClock
-from aloha_runtime.run_directory import Lock, check_run_dir, lock_holder, socket_path
+from aloha_runtime.request_reply import Client, Server
+from aloha_runtime.run_directory import Lock, check_run_dir, socket_path
+from aloha_runtime.virtual_time import Count, VirtualClock
 
 QUEUE_LIMIT = 1000
 """Messages a socket keeps for a stalled peer: 5 s of the fastest topic, so that the newest survive a stall."""
@@ -26,8 +31,14 @@ MAX_MESSAGE_BYTES = 1 << 20
 """A peer that sends more is disconnected (libzmq's default is no limit)."""
 RECONNECT_MS, RECONNECT_MAX_MS = 10, 100
 """First and largest pause between attempts to reach an absent publisher; the larger bounds what a restart costs."""
-CONTROL = "control"
+VIRTUAL_QUEUE_LIMIT = 100_000
+"""The same under virtual time, where a queue must hold whatever comes between two turns of its reader."""
+BARRIER_MS = 5000
+"""Wall time after which a message or subscription that virtual time promised is taken for lost with its process."""
 _HEAD = struct.Struct("<QQ")
+_TOKEN = b"\xff"  # begins the extra subscription by which a publisher recognises one subscriber
+_numbers = itertools.count()
+_log = logging.getLogger(__name__)
 
 
 class Publisher:
@@ -38,11 +49,12 @@ class Publisher:
         self.seq = 0
         self._clock = bus.clock
         self._epoch = WallClock().now_ns()
-        self._socket = bus._socket(zmq.PUB, queue_limit)
+        self._reached: set[str] = set()
+        self._socket = bus.socket(zmq.XPUB if bus.clock.virtual else zmq.PUB, queue_limit)
         self._lock: Lock | None = None
         if endpoint is None:
-            self._lock = bus._take(topic.name, f"topic {topic.name} has a publisher already: pid {{pid}} ({{command}})")
-            self._socket.bind(bus._ipc(topic.name))
+            self._lock = bus.take(topic.name, f"topic {topic.name} has a publisher already: pid {{pid}} ({{command}})")
+            self._socket.bind(bus.ipc(topic.name))
         else:
             _bind_tcp(self._socket, endpoint, topic.name)
 
@@ -55,13 +67,29 @@ class Publisher:
         message.seq = self.seq
         if stamp:
             message.stamp_ns = self._clock.now_ns()
-        self._socket.send(_HEAD.pack(self._epoch, self.seq) + messages.encode(message))
+        data = _HEAD.pack(self._epoch, self.seq) + messages.encode(message)
+        if isinstance(self._clock, VirtualClock):
+            self._reach(self._clock.tokens(self.topic.name))
+            self._clock.published(self.topic.name, (self._epoch, self.seq))
+        self._socket.send(data)
+
+    def _reach(self, tokens: set[str]) -> None:
+        """Wait until the subscriptions of these tokens have arrived, so that no subscriber misses the next message."""
+        while missing := tokens - self._reached:
+            alive = any(os.path.exists(f"/proc/{token.partition('/')[0]}") for token in missing)
+            if not self._socket.poll(BARRIER_MS if alive else 0):
+                _log.error("%s goes on without subscribers %s: they do not connect", self.topic.name, sorted(missing))
+                self._reached |= missing
+                return
+            subscription = self._socket.recv()
+            if subscription.startswith(b"\x01" + _TOKEN):
+                self._reached.add(subscription[2:].decode())
 
     def close(self) -> None:
         """Stop publishing and free the topic."""
         self._socket.close(0)
         if self._lock is not None:
-            _release(self._lock)
+            self._lock.release()
 
 
 class Subscriber:
@@ -85,10 +113,14 @@ class Subscriber:
         self._newest: Message | None = None
         self._head = (0, 0)
         self._decoder = msgspec.msgpack.Decoder(topic.message)
-        self._socket = bus._socket(zmq.SUB, queue_limit)
+        self._socket = bus.socket(zmq.SUB, queue_limit)
         self._socket.setsockopt(zmq.MAXMSGSIZE, max_bytes)
         self._socket.setsockopt(zmq.SUBSCRIBE, b"")
-        self._socket.connect(endpoint or bus._ipc(topic.name))
+        self._token = f"{os.getpid()}/{next(_numbers)}"
+        if isinstance(self._clock, VirtualClock):
+            self._socket.setsockopt(zmq.SUBSCRIBE, _TOKEN + self._token.encode())
+            self._clock.subscribe(topic.name, self._token)
+        self._socket.connect(endpoint or bus.ipc(topic.name))
 
     def _accept(self, data: bytes) -> None:
         """Take one message from the wire: number it, decode it, queue it."""
@@ -110,7 +142,19 @@ class Subscriber:
         self._waiting.append(message)
         self._newest = message
 
+    def _receive_promised(self, promised: Count) -> None:
+        """Under virtual time: receive everything that was published before now."""
+        while self._head < promised:
+            if not self._socket.poll(BARRIER_MS):
+                _log.error("%s: message %d never came: its publisher died", self.topic.name, promised[1])
+                self._head = promised
+                self.dropped += 1
+                return
+            self._accept(self._socket.recv())
+
     def _pump(self) -> None:
+        if isinstance(self._clock, VirtualClock):
+            self._receive_promised(self._clock.expected.get(self.topic.name, (0, 0)))
         for _ in range(QUEUE_LIMIT):  # a publisher faster than this loop must not keep us here
             try:
                 data = self._socket.recv(zmq.NOBLOCK)
@@ -148,6 +192,9 @@ class Subscriber:
         return taken[-1] if taken else None
 
     def close(self) -> None:
+        """Stop reading."""
+        if isinstance(self._clock, VirtualClock):
+            self._clock.unsubscribe(self._token)
         self._socket.close(0)
 
 
@@ -166,64 +213,10 @@ def wait_any(subscribers: Iterable[Subscriber], deadline_ns: int) -> bool:
         left_ns = deadline_ns - clock.now_ns()
         if left_ns <= 0:
             return False
-        poller.poll(-(-left_ns // MS))
-
-
-class Server:
-    """The supervisor's side of REQ/REP: take a request, answer it, take the next."""
-
-    def __init__(self, bus: "Bus") -> None:
-        self._lock = bus._take(CONTROL, "a supervisor runs already: pid {pid} ({command}); stop it with `aloha stop`")
-        self._socket = bus._socket(zmq.REP, QUEUE_LIMIT)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
-        self._socket.bind(bus._ipc(CONTROL))
-
-    def receive(self, timeout_ms: int = 0) -> Request | None:
-        """The next request, None when there is none within `timeout_ms`. Each one must be answered by `reply`."""
-        while self._socket.poll(timeout_ms):
-            try:
-                return messages.decode(self._socket.recv(), Request)
-            except msgspec.DecodeError:
-                self._socket.send(b"")  # not a request: refused, and the next one is looked at
-        return None
-
-    def reply(self, reply: Reply) -> None:
-        """Answer the request received last."""
-        self._socket.send(messages.encode(reply))
-
-    def close(self) -> None:
-        self._socket.close(0)
-        _release(self._lock)
-
-
-class Client:
-    """An operator's side of REQ/REP."""
-
-    def __init__(self, bus: "Bus") -> None:
-        self._bus = bus
-
-    def request(self, request: Request, timeout_ms: int = 2000) -> Reply:
-        """Ask the supervisor. TransportError when none runs, it does not answer in time, or it refuses the bytes."""
-        bus = self._bus
-        holder = lock_holder(bus.run_dir / f"{CONTROL}.lock")
-        if holder is None:
-            raise TransportError(f"no supervisor runs in {bus.run_dir}: start the rig with `aloha up`")
-        socket = bus._socket(zmq.REQ, 1)
-        try:
-            socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
-            socket.connect(bus._ipc(CONTROL))
-            socket.send(messages.encode(request))
-            if not socket.poll(timeout_ms):
-                raise TransportError(
-                    f"the supervisor (pid {holder}) did not answer '{request.verb}' within {timeout_ms} ms: "
-                    f"look at its log, or end it with `kill {holder}` and start the rig again"
-                )
-            data = socket.recv()
-        finally:
-            bus._discard(socket)
-        if not data:
-            raise TransportError(f"the supervisor (pid {holder}) refuses '{request.verb}': update both sides")
-        return messages.decode(data, Reply)
+        if isinstance(clock, VirtualClock):
+            clock.sleep_until(deadline_ns, wake=[subscriber.topic.name for subscriber in subscribers])
+        else:
+            poller.poll(-(-left_ns // MS))
 
 
 Opened = TypeVar("Opened", Publisher, Subscriber, Server)
@@ -273,22 +266,24 @@ class Bus:
         self._open.append(opened)
         return opened
 
-    def _socket(self, kind: int, queue_limit: int) -> "zmq.Socket[bytes]":
+    # For the sockets of this module and `request_reply` only.
+
+    def socket(self, kind: int, queue_limit: int) -> "zmq.Socket[bytes]":
         socket = self._context.socket(kind)
+        if self.clock.virtual:
+            queue_limit = VIRTUAL_QUEUE_LIMIT
         socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         socket.setsockopt(zmq.SNDHWM, queue_limit)
         socket.setsockopt(zmq.RCVHWM, queue_limit)
         socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
         return socket
 
-    def _discard(self, socket: "zmq.Socket[bytes]") -> None:
-        socket.close(0)
-
-    def _ipc(self, name: str) -> str:
+    def ipc(self, name: str) -> str:
         return f"ipc://{socket_path(self.run_dir, f'{name}.ipc')}"
 
-    def _take(self, name: str, taken: str) -> Lock:
+    def take(self, name: str, taken: str) -> Lock:
         return Lock(self.run_dir / f"{name}.lock", taken)
 
     def close(self) -> None:
@@ -305,12 +300,6 @@ class Bus:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _release(lock: Lock) -> None:
-    """Remove the socket that goes with a lock (libzmq leaves it), then the lock."""
-    lock.path.with_suffix(".ipc").unlink(missing_ok=True)
-    lock.release()
 
 
 def _bind_tcp(socket: "zmq.Socket[bytes]", endpoint: str, what: str) -> None:

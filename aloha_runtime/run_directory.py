@@ -81,8 +81,9 @@ class Lock:
         os.pwrite(self._fd, f"{os.getpid()} {' '.join(sys.argv)[:_COMMAND_LIMIT]}".encode(), 0)
 
     def release(self) -> None:
-        """Remove the file, then free the lock. Safe to call twice."""
+        """Remove the file and the socket of the same name (libzmq leaves it), then free the lock; twice is harmless."""
         if self._fd >= 0:
+            self.path.with_suffix(".ipc").unlink(missing_ok=True)
             self.path.unlink(missing_ok=True)
             os.close(self._fd)
             self._fd = -1

@@ -1,0 +1,134 @@
+"""Requests of an operator to the supervisor, and its answers: ZeroMQ REQ/REP, `control.ipc` of the run directory.
+
+A client that takes part in virtual time is served like every subscriber: its request is there at the supervisor's next
+turn, the answer at its own. Clients outside virtual time (a person at a shell) are served whenever they come.
+"""
+
+import itertools
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import zmq
+
+from aloha_runtime import messages
+from aloha_runtime.errors import TransportError
+from aloha_runtime.messages import MS, Reply, Request
+from aloha_runtime.run_directory import lock_holder
+from aloha_runtime.virtual_time import VirtualClock
+
+if TYPE_CHECKING:
+    from aloha_runtime.bus import Bus
+
+CONTROL = "control"
+_REPLY = "reply"
+_PROMISED_MS = 5000
+"""Wall time after which a request or reply that virtual time promised is taken for lost with its process."""
+_QUEUE_LIMIT = 100
+_numbers = itertools.count()
+_log = logging.getLogger(__name__)
+
+
+class Server:
+    """The supervisor's side: take a request, answer it, take the next. Made by `Bus.server`."""
+
+    def __init__(self, bus: "Bus") -> None:
+        self._clock = bus.clock
+        self._lock = bus.take(CONTROL, "a supervisor runs already: pid {pid} ({command}); stop it with `aloha stop`")
+        self._socket = bus.socket(zmq.REP, _QUEUE_LIMIT)
+        self._socket.bind(bus.ipc(CONTROL))
+        self._sender = b""
+        self._received: dict[str, int] = {}
+        if isinstance(self._clock, VirtualClock):
+            self._clock.subscribe(CONTROL, f"{os.getpid()}/{next(_numbers)}/{CONTROL}")
+
+    def _promised(self) -> dict[str, int]:
+        """Requests of participants in virtual time that were sent but not yet received: newest number by channel."""
+        if not isinstance(self._clock, VirtualClock):
+            return {}
+        return {
+            channel: number
+            for channel, (_, number) in self._clock.expected.items()
+            if channel.startswith(f"{CONTROL}/") and number > self._received.get(channel, 0)
+        }
+
+    def receive(self, timeout_ms: int = 0) -> Request | None:
+        """The next request, None when there is none within `timeout_ms` (of the wall clock). Answer each by `reply`."""
+        while True:
+            promised = self._promised()
+            if not self._socket.poll(_PROMISED_MS if promised else timeout_ms):
+                self._received |= promised
+                return None
+            self._sender, data = self._socket.recv_multipart()
+            if self._sender:
+                channel, _, number = self._sender.decode().rpartition(" ")
+                self._received[channel] = int(number)
+            try:
+                return messages.decode(data, Request)
+            except msgspec.DecodeError:
+                self._answer(b"")  # not a request: refused, and the next one is looked at
+
+    def reply(self, reply: Reply) -> None:
+        """Answer the request received last."""
+        self._answer(messages.encode(reply))
+
+    def _answer(self, data: bytes) -> None:
+        self._socket.send(data)
+        if self._sender and isinstance(self._clock, VirtualClock):
+            channel, _, number = self._sender.decode().rpartition(" ")
+            self._clock.published(channel.replace(CONTROL, _REPLY, 1), (0, int(number)))
+
+    def close(self) -> None:
+        """Stop answering."""
+        self._socket.close(0)
+        self._lock.release()
+
+
+class Client:
+    """An operator's side. Made by `Bus.client`."""
+
+    def __init__(self, bus: "Bus") -> None:
+        self._bus = bus
+        self._number = 0
+        self._name = f"{os.getpid()}.{next(_numbers)}"
+        if isinstance(bus.clock, VirtualClock):
+            bus.clock.subscribe(_REPLY, f"{os.getpid()}/{next(_numbers)}/{_REPLY}")
+
+    def request(self, request: Request, timeout_ms: int = 2000) -> Reply:
+        """Ask the supervisor. TransportError when none runs, it does not answer in time, or it refuses the bytes."""
+        run_dir: Path = self._bus.run_dir
+        holder = lock_holder(run_dir / f"{CONTROL}.lock")
+        if holder is None:
+            raise TransportError(f"no supervisor runs in {run_dir}: start the rig with `aloha up`")
+        socket = self._bus.socket(zmq.REQ, _QUEUE_LIMIT)
+        try:
+            socket.connect(self._bus.ipc(CONTROL))
+            data = self._exchange(socket, messages.encode(request), timeout_ms)
+        finally:
+            socket.close(0)
+        if data is None:
+            raise TransportError(
+                f"the supervisor (pid {holder}) did not answer '{request.verb}' within {timeout_ms} ms: "
+                f"look at its log, or end it with `kill {holder}` and start the rig again"
+            )
+        if not data:
+            raise TransportError(f"the supervisor (pid {holder}) refuses '{request.verb}': update both sides")
+        return messages.decode(data, Reply)
+
+    def _exchange(self, socket: "zmq.Socket[bytes]", data: bytes, timeout_ms: int) -> bytes | None:
+        clock = self._bus.clock
+        if not isinstance(clock, VirtualClock):
+            socket.send_multipart([b"", data])
+            return socket.recv() if socket.poll(timeout_ms) else None
+        self._number += 1
+        channel = f"{CONTROL}/{self._name}"
+        socket.send_multipart([f"{channel} {self._number}".encode(), data])
+        clock.published(channel, (0, self._number))
+        deadline_ns = clock.now_ns() + timeout_ms * MS
+        while clock.now_ns() < deadline_ns:
+            clock.sleep_until(deadline_ns, wake=[_REPLY])
+            if clock.expected.get(f"{_REPLY}/{self._name}", (0, 0)) >= (0, self._number):
+                return socket.recv() if socket.poll(_PROMISED_MS) else None
+        return None
