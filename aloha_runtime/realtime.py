@@ -9,9 +9,11 @@ import errno
 import gc
 import os
 import resource
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 NS_PER_S = 1_000_000_000
@@ -155,12 +157,12 @@ class RealtimeReport:
 
 
 def prepare(priority: int | None, cores: Iterable[int] | None, lock_memory: bool) -> RealtimeReport:
-    """Make this thread real-time as far as the system permits; call after the imports and before `Bus`, whose threads
-    inherit it.
+    """Make the calling thread real-time as far as the system permits; call after the imports and the first socket.
 
-    `priority`: SCHED_FIFO 1..99, None for an ordinary process. `cores`: CPUs to run on, empty or None for all. The
-    garbage collector is frozen and switched off in any case (a full collection behind `import torch` takes 0.15 s):
-    the loop collects while disarmed. Nothing here raises for want of a permission: it is in the report.
+    `priority`: SCHED_FIFO 1..99 for this thread and ZeroMQ's own, None for an ordinary process; threads started later
+    are ordinary ones. `cores`: CPUs for the whole process, empty or None for all. The garbage collector is frozen and
+    switched off in any case (a full collection behind `import torch` takes 0.15 s): the loop collects while disarmed.
+    Nothing here raises for want of a permission: it is in the report.
     """
     report = RealtimeReport()
     if priority is not None:
@@ -174,6 +176,12 @@ def prepare(priority: int | None, cores: Iterable[int] | None, lock_memory: bool
     gc.disable()
     report.objects_frozen = gc.get_freeze_count()
     return report
+
+
+def _threads(prefix: str) -> list[int]:
+    """Ids of this process's threads whose name begins with `prefix`."""
+    names = {task: (task / "comm").read_text() for task in Path("/proc/self/task").iterdir()}
+    return [int(task.name) for task, name in names.items() if name.startswith(prefix)]
 
 
 def _remedy(limit: str, value: str, unit_line: str) -> str:
@@ -191,7 +199,8 @@ def _has_capability(bit: int) -> bool:
 
 def _set_priority(priority: int, report: RealtimeReport) -> None:
     try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+        for thread in [threading.get_native_id(), *_threads("ZMQ")]:
+            os.sched_setscheduler(thread, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
         report.priority = priority
     except OSError as error:
         cause = error.strerror or str(error)
@@ -206,7 +215,8 @@ def _set_priority(priority: int, report: RealtimeReport) -> None:
 def _set_cores(cores: tuple[int, ...], report: RealtimeReport) -> None:
     allowed = os.sched_getaffinity(0)
     try:
-        os.sched_setaffinity(0, cores)
+        for thread in _threads(""):
+            os.sched_setaffinity(thread, cores)
         report.cores = tuple(sorted(os.sched_getaffinity(0)))
     except OSError as error:
         report.problems.append(
