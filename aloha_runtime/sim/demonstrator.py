@@ -1,0 +1,175 @@
+"""Scripted demonstrators: what a skilled operator would do with the two leader arms.
+
+A demonstrator knows the object poses at the start and plans once: tool waypoints, inverse kinematics along straight lines
+between them, timing slow enough for the followers under the default safety limits (2.5 rad/s, 30 rad/s^2,
+0.10 rad lead). Goals lie ahead of the wanted pose by the servos' sag, as an operator's hands learn to do.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aloha_runtime.robot import KITS, START_POSE, Kit, Side, Vector
+from aloha_runtime.sim.kinematics import ArmKinematics, ToolPose
+from aloha_runtime.sim.model import Task, build_model
+
+SPEED_RAD_S = np.array([1.2, 0.8, 0.8, 1.0, 1.1, 1.6])
+"""Peak joint speeds of a plan. The lag of a follower is 0.069 s of speed (wrist_rotate 0.045 s), and with the sag of shoulder
+and elbow (0.03 rad) it has to stay below the gate's lead of 0.10 rad."""
+
+RAMP = 0.3
+"""Share of a motion's time in which it gathers speed, and the same at its end."""
+
+SHORTEST_MOVE_S = 0.4
+
+GRIP_S = 0.35
+"""Time to open or close a gripper fully: peak 4.1 openings/s, below the gate's 5."""
+
+GRID = 13
+"""Points on a straight line at which the inverse kinematics is solved."""
+
+Matrix = NDArray[np.float64]
+
+
+def eased(fraction: float) -> float:
+    """Share of the way at a share of the time: speed rises and falls as a raised cosine over `RAMP` of the time each."""
+    time = min(max(fraction, 0.0), 1.0)
+    if time > 0.5:
+        return 1.0 - eased(1.0 - time)
+    if time >= RAMP:
+        return (time - RAMP / 2) / (1 - RAMP)
+    return (time - RAMP / math.pi * math.sin(math.pi * time / RAMP)) / 2 / (1 - RAMP)
+
+
+@dataclass(frozen=True)
+class Move:
+    """Joint goals (GRID, 6) along a path, passed between two times (s); `place` (GRID,) is each one's share of the way."""
+
+    start_s: float
+    end_s: float
+    goals: Matrix
+    place: Matrix
+
+    def at(self, time_s: float) -> Matrix:
+        """Joint goals (6,) at a time."""
+        along = eased((time_s - self.start_s) / (self.end_s - self.start_s))
+        return np.array([np.interp(along, self.place, goals) for goals in self.goals.T])
+
+
+@dataclass
+class ArmPlan:
+    """The planned motion of one arm: joint segments and gripper segments over time, appended in order."""
+
+    kinematics: ArmKinematics
+    angles: Matrix = field(default_factory=lambda: np.array(START_POSE))
+    opening: float = 0.0
+    end_s: float = 0.0
+    _moves: list[Move] = field(default_factory=list)
+    _grips: list[tuple[float, float, float, float]] = field(default_factory=list)
+
+    def move(self, pose: ToolPose, via: ToolPose | None = None, arrive_s: float = 0.0, start_s: float = 0.0) -> float:
+        """Go to a tool pose, no sooner than `arrive_s` and starting after `start_s` and the last move.
+
+        The way is straight, or bends towards `via` (a quadratic Bezier curve), which sets the direction of arrival.
+        Returns the time of arrival.
+        """
+        start = max(start_s, self.end_s)
+        here = self.kinematics.pose(self.angles)
+        middle = here.toward(pose, 0.5) if via is None else via
+        path = [self.angles]
+        for fraction in map(float, np.linspace(0, 1, GRID)[1:]):
+            target = here.toward(middle, fraction).toward(middle.toward(pose, fraction), fraction)
+            path.append(self.kinematics.solve(target, path[-1]))
+        # Shares of the way are shares of the time that the slowest joint needs at its speed.
+        times = np.cumsum([0.0, *(np.abs(np.diff(path, axis=0)) / SPEED_RAD_S).max(axis=1)])
+        duration = max(arrive_s - start, times[-1] / (1 - RAMP), SHORTEST_MOVE_S)
+        goals = np.array([angles + self.kinematics.sag(angles) for angles in path])
+        if not self._moves:
+            goals[0] = START_POSE  # arms wait there without leading their sag
+        self._moves.append(Move(start, start + duration, goals, times / times[-1]))
+        self.angles, self.end_s = path[-1], start + duration
+        return self.end_s
+
+    def square(self, position: Matrix, pitch: float) -> ToolPose:
+        """Tool pose at `position` whose fingers close along the world's y, whatever the arm's heading there."""
+        return ToolPose(position, pitch, self.kinematics.square_roll(position, pitch))
+
+    def grip(self, opening: float, start_s: float) -> float:
+        """Bring the gripper to `opening` (0..1) from `start_s`; returns the time when it is there."""
+        end = start_s + GRIP_S * max(abs(opening - self.opening), 0.5)
+        self._grips.append((start_s, end, self.opening, opening))
+        self.opening = opening
+        return end
+
+    def sample(self, time_s: float) -> tuple[Matrix, float]:
+        """Joint goals (6,) and gripper opening at a time."""
+        goals = np.array(START_POSE)
+        for move in self._moves:
+            if time_s < move.start_s:
+                break
+            goals = move.at(time_s)
+        opening = 0.0
+        for start, end, before, after in self._grips:
+            if time_s < start:
+                break
+            opening = before + eased((time_s - start) / (end - start)) * (after - before)
+        return goals, opening
+
+
+class Demonstrator:
+    """The leader motion that solves a task from given object poses.
+
+    `seed` varies what an operator varies: heights, meeting point, tilt and pace. `object_poses` are those of
+    `World.object_poses`. Planning takes about 0.1 s.
+    """
+
+    def __init__(self, task: Task, seed: int, object_poses: dict[str, Matrix], kit: Kit = KITS["aloha"]) -> None:
+        model = build_model(task, kit.follower_gripper, kit.gripper_current_ma)
+        self._gripper = kit.leader_gripper
+        self._plans: dict[Side, ArmPlan] = {
+            "left": ArmPlan(ArmKinematics(model, "left")),
+            "right": ArmPlan(ArmKinematics(model, "right")),
+        }
+        random = np.random.default_rng([seed, 1])
+        if task == "transfer_cube":
+            self.duration_s = _plan_transfer(self._plans["left"], self._plans["right"], object_poses["cube"], random)
+        else:
+            self.duration_s = _plan_insertion(self._plans["left"], self._plans["right"], object_poses, random)
+
+    def leader_angles(self, time_s: float) -> Vector:
+        """Leader arms at a time since the start: (14,) rad, grippers as the angle of the leader's gripper motor."""
+        angles = []
+        for plan in self._plans.values():
+            goals, opening = plan.sample(time_s)
+            angles += [*goals, self._gripper.angle_from_action(opening)]
+        return np.array(angles)
+
+
+def _plan_transfer(left: ArmPlan, right: ArmPlan, cube: Matrix, random: np.random.Generator) -> float:
+    """Right hand picks the cube up and holds it out, left hand takes it. Returns the duration in s."""
+    up = np.array([0.0, 0.0, 1.0])
+    pitch = random.uniform(0.95, 1.15)
+    place = right.square(cube[:3] + random.uniform(-0.003, 0.003) * up, pitch)
+    above = right.square(cube[:3] + random.uniform([-0.01, -0.01, 0.10], [0.02, 0.01, 0.14]), pitch)
+    centre = random.uniform([0.02, 0.48, 0.15], [0.06, 0.52, 0.19])
+    meet = right.square(centre, pitch)
+    lift = right.square(0.5 * (place.position + centre) + 0.08 * up, pitch)
+
+    right.grip(random.uniform(0.9, 1.0), 0.0)
+    there = right.move(place, via=above)
+    held = right.grip(0.0, there)
+    met = right.move(meet, via=lift, start_s=held)
+
+    take = ToolPose(centre - random.uniform([-0.002, -0.003, -0.003], [0.006, 0.003, 0.003]), 0.0, np.pi / 2)
+    wait = ToolPose(centre - np.array([random.uniform(0.09, 0.11), 0.0, 0.0]), 0.0, np.pi / 2)
+    left.grip(random.uniform(0.9, 1.0), random.uniform(0.2, 0.5))
+    left.move(wait, arrive_s=met - random.uniform(0.0, 0.2), start_s=random.uniform(0.2, 0.5))
+    taken = left.move(take, start_s=met - 0.1)
+    closed = left.grip(0.0, taken)
+    opened = right.grip(1.0, closed)
+    back = right.square(centre + 0.10 * np.array([np.cos(pitch), 0.0, np.sin(pitch)]), pitch)
+    gone = right.move(back, start_s=opened - 0.1)
+    away = left.move(ToolPose(centre - np.array([0.05, 0.0, 0.0]), 0.0, np.pi / 2), start_s=opened + 0.1)
+    return max(gone, away) + 0.2
