@@ -136,13 +136,19 @@ class ACTPolicy(nn.Module):
             losses["loss"] = losses["loss"] + self.config.estimate_weight * losses["estimate_loss"]
         return losses
 
+    def estimate_error(self, estimate: Tensor, environment_state: Any) -> float:
+        """Mean absolute error of the estimate (B, estimate_dim), in the units of the environment state."""
+        std = self.normalizer.stats[ENVIRONMENT_STATE]["std"][: self.config.estimate_dim].to(self.device)
+        error = (estimate - self.estimate_target(environment_state)).abs() * std
+        return error.mean().item()
+
     def estimate_target(self, environment_state: Any) -> Tensor:
         """Leading numbers of the environment state (B, n), scaled as the estimate is: (B, estimate_dim)."""
         dim = self.config.estimate_dim
         stats = self.normalizer.stats[ENVIRONMENT_STATE]
         mean, std = stats["mean"][:dim].to(self.device), stats["std"][:dim].to(self.device)
         truth = torch.as_tensor(environment_state, dtype=torch.float32, device=self.device)[..., :dim]
-        return (truth - mean) / std.clamp(min=1e-3)
+        return (truth - mean) / std
 
     def _normalized(self, observation: Observation) -> tuple[dict[str, Tensor], bool]:
         """Checked and normalised inputs with a batch dimension, and whether there was one already."""

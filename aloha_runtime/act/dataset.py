@@ -1,0 +1,176 @@
+"""Training data: every frame of a LeRobotDataset at hand, and batches of observations with the actions that follow.
+
+Frames are decoded once, into a memory-mapped file of raw pixels, so that training never decodes video and the operating
+system keeps in memory what fits.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from aloha_runtime.act.config import ACTION, ENVIRONMENT_STATE, IMAGE_PREFIX, STATE, Feature
+from aloha_runtime.act.model import IS_PAD
+from aloha_runtime.data.layout import INFO_PATH
+from aloha_runtime.data.reader import Dataset
+from aloha_runtime.errors import DatasetError
+
+STD_FLOOR = 1e-2
+"""Smallest standard deviation to normalise a joint with (rad, or gripper opening): one that rests all the time must not
+have its noise blown up. The original ACT clips at the same value."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes to the inputs of each sample; 0 switches one off."""
+
+    brightness: float = 0.0
+    """Largest change of brightness, as a share of full scale."""
+    contrast: float = 0.0
+    """Largest relative change of contrast, drawn for each colour channel, which shifts hues a little too."""
+    shift_px: int = 0
+    """Largest shift of the picture, pixels. It blurs absolute positions: leave 0 for a fixed camera."""
+    state_noise: float = 0.0
+    """Standard deviation of noise on the joint state, rad: the policy then does not trust it alone."""
+
+
+class TrainingData:
+    """All frames of a dataset in memory or memory-mapped, and batches from them.
+
+    Raises `DatasetError` when the dataset lacks a feature that is asked for.
+    """
+
+    def __init__(self, path: Path, cameras: Sequence[str] | None, cache: Path, report: Callable[[str], None]) -> None:
+        dataset = Dataset(path)
+        for name in (STATE, ACTION):
+            if name not in dataset.info.vectors:
+                raise DatasetError(f"{path} has no {name}, which ACT needs; it has: {', '.join(dataset.info.vectors)}")
+        chosen = tuple(dataset.cameras) if cameras is None else tuple(cameras)
+        unknown = [name for name in chosen if name not in dataset.cameras]
+        if unknown:
+            raise DatasetError(f"{path} has no camera {unknown[0]!r}; it has: {', '.join(dataset.cameras) or 'none'}")
+        if not len(dataset):
+            raise DatasetError(f"{path} holds no finished episode; record some first")
+        self.cameras = {name: dataset.cameras[name] for name in chosen}
+        self.vectors = {name: dataset.vectors(name) for name in (STATE, ACTION)}
+        if ENVIRONMENT_STATE in dataset.info.vectors:
+            self.vectors[ENVIRONMENT_STATE] = dataset.vectors(ENVIRONMENT_STATE)
+        for name, values in self.vectors.items():
+            if not np.isfinite(values).all():
+                raise DatasetError(f"{path}: {name} has values that are not finite; drop those episodes")
+        self.starts = np.array([episode.from_index for episode in dataset.episodes])
+        self.ends = np.array([episode.to_index for episode in dataset.episodes])
+        self.stats = _normalization_stats(dataset, [*self.vectors, *(IMAGE_PREFIX + name for name in chosen)])
+        self.images = {name: cached_frames(dataset, name, cache, report) for name in chosen}
+
+    def features(self, *, use_environment_state: bool) -> tuple[dict[str, Feature], dict[str, Feature]]:
+        """Input and output features of a policy for this dataset."""
+        inputs = {IMAGE_PREFIX + name: Feature("VISUAL", (3, *size)) for name, size in self.cameras.items()}
+        inputs[STATE] = Feature("STATE", (self.vectors[STATE].shape[1],))
+        if use_environment_state and ENVIRONMENT_STATE not in self.vectors:
+            raise DatasetError(f"the dataset has no {ENVIRONMENT_STATE}; train without it")
+        if use_environment_state:
+            inputs[ENVIRONMENT_STATE] = Feature("ENV", (self.vectors[ENVIRONMENT_STATE].shape[1],))
+        return inputs, {ACTION: Feature("ACTION", (self.vectors[ACTION].shape[1],))}
+
+    def split(self, validation_fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Frame indices of training and validation, split by episode."""
+        order = np.random.default_rng([seed, 0]).permutation(len(self.starts))
+        count = round(validation_fraction * len(order))
+        held_out = np.zeros(len(order), dtype=bool)
+        held_out[order[: min(count, len(order) - 1)]] = True
+        episode = np.repeat(np.arange(len(order)), self.ends - self.starts)
+        frames = np.arange(len(episode))
+        return frames[~held_out[episode]], frames[held_out[episode]]
+
+    def batch(
+        self, frames: NDArray[np.int64], chunk_size: int, augment: Augmentation, random: np.random.Generator
+    ) -> dict[str, Tensor]:
+        """The observations at `frames` (B,) and the `chunk_size` actions from each on, in raw units.
+
+        Past the end of an episode its last action is repeated and `action_is_pad` is True.
+        """
+        last = self.ends[np.searchsorted(self.starts, frames, side="right") - 1] - 1  # (B,)
+        steps = frames[:, None] + np.arange(chunk_size)  # (B, chunk)
+        is_pad = steps > last[:, None]
+        batch = {name: torch.from_numpy(values[frames]) for name, values in self.vectors.items() if name != ACTION}
+        batch[ACTION] = torch.from_numpy(self.vectors[ACTION][np.minimum(steps, last[:, None])])
+        batch[IS_PAD] = torch.from_numpy(is_pad)
+        for name, pixels in self.images.items():
+            batch[IMAGE_PREFIX + name] = _augmented(torch.from_numpy(pixels[frames]), augment, random)
+        if augment.state_noise:
+            noise = random.normal(0, augment.state_noise, batch[STATE].shape).astype(np.float32)
+            batch[STATE] = batch[STATE] + torch.from_numpy(noise)
+        return batch
+
+
+def cached_frames(dataset: Dataset, camera: str, cache: Path, report: Callable[[str], None]) -> NDArray[np.uint8]:
+    """All frames of a camera, (N, H, W, 3) uint8, memory-mapped from `cache`; decoded on first use.
+
+    The cache is used again only for the same dataset: a digest of its `info.json` and statistics is kept beside it.
+    """
+    shape = (len(dataset), *dataset.cameras[camera], 3)
+    identity = {"dataset": _digest(dataset), "camera": camera, "shape": list(shape)}
+    pixels, label = cache / f"{camera}.uint8", cache / f"{camera}.json"
+    if not (label.exists() and pixels.exists() and json.loads(label.read_text()) == identity):
+        cache.mkdir(parents=True, exist_ok=True)
+        label.unlink(missing_ok=True)
+        report(f"decoding {len(dataset)} frames of {camera} into {pixels} ({np.prod(shape) / 1e6:.0f} MB)")
+        frames = np.memmap(pixels, dtype=np.uint8, mode="w+", shape=shape)
+        for episode in dataset.episodes:
+            frames[episode.from_index : episode.to_index] = dataset.images(camera, episode.index)
+        frames.flush()
+        label.write_text(json.dumps(identity))
+    return np.memmap(pixels, dtype=np.uint8, mode="c", shape=shape)  # "c": torch wants memory it could write to
+
+
+def _digest(dataset: Dataset) -> str:
+    content = (dataset.path / INFO_PATH).read_bytes() + repr(sorted(dataset.stats[ACTION].items())).encode()
+    return hashlib.sha256(content).hexdigest()
+
+
+def _normalization_stats(dataset: Dataset, names: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+    stats: dict[str, dict[str, Tensor]] = {}
+    for name in names:
+        if name not in dataset.stats:
+            raise DatasetError(f"{dataset.path}/meta/stats.json has no entry for {name}; compute the statistics again")
+        values: Mapping[str, Any] = dataset.stats[name]
+        stats[name] = {key: torch.tensor(np.asarray(values[key]), dtype=torch.float32) for key in _STATISTICS}
+        if name in (STATE, ACTION):
+            stats[name]["std"].clamp_(min=STD_FLOOR)
+    return stats
+
+
+_STATISTICS = ("mean", "std", "min", "max")
+
+
+def _augmented(pixels: Tensor, augment: Augmentation, random: np.random.Generator) -> Tensor:
+    """uint8 (B, H, W, 3), unchanged without augmentation, else float 0..1 (B, 3, H, W)."""
+    if not (augment.brightness or augment.contrast or augment.shift_px):
+        return pixels
+    size = len(pixels)
+    images = pixels.movedim(-1, 1).float().div_(255)  # (B, 3, H, W)
+    gain = torch.from_numpy(1 + augment.contrast * random.uniform(-1, 1, (size, 3, 1, 1)))
+    offset = torch.from_numpy(augment.brightness * random.uniform(-1, 1, (size, 1, 1, 1)))
+    centre = 0.5 * (1 - gain)  # contrast turns about mid-grey
+    images.mul_(gain.float()).add_((centre + offset).float()).clamp_(0, 1)
+    if augment.shift_px:
+        images = _shifted(images, random.integers(-augment.shift_px, augment.shift_px + 1, (size, 2)))
+    return images
+
+
+def _shifted(images: Tensor, shift: NDArray[np.int64]) -> Tensor:
+    """Each image moved by (rows, columns), its edge pixels repeated into the gap."""
+    height, width = images.shape[2:]
+    rows = (torch.arange(height) - torch.from_numpy(shift[:, :1])).clamp(0, height - 1)  # (B, H)
+    columns = (torch.arange(width) - torch.from_numpy(shift[:, 1:])).clamp(0, width - 1)  # (B, W)
+    sample = torch.arange(len(images))[:, None, None, None]
+    channel = torch.arange(3)[None, :, None, None]
+    return images[sample, channel, rows[:, None, :, None], columns[:, None, None, :]]
