@@ -140,6 +140,14 @@ class SimState(Message):
     """Counts resets; a reader sees by it that the world was reset."""
 
 
+class SimReset(Message):
+    """The supervisor's order to the simulated world: put the objects where `seed` says. Repeated; obeyed once."""
+
+    episode: int
+    """Counts resets since the supervisor started; 0 is none."""
+    task_seed: int
+
+
 class Health(Message):
     """A process's own account, a few times a second. `figures` are named numbers with their unit in the name."""
 
@@ -187,6 +195,7 @@ ACTION_POLICY = Topic("action_policy", Action, 50, 60, "policy")
 ACTION_REPLAY = Topic("action_replay", Action, 50, 60, "replay")
 POLICY_TICK = Topic("policy_tick", PolicyTick, 50, 60, "policy")
 MODE = Topic("mode", ModeHeartbeat, 50, 200, "supervisor")
+SIM_RESET = Topic("sim_reset", SimReset, 50, 200, "supervisor")
 SIM_STATE = Topic("sim_state", SimState, 100, 40, "world")
 
 TOPICS: tuple[Topic, ...] = (
@@ -197,6 +206,7 @@ TOPICS: tuple[Topic, ...] = (
     ACTION_REPLAY,
     POLICY_TICK,
     MODE,
+    SIM_RESET,
     SIM_STATE,
 )
 """Every fixed topic. Cameras and health reports come one per process: `camera_topic`, `health_topic`."""

@@ -164,6 +164,15 @@ class Gripper:
         sine = (position_m * position_m + h * h - a * a) / (2 * h * max(position_m, 1e-6))
         return math.asin(min(1.0, max(-1.0, sine)))
 
+    def slope(self, angle_rad: float) -> float:
+        """Metres of finger travel per radian of the motor: the derivative of `position_from_angle`, up to `angle_open`
+        (the crank's dead centre lies just beyond)."""
+        angle_rad = min(angle_rad, self.angle_open)
+        h, a = self.horn_radius, self.rod_length
+        sine, cosine = math.sin(angle_rad), math.cos(angle_rad)
+        rod = math.sqrt(max(a * a - h * h * cosine * cosine, 1e-12))
+        return h * cosine + h * h * cosine * sine / rod
+
     def state_from_angle(self, angle_rad: float) -> float:
         """Normalised opening as states carry it (from the finger position)."""
         return (self.position_from_angle(angle_rad) - self.position_close) / (self.position_open - self.position_close)

@@ -1,0 +1,138 @@
+"""What a pair of arms does in each mode: torque, ramps, following. Pure; the arms process carries it out.
+
+The pilot alone decides about torque, and by these rules an arm never falls because a program ended:
+
+- torque goes on when ARMED begins, with the goal where the arm is; it goes off at the end of PARK, and for leaders in TELEOP;
+- IDLE, HOLD and FAULT change nothing for followers; leaders that a person may have let go of get their torque back;
+- a pilot that starts anew (its process died) moves nothing until it has been through ARMED itself.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from aloha_runtime.control.gate import Gate, GateOutput, GateTiming, Motion, Target
+from aloha_runtime.control.limits import Limits
+from aloha_runtime.messages import MOVING, Mode, ModeHeartbeat
+from aloha_runtime.robot import Pose, Role, Vector, pose_vector
+
+GRIPPER_IN_POSE: dict[Role, float] = {"follower": 0.0, "leader": 0.5}
+"""Openings in the start and sleep poses: followers closed, leaders half open so that a person can squeeze them."""
+
+
+class Torque(StrEnum):
+    """Which servos of the pair have torque."""
+
+    OFF = "off"
+    ON = "on"
+    GRIPPERS_FREE = "grippers_free"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One cycle's orders to the pair. `goal` (14,) in action convention, None while no goal may be sent."""
+
+    goal: Vector | None
+    torque: Torque
+    mode: Mode
+    settled: bool
+    hold_cause: str
+    gate: GateOutput
+
+
+class Pilot:
+    """One pair of arms. Call `step` once per cycle; time is the caller's."""
+
+    def __init__(
+        self, role: Role, limits: Limits, start: Pose, sleep: Pose, present: Vector, now_ns: int, torque: Torque, period_ns: int
+    ) -> None:
+        """`torque` is how the servos were found; an arm that was found holding goes on holding."""
+        self.role = role
+        self.torque = torque
+        self.gate = Gate(limits, present, now_ns, GateTiming(period_ns=period_ns))
+        self._poses = {
+            "start": pose_vector(start, GRIPPER_IN_POSE[role]),
+            "sleep": pose_vector(sleep, GRIPPER_IN_POSE[role]),
+        }
+        self._obeyed = (Mode.IDLE, "", 0)
+        self._mode = Mode.IDLE
+        self._may_move = False
+        self._refusal = ""
+
+    def step(self, now_ns: int, heartbeat: ModeHeartbeat | None, present: Vector, target: Target | None) -> Command:
+        """Orders for this cycle. `heartbeat`: the supervisor's newest, None when it is stale or there was none yet."""
+        self._obey(now_ns, heartbeat, present)
+        if self.torque is Torque.OFF:
+            self.gate.freeze(present)
+        output = self.gate.step(now_ns, present, target if self._mode in MOVING else None)
+        settled = output.settled or (self._mode is Mode.ARMED and output.motion is Motion.FROZEN and not output.hold_cause)
+        if self._mode is Mode.ARMED and settled and self.role == "leader" and self._obeyed[1] == "start":
+            self.torque = Torque.GRIPPERS_FREE
+        if self._mode is Mode.PARK and (output.settled or self.torque is Torque.OFF):
+            self.torque, settled = Torque.OFF, True
+        return Command(
+            goal=None if self.torque is Torque.OFF else output.goal,
+            torque=self.torque,
+            mode=self._mode,
+            settled=settled,
+            hold_cause=self._refusal or output.hold_cause,
+            gate=output,
+        )
+
+    def _obey(self, now_ns: int, heartbeat: ModeHeartbeat | None, present: Vector) -> None:
+        """Carry out a change of mode once, when it is heard first."""
+        if heartbeat is None:
+            if self._mode in (*MOVING, Mode.PARK, Mode.ARMED):
+                self._enter_hold(present)
+                self._mode = Mode.HOLD
+                self._obeyed = (Mode.HOLD, "", 0)
+                self._refusal = "the supervisor is silent; see whether it runs, then arm again"
+            return
+        wanted = (Mode(heartbeat.mode), heartbeat.pose, heartbeat.since_ns)
+        if wanted == self._obeyed:
+            return
+        self._obeyed = wanted
+        self._mode, self._refusal = wanted[0], ""
+        if self._mode is Mode.ARMED:
+            self._enter_armed(now_ns, heartbeat.pose, present)
+        elif self._mode in MOVING:
+            self._enter_moving(now_ns)
+        elif self._mode is Mode.PARK:
+            if self.torque is not Torque.OFF:
+                self.torque = Torque.ON
+                self.gate.ramp(now_ns, self._poses["sleep"])
+        else:
+            self._enter_hold(present)
+
+    def _enter_armed(self, now_ns: int, pose: str, present: Vector) -> None:
+        self._refusal = self.gate.limits.outside(present) if self.torque is Torque.OFF else ""
+        if self._refusal:
+            return
+        if self.torque is Torque.OFF:
+            self.gate.freeze(present)
+        self.torque = Torque.ON
+        self._may_move = True
+        if pose:
+            self.gate.ramp(now_ns, self._poses[pose])
+        else:
+            self.gate.hold()
+
+    def _enter_moving(self, now_ns: int) -> None:
+        if not self._may_move:
+            self._refusal = "these arms were started anew and have not been armed since; arm again"
+            self.gate.hold()
+        elif self.role == "follower":
+            self.gate.follow(now_ns)
+        elif self._mode is Mode.TELEOP:
+            self.torque = Torque.OFF
+        else:
+            self.gate.hold()
+
+    def _enter_hold(self, present: Vector) -> None:
+        """IDLE, HOLD, FAULT: stay. Leaders in a person's hands get torque where they are, so that they can be let go."""
+        if self._may_move and self.torque is Torque.OFF:
+            self.gate.freeze(present)
+        else:
+            self.gate.hold()
+        if self._may_move and self._mode is not Mode.IDLE:
+            self.torque = Torque.ON
+        self._may_move = False

@@ -1,0 +1,89 @@
+"""Two arms of one role as the contract's 14 numbers: grippers normalised, both buses used at the same time."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from aloha_runtime.hardware.base import Arm, ArmReading
+from aloha_runtime.robot import DOF, GRIPPER_INDEX, SIDE_SLICE, Gripper, Side, Vector
+
+
+@dataclass(frozen=True, slots=True)
+class PairReading:
+    """State of both arms in one cycle, vectors (14,) in contract order.
+
+    `position`: rad, grippers in state convention (finger position). `present`: the same in action convention (motor
+    angle), which goals are compared with. `errors`: `left_elbow` -> hardware error bits.
+    """
+
+    stamp_ns: int
+    position: Vector
+    present: Vector
+    velocity: Vector
+    effort_ma: Vector
+    errors: dict[str, int]
+
+
+class ArmPair:
+    """The arms of one role by side. A side that the rig does not have reads as `absent`, a constant (14,) state."""
+
+    def __init__(self, arms: Mapping[Side, Arm], gripper: Gripper, absent: Vector) -> None:
+        self.arms = dict(arms)
+        self._gripper = gripper
+        self._absent = absent
+        self._newest: dict[Side, ArmReading] = {}
+        self._opening_m = gripper.position_open - gripper.position_close
+
+    def connect(self) -> None:
+        """Connect every arm, left first; raises HardwareError."""
+        for arm in self.arms.values():
+            arm.connect()
+
+    def disconnect(self) -> None:
+        """Give the ports back; torque stays as it is."""
+        for arm in self.arms.values():
+            arm.disconnect()
+
+    def torque(self, on: bool, grippers: bool | None = None) -> None:
+        """Torque of all joints; `grippers` where they differ. Raises HardwareError."""
+        for arm in self.arms.values():
+            arm.torque(on, grippers)
+
+    def cycle(self, goal: Vector | None, deadline_ns: int) -> PairReading | None:
+        """Send goals ((14,) in action convention, None: none) to both arms and read both by `deadline_ns` (monotonic).
+
+        None when an arm did not answer completely; the arms' own `counts` and `silent` say why.
+        """
+        for side, arm in self.arms.items():
+            arm.request(None if goal is None else self._motor_angles(goal[SIDE_SLICE[side]]))
+        complete = True
+        for side, arm in self.arms.items():
+            reading = arm.collect(deadline_ns)
+            if reading is None:
+                complete = False
+            else:
+                self._newest[side] = reading
+        return self._combine() if complete else None
+
+    def _motor_angles(self, goal: Vector) -> Vector:
+        angles = goal.copy()
+        angles[-1] = self._gripper.angle_from_action(float(goal[-1]))
+        return angles
+
+    def _combine(self) -> PairReading:
+        position, velocity, effort = self._absent.copy(), np.zeros(DOF), np.zeros(DOF)
+        errors = {}
+        for side, reading in self._newest.items():
+            part = SIDE_SLICE[side]
+            position[part], velocity[part], effort[part] = reading.angles, reading.velocities, reading.efforts_ma
+            errors.update({f"{side}_{joint}": bits for joint, bits in reading.errors.items()})
+        present = position.copy()
+        for side, index in zip(SIDE_SLICE, GRIPPER_INDEX, strict=True):
+            if side in self._newest:
+                angle = float(position[index])
+                position[index] = self._gripper.state_from_angle(angle)
+                present[index] = self._gripper.action_from_angle(angle)
+                velocity[index] *= self._gripper.slope(angle) / self._opening_m
+        stamp_ns = min(reading.stamp_ns for reading in self._newest.values())
+        return PairReading(stamp_ns, position, present, velocity, effort, errors)
