@@ -12,6 +12,8 @@ from aloha_runtime.errors import ConfigError
 
 CONFIG_DIR = Path(__file__).resolve().parent / "configs"
 """The shipped rigs: `sim`, `aloha`, `aloha2`."""
+POLICY_DIR = Path(__file__).resolve().parent / "policies"
+"""The shipped policies: `demo`."""
 
 ArmName = Literal["leader_left", "leader_right", "follower_left", "follower_right"]
 CameraName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -176,6 +178,11 @@ def find(name_or_path: str) -> Path:
         return shipped
     names = ", ".join(sorted(file.stem for file in CONFIG_DIR.glob("*.yaml")))
     raise ConfigError(f"no configuration named {name_or_path!r}: choose one of {names}, or give the path of a .yaml file")
+
+
+def policy_path(name_or_path: str) -> Path:
+    """Directory of a policy given as `demo` (shipped) or as a path (`./demo` is yours). Its reader says if it is none."""
+    return POLICY_DIR / name_or_path if name_or_path == "demo" else Path(name_or_path)
 
 
 def load(name_or_path: str) -> RigConfig:
