@@ -181,7 +181,7 @@ def find(name_or_path: str) -> Path:
 
 
 def policy_path(name_or_path: str) -> Path:
-    """Directory of a policy given as `demo` (shipped) or as a path (`./demo` is yours). Its reader says if it is none."""
+    """Directory of a policy given as `demo` (the shipped one) or as a path. Its reader says when it is no policy."""
     return POLICY_DIR / name_or_path if name_or_path == "demo" else Path(name_or_path)
 
 
