@@ -1,0 +1,160 @@
+"""Limits of every goal that reaches a servo, as data: each with its unit and its reason.
+
+The envelope, as an independent monitor may check it on consecutive goals g (dt between them, v = dg / dt):
+
+    position      low <= g <= high                               always
+    velocity      |v| <= velocity                                always
+    acceleration  |v| grows by at most acceleration * dt; after a change of direction |v| <= acceleration * dt
+    braking       |v| falls by at most braking * dt; a HOLD, a STOP and the lead limit may shed speed at once,
+                  because a stop must never wait for a limit
+    lead          no goal moves away from the present position while it is further than `lead` from it
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from aloha_runtime.errors import ConfigError
+from aloha_runtime.robot import DOF, IS_GRIPPER, NAMES, Role, Vector, joint_limits
+
+POSITION_MARGIN_RAD = 0.02
+"""Kept clear of the servos' own position limits, so that quantisation (0.0015 rad) and a recalibrated homing offset
+never make a servo refuse a goal with a range error."""
+
+ARM_VELOCITY_RAD_S = 2.5
+"""The servos stop gaining at 3.14 rad/s (Velocity_Limit 131): a goal that runs faster only builds up lead."""
+
+ARM_ACCELERATION_RAD_S2 = 30.0
+"""Full speed from rest in 83 ms: quicker than a person teleoperates, slow enough not to shake the table."""
+
+BRAKING_RATIO = 3.0
+"""Braking over acceleration: at rest from full speed in 28 ms (grippers 17 ms), so that a stream which dies has come to
+rest smoothly, one tick and the braking time later, before `hold_after` (60 ms) freezes the goal."""
+
+ARM_LEAD_RAD = 0.10
+"""Goal minus present position. In position mode it bounds the force (46 % of full drive at the standard P gain of 800)
+and the way that an arm still travels after any death."""
+
+GRIPPER_VELOCITY_S = 5.0
+"""Openings per second: closes in 0.2 s, as fast as the servo can."""
+
+GRIPPER_ACCELERATION_S2 = 100.0
+"""Openings per second squared: full speed in 50 ms; the fingers weigh little."""
+
+GRIPPER_LEAD = 0.5
+"""Openings. Force is bounded by the servo's current limit (current-based position mode), not by the lead, and squeezing
+needs a goal inside the object: 0.05 openings reach 538 mA at P gain 800, 0.39 at the low gain of 100."""
+
+
+def _per_joint(arm: float, gripper: float) -> Vector:
+    return np.where(IS_GRIPPER, gripper, arm).astype(np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Limits:
+    """Limits as (14,) vectors in contract order: rad for arm joints, openings (0..1) for grippers; rates per second.
+
+    Raises ConfigError, naming the joint and the value, for limits that are not finite, not positive or empty.
+    """
+
+    low: Vector
+    high: Vector
+    velocity: Vector
+    acceleration: Vector
+    braking: Vector
+    lead: Vector
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = np.array(getattr(self, field.name), dtype=np.float64)
+            if value.shape != (DOF,):
+                raise ConfigError(f"limits: {field.name} has shape {value.shape}; give {DOF} numbers in contract order")
+            bound = field.name in ("low", "high")
+            wrong = ~np.isfinite(value) | (False if bound else value <= 0)
+            if wrong.any():
+                index = int(np.argmax(wrong))
+                wanted = "finite" if bound else "finite and above 0"
+                raise ConfigError(f"limits: {field.name} of {NAMES[index]} is {value[index]}; it must be {wanted}")
+            value.flags.writeable = False
+            object.__setattr__(self, field.name, value)
+        if (self.low >= self.high).any():
+            index = int(np.argmax(self.low >= self.high))
+            raise ConfigError(
+                f"limits: {NAMES[index]} may move from {self.low[index]} to {self.high[index]}, which is empty; "
+                "make `low` smaller than `high`"
+            )
+        if (self.braking < self.acceleration).any():
+            index = int(np.argmax(self.braking < self.acceleration))
+            raise ConfigError(
+                f"limits: braking of {NAMES[index]} is {self.braking[index]}, below its acceleration "
+                f"{self.acceleration[index]}; a stop may not be slower than a start"
+            )
+
+    def within(self, inner: "Limits") -> bool:
+        """True when `inner` (a policy's own limits) is nowhere wider than these."""
+        rates = all((getattr(inner, f) <= getattr(self, f)).all() for f in ("velocity", "acceleration", "lead"))
+        return bool(rates and (inner.low >= self.low).all() and (inner.high <= self.high).all())
+
+    def outside(self, position: Vector) -> str:
+        """Which arm joint of a (14,) position stands further outside its range than the lead, and what to do about it.
+
+        Empty when the arms may be powered where they are: torque would otherwise snap the arm to its limit.
+        """
+        gap = np.where(IS_GRIPPER, 0.0, np.maximum(self.low - position, position - self.high)) - self.lead
+        index = int(np.argmax(gap))
+        if not np.isfinite(gap).all():
+            index = int(np.argmax(~np.isfinite(gap)))
+            return f"{NAMES[index]} has no finite position ({position[index]}); check its servo"
+        if gap[index] <= 0:
+            return ""
+        return (
+            f"{NAMES[index]} stands at {position[index]:.3f} rad, outside its range "
+            f"{self.low[index]:.3f}..{self.high[index]:.3f} rad; move the arm inside by hand, then arm again"
+        )
+
+
+OVERRIDES = (
+    "position_margin_rad",
+    "velocity_rad_s",
+    "acceleration_rad_s2",
+    "braking_rad_s2",
+    "lead_rad",
+    "gripper_openings_s",
+    "gripper_openings_s2",
+    "gripper_lead",
+)
+"""Keys of `limits_from`: one number for all arm joints, or for both grippers."""
+
+
+def limits_from(overrides: Mapping[str, float], role: Role = "follower") -> Limits:
+    """Default limits of a role's two arms with some replaced, by the keys in `OVERRIDES` (SI; openings for grippers).
+
+    Raises ConfigError for an unknown key or a value that is not a usable limit.
+    """
+    unknown = sorted(set(overrides) - set(OVERRIDES))
+    if unknown:
+        raise ConfigError(f"limits: unknown key `{unknown[0]}`; known are {', '.join(OVERRIDES)}")
+    margin = overrides.get("position_margin_rad", POSITION_MARGIN_RAD)
+    if not margin >= 0:
+        raise ConfigError(f"limits: position_margin_rad is {margin}; it must be 0 or more")
+    low, high = joint_limits(role)
+    acceleration = overrides.get("acceleration_rad_s2", ARM_ACCELERATION_RAD_S2)
+    gripper_acceleration = overrides.get("gripper_openings_s2", GRIPPER_ACCELERATION_S2)
+    return Limits(
+        low=low + _per_joint(margin, 0.0),
+        high=high - _per_joint(margin, 0.0),
+        velocity=_per_joint(
+            overrides.get("velocity_rad_s", ARM_VELOCITY_RAD_S), overrides.get("gripper_openings_s", GRIPPER_VELOCITY_S)
+        ),
+        acceleration=_per_joint(acceleration, gripper_acceleration),
+        braking=_per_joint(
+            overrides.get("braking_rad_s2", BRAKING_RATIO * acceleration), BRAKING_RATIO * gripper_acceleration
+        ),
+        lead=_per_joint(overrides.get("lead_rad", ARM_LEAD_RAD), overrides.get("gripper_lead", GRIPPER_LEAD)),
+    )
+
+
+def default_limits(role: Role = "follower") -> Limits:
+    """The default limits of the gate for both arms of a role."""
+    return limits_from({}, role)

@@ -1,0 +1,137 @@
+"""Motion between targets: which goal each cycle sends, under the limits, without ever passing what was commanded.
+
+Two steps per cycle and joint, no look-ahead:
+
+1. The *reference* runs in a straight line from where it is to the newest target and stays there. It takes one cycle
+   longer than targets are apart, so that a target which is noticed one cycle late does not make the motion stutter.
+2. The *goal* follows the reference at the highest speed v from which it can still stop there,
+
+       v dt + v^2 / (2 b) <= |reference - goal|      =>      v = sqrt((b dt)^2 + 2 b |reference - goal|) - b dt
+
+   (b: braking limit, dt: this cycle), capped by the velocity limit, gaining speed within the acceleration limit. The
+   inequality leaves room for a next cycle of any length, so it holds under jitter.
+
+Along a stream of constant velocity v the goal runs smoothly and reaches each target one tick after it came, plus
+v / (2 b): 5.6 ms per rad/s by default. When the stream ends, it comes to rest on the last target without passing it.
+"""
+
+import numpy as np
+
+from aloha_runtime.control.limits import Limits
+from aloha_runtime.robot import DOF, Vector
+
+
+class Tracker:
+    """Goal, velocity and reference of all 14 joints. Arrays are reused: copy what is kept."""
+
+    def __init__(self, limits: Limits, position: Vector) -> None:
+        self.limits = limits
+        self.goal = np.zeros(DOF)
+        self.velocity = np.zeros(DOF)
+        self.limited = np.zeros(DOF, dtype=bool)
+        """Joints that a limit held back in the last cycle."""
+        self._reference = np.zeros(DOF)
+        self._start = np.zeros(DOF)
+        self._end = np.zeros(DOF)
+        self._start_ns = 0
+        self._duration_ns = 1
+        self._speed = limits.velocity
+        self._twice_braking = 2.0 * limits.braking
+        self._zero = np.zeros(DOF)
+        self._scratch = tuple(np.zeros(DOF) for _ in range(9))
+        self.place(position)
+
+    def place(self, position: Vector) -> None:
+        """At rest at a (14,) position, as near as the position limits allow: a jump, for arms without torque only."""
+        np.minimum(np.maximum(position, self.limits.low), self.limits.high, out=self.goal)
+        self.rest()
+
+    def rest(self) -> None:
+        """Stop the goal where it is, at once."""
+        self.velocity[:] = 0.0
+        self._reference[:] = self.goal
+        self._end[:] = self.goal
+        self._start[:] = self.goal
+        self._speed = self.limits.velocity
+
+    def aim(self, start_ns: int, duration_ns: int, target: Vector, speed: Vector | None = None) -> None:
+        """Let the reference run from where it is at `start_ns` to a (14,) target inside the position limits.
+
+        `speed` (14,) caps the goal's velocity below the limits' own.
+        """
+        self._start[:] = self._reference
+        self._end[:] = target
+        self._start_ns, self._duration_ns = start_ns, max(duration_ns, 1)
+        self._speed = self.limits.velocity if speed is None else np.minimum(speed, self.limits.velocity)
+
+    def arrived(self, now_ns: int, tolerance: float) -> bool:
+        """True when the reference has run out and every goal is within `tolerance` (rad, openings) of its end."""
+        done = now_ns - self._start_ns >= self._duration_ns
+        return done and float(np.abs(self._end - self.goal).max()) <= tolerance
+
+    def advance(self, now_ns: int, elapsed_s: float, allowed_s: float, present: Vector) -> None:
+        """Move `goal` to its value for this cycle.
+
+        `elapsed_s` > 0: time since the last cycle; `allowed_s`: the part of it in which the goal may move (less after a
+        stall, which must not be made up in one jump). `present` (14,): where the joints are, in action convention.
+        """
+        limits, goal, reference = self.limits, self.goal, self._reference
+        upper, lower, aim, wanted, braking, a, b, c, moved = self._scratch
+        share = (now_ns - self._start_ns) / self._duration_ns
+        if share >= 1.0:
+            reference[:] = self._end
+        else:
+            np.subtract(self._end, self._start, out=reference)
+            reference *= share
+            reference += self._start
+
+        # The lead: a band around the present position, of which the goal follows only the part inside the limits.
+        np.add(present, limits.lead, out=upper)
+        np.subtract(present, limits.lead, out=lower)
+        np.minimum(np.maximum(reference, lower, out=aim), upper, out=aim)
+        np.minimum(np.maximum(aim, limits.low, out=aim), limits.high, out=aim)
+
+        # Highest speed from which the goal can still stop at `aim`.
+        np.multiply(limits.braking, allowed_s, out=braking)
+        np.subtract(aim, goal, out=a)
+        np.multiply(np.abs(a, out=b), self._twice_braking, out=b)
+        b += np.multiply(braking, braking, out=c)
+        np.subtract(np.sqrt(b, out=b), braking, out=b)
+        np.copysign(b, a, out=wanted)
+        np.copysign(np.minimum(b, self._speed, out=b), a, out=moved)
+
+        self._bound_change_of_speed(allowed_s, braking, moved)
+        moved *= allowed_s
+        moved += goal
+        wanted *= allowed_s
+        wanted += goal
+
+        # Goals beyond the lead (the joint was pushed) may come back but not go further; stopping there is at once.
+        np.minimum(moved, np.maximum(upper, goal, out=a), out=moved)
+        np.maximum(moved, np.minimum(lower, goal, out=a), out=moved)
+        np.minimum(np.maximum(moved, limits.low, out=moved), limits.high, out=moved)
+
+        np.not_equal(moved, wanted, out=self.limited)
+        self.limited |= aim != reference
+        np.subtract(moved, goal, out=a)
+        np.multiply(a, 1.0 / elapsed_s, out=self.velocity)
+        goal[:] = moved
+
+    def _bound_change_of_speed(self, allowed_s: float, braking: Vector, speed: Vector) -> None:
+        """Clip `speed` to what one cycle dt can reach from the velocity v, with `braking` = b dt.
+
+        At most min(v + b dt, max(v, 0) + a dt): gaining speed at a, shedding it at b, and never both beyond a dt in one
+        cycle. Downwards the mirror image.
+        """
+        _, _, _, _, _, a, b, c, _ = self._scratch
+        np.multiply(self.limits.acceleration, allowed_s, out=c)
+        np.add(np.maximum(self.velocity, self._zero, out=a), c, out=a)
+        np.minimum(speed, np.minimum(a, np.add(self.velocity, braking, out=b), out=a), out=speed)
+        np.subtract(np.minimum(self.velocity, self._zero, out=a), c, out=a)
+        np.maximum(speed, np.maximum(a, np.subtract(self.velocity, braking, out=b), out=a), out=speed)
+
+    def stay(self) -> None:
+        """Let the motion end where the goal is now, within the limits (unlike `rest`)."""
+        self._reference[:] = self.goal
+        self._end[:] = self.goal
+        self._start[:] = self.goal
