@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Protocol
 
 NS_PER_S = 1_000_000_000
+TRANSPORT_THREAD = "aloha-bus"
+"""Name of the threads that carry the bus's messages; they get the same priority as the loop that waits for them."""
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _CLOCK_MONOTONIC = 1
 _TIMER_ABSTIME = 1
@@ -157,9 +159,9 @@ class RealtimeReport:
 
 
 def prepare(priority: int | None, cores: Iterable[int] | None, lock_memory: bool) -> RealtimeReport:
-    """Make the calling thread real-time as far as the system permits; call after the imports and the first socket.
+    """Make the calling thread real-time as far as the system permits; call after the imports and `Bus`.
 
-    `priority`: SCHED_FIFO 1..99 for this thread and ZeroMQ's own, None for an ordinary process; threads started later
+    `priority`: SCHED_FIFO 1..99 for this thread and the bus's, None for an ordinary process; threads started later
     are ordinary ones. `cores`: CPUs for the whole process, empty or None for all. The garbage collector is frozen and
     switched off in any case (a full collection behind `import torch` takes 0.15 s): the loop collects while disarmed.
     Nothing here raises for want of a permission: it is in the report.
@@ -199,7 +201,7 @@ def _has_capability(bit: int) -> bool:
 
 def _set_priority(priority: int, report: RealtimeReport) -> None:
     try:
-        for thread in [threading.get_native_id(), *_threads("ZMQ")]:
+        for thread in [threading.get_native_id(), *_threads(TRANSPORT_THREAD)]:
             os.sched_setscheduler(thread, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
         report.priority = priority
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Messages between processes over ZeroMQ: one publisher per topic, any number of subscribers.
+"""One publisher per topic, any number of subscribers: PUB/SUB over ipc in the run directory.
 
-Sockets are ipc in the run directory. On the wire a message is a 16-byte head (epoch of the publisher, sequence) and
-msgpack. A higher epoch is a restarted publisher, a gap in the sequence a loss; both are counted, neither is an error.
+On the wire a message is a 16-byte head (epoch of the publisher, sequence) and msgpack. A higher epoch is a restarted
+publisher, a gap in the sequence a loss; both are counted, neither is an error.
 """
 
 import itertools
@@ -10,31 +10,18 @@ import os
 import struct
 from collections import deque
 from collections.abc import Iterable
-from pathlib import Path
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import zmq
 
 from aloha_runtime import messages
-from aloha_runtime.errors import TransportError
+from aloha_runtime.bus.sockets import PROMISED_MS, QUEUE_LIMIT, Sockets, bind_tcp
 from aloha_runtime.messages import MS, Message, Topic
-from aloha_runtime.realtime import Clock, WallClock
-from aloha_runtime.request_reply import Client, Server
-from aloha_runtime.run_directory import Lock, check_run_dir, socket_path
+from aloha_runtime.realtime import WallClock
+from aloha_runtime.run_directory import Lock
 from aloha_runtime.virtual_time import Count, VirtualClock
 
-QUEUE_LIMIT = 1000
-"""Messages a socket keeps for a stalled peer: 5 s of the fastest topic, so that the newest survive a stall."""
-MAX_MESSAGE_BYTES = 1 << 20
-"""A peer that sends more is disconnected (libzmq's default is no limit)."""
-RECONNECT_MS, RECONNECT_MAX_MS = 10, 100
-"""First and largest pause between attempts to reach an absent publisher; the larger bounds what a restart costs."""
-VIRTUAL_QUEUE_LIMIT = 100_000
-"""The same under virtual time, where a queue must hold whatever comes between two turns of its reader."""
-BARRIER_MS = 5000
-"""Wall time after which a message or subscription that virtual time promised is taken for lost with its process."""
 _HEAD = struct.Struct("<QQ")
 _TOKEN = b"\xff"  # begins the extra subscription by which a publisher recognises one subscriber
 _numbers = itertools.count()
@@ -44,19 +31,21 @@ _log = logging.getLogger(__name__)
 class Publisher:
     """The one publisher of a topic. Made by `Bus.publisher`."""
 
-    def __init__(self, bus: "Bus", topic: Topic, endpoint: str | None, queue_limit: int) -> None:
+    def __init__(self, sockets: Sockets, topic: Topic, endpoint: str | None, queue_limit: int) -> None:
         self.topic = topic
         self.seq = 0
-        self._clock = bus.clock
+        self._clock = sockets.clock
         self._epoch = WallClock().now_ns()
         self._reached: set[str] = set()
-        self._socket = bus.socket(zmq.XPUB if bus.clock.virtual else zmq.PUB, queue_limit)
+        self._socket = sockets.socket(zmq.XPUB if sockets.clock.virtual else zmq.PUB, queue_limit)
         self._lock: Lock | None = None
         if endpoint is None:
-            self._lock = bus.take(topic.name, f"topic {topic.name} has a publisher already: pid {{pid}} ({{command}})")
-            self._socket.bind(bus.ipc(topic.name))
+            self._lock = sockets.take(
+                topic.name, f"topic {topic.name} has a publisher already: pid {{pid}} ({{command}})"
+            )
+            self._socket.bind(sockets.ipc(topic.name))
         else:
-            _bind_tcp(self._socket, endpoint, topic.name)
+            bind_tcp(self._socket, endpoint, topic.name)
 
     def send(self, message: Message, stamp: bool = False) -> None:
         """Number `message` (in place) and send it; never blocks. `stamp`: also set `stamp_ns` to now."""
@@ -77,7 +66,7 @@ class Publisher:
         """Wait until the subscriptions of these tokens have arrived, so that no subscriber misses the next message."""
         while missing := tokens - self._reached:
             alive = any(os.path.exists(f"/proc/{token.partition('/')[0]}") for token in missing)
-            if not self._socket.poll(BARRIER_MS if alive else 0):
+            if not self._socket.poll(PROMISED_MS if alive else 0):
                 _log.error("%s goes on without subscribers %s: they do not connect", self.topic.name, sorted(missing))
                 self._reached |= missing
                 return
@@ -100,42 +89,45 @@ class Subscriber:
     """
 
     def __init__(
-        self, bus: "Bus", topic: Topic, depth: int, *, endpoint: str | None, max_bytes: int, queue_limit: int
+        self, sockets: Sockets, topic: Topic, depth: int, *, endpoint: str | None, max_bytes: int, queue_limit: int
     ) -> None:
         self.topic = topic
         self.dropped = 0
         self.restarts = 0
         self.invalid = 0
         self.received = 0
-        self._clock = bus.clock
+        self._clock = sockets.clock
         self._depth = depth
         self._waiting: deque[Message] = deque(maxlen=depth)
         self._newest: Message | None = None
         self._head = (0, 0)
         self._decoder = msgspec.msgpack.Decoder(topic.message)
-        self._socket = bus.socket(zmq.SUB, queue_limit)
+        self._socket = sockets.socket(zmq.SUB, queue_limit)
         self._socket.setsockopt(zmq.MAXMSGSIZE, max_bytes)
         self._socket.setsockopt(zmq.SUBSCRIBE, b"")
         self._token = f"{os.getpid()}/{next(_numbers)}"
         if isinstance(self._clock, VirtualClock):
             self._socket.setsockopt(zmq.SUBSCRIBE, _TOKEN + self._token.encode())
             self._clock.subscribe(topic.name, self._token)
-        self._socket.connect(endpoint or bus.ipc(topic.name))
+        self._socket.connect(endpoint or sockets.ipc(topic.name))
 
     def _accept(self, data: bytes) -> None:
-        """Take one message from the wire: number it, decode it, queue it."""
-        try:
-            epoch, seq = _HEAD.unpack_from(data)
-            message = self._decoder.decode(memoryview(data)[_HEAD.size :])
-        except (struct.error, msgspec.DecodeError):
+        """Take one message from the wire: look for a gap, decode it, queue it."""
+        if len(data) < _HEAD.size:
             self.invalid += 1
             return
+        epoch, seq = _HEAD.unpack_from(data)
         last_epoch, last_seq = self._head
         if epoch == last_epoch:
             self.dropped += max(0, seq - last_seq - 1)
         elif last_epoch:
             self.restarts += 1
         self._head = (epoch, seq)
+        try:
+            message = self._decoder.decode(memoryview(data)[_HEAD.size :])
+        except msgspec.DecodeError:
+            self.invalid += 1
+            return
         self.received += 1
         if self._depth > 1 and len(self._waiting) == self._depth:
             self.dropped += 1
@@ -145,7 +137,7 @@ class Subscriber:
     def _receive_promised(self, promised: Count) -> None:
         """Under virtual time: receive everything that was published before now."""
         while self._head < promised:
-            if not self._socket.poll(BARRIER_MS):
+            if not self._socket.poll(PROMISED_MS):
                 _log.error("%s: message %d never came: its publisher died", self.topic.name, promised[1])
                 self._head = promised
                 self.dropped += 1
@@ -217,100 +209,3 @@ def wait_any(subscribers: Iterable[Subscriber], deadline_ns: int) -> bool:
             clock.sleep_until(deadline_ns, wake=[subscriber.topic.name for subscriber in subscribers])
         else:
             poller.poll(-(-left_ns // MS))
-
-
-Opened = TypeVar("Opened", Publisher, Subscriber, Server)
-
-
-class Bus:
-    """The sockets of one process. Not for use by several threads at once."""
-
-    def __init__(self, run_dir: Path, clock: Clock) -> None:
-        """Use the run directory that a `RunDirectory` made; TransportError when it is absent or not private."""
-        check_run_dir(run_dir)
-        self.run_dir = run_dir.absolute()
-        self.clock = clock
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._open: list[Publisher | Subscriber | Server] = []
-
-    def publisher(self, topic: Topic, endpoint: str | None = None, queue_limit: int = QUEUE_LIMIT) -> Publisher:
-        """Become the publisher of `topic`; TransportError naming the process that already is.
-
-        `endpoint`: publish at this tcp address of the local machine instead of in the run directory.
-        """
-        return self._keep(Publisher(self, topic, endpoint, queue_limit))
-
-    def subscribe(
-        self,
-        topic: Topic,
-        depth: int = 1,
-        endpoint: str | None = None,
-        max_bytes: int = MAX_MESSAGE_BYTES,
-        queue_limit: int = QUEUE_LIMIT,
-    ) -> Subscriber:
-        """Read `topic`, whether or not its publisher runs yet. `depth`: how many messages wait for `drain`; with 1 a
-        newer message replaces the older one, which does not count as dropped."""
-        return self._keep(
-            Subscriber(self, topic, depth, endpoint=endpoint, max_bytes=max_bytes, queue_limit=queue_limit)
-        )
-
-    def server(self) -> Server:
-        """Answer requests; TransportError when a supervisor runs already."""
-        return self._keep(Server(self))
-
-    def client(self) -> Client:
-        """Send requests to the supervisor."""
-        return Client(self)
-
-    def _keep(self, opened: Opened) -> Opened:
-        self._open.append(opened)
-        return opened
-
-    # For the sockets of this module and `request_reply` only.
-
-    def socket(self, kind: int, queue_limit: int) -> "zmq.Socket[bytes]":
-        socket = self._context.socket(kind)
-        if self.clock.virtual:
-            queue_limit = VIRTUAL_QUEUE_LIMIT
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
-        socket.setsockopt(zmq.SNDHWM, queue_limit)
-        socket.setsockopt(zmq.RCVHWM, queue_limit)
-        socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
-        socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
-        return socket
-
-    def ipc(self, name: str) -> str:
-        return f"ipc://{socket_path(self.run_dir, f'{name}.ipc')}"
-
-    def take(self, name: str, taken: str) -> Lock:
-        return Lock(self.run_dir / f"{name}.lock", taken)
-
-    def close(self) -> None:
-        """Close every socket and remove this process's sockets and locks from the run directory."""
-        for opened in self._open:
-            opened.close()
-        self._open.clear()
-        self._context.term()
-
-    def __enter__(self) -> "Bus":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def _bind_tcp(socket: "zmq.Socket[bytes]", endpoint: str, what: str) -> None:
-    """Bind to a loopback tcp address; anything else is refused, because there is no authentication yet."""
-    host = endpoint.removeprefix("tcp://").rpartition(":")[0]
-    if not endpoint.startswith("tcp://") or host not in ("127.0.0.1", "localhost", "[::1]"):
-        raise TransportError(
-            f"{what} may not be published at {endpoint}: only loopback addresses (tcp://127.0.0.1:PORT) are allowed; "
-            "carry it to other machines through an ssh tunnel"
-        )
-    try:
-        socket.bind(endpoint)
-    except zmq.ZMQError as error:
-        raise TransportError(f"cannot publish {what} at {endpoint} ({error.strerror}): choose another port") from None

@@ -5,44 +5,39 @@ turn, the answer at its own. Clients outside virtual time (a person at a shell) 
 """
 
 import itertools
-import logging
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 import zmq
 
 from aloha_runtime import messages
+from aloha_runtime.bus.sockets import PROMISED_MS, Sockets
 from aloha_runtime.errors import TransportError
 from aloha_runtime.messages import MS, Reply, Request
 from aloha_runtime.run_directory import lock_holder
 from aloha_runtime.virtual_time import VirtualClock
 
-if TYPE_CHECKING:
-    from aloha_runtime.bus import Bus
-
 CONTROL = "control"
 _REPLY = "reply"
-_PROMISED_MS = 5000
-"""Wall time after which a request or reply that virtual time promised is taken for lost with its process."""
 _QUEUE_LIMIT = 100
 _numbers = itertools.count()
-_log = logging.getLogger(__name__)
+_decode_sender = msgspec.msgpack.Decoder(tuple[str, int]).decode
 
 
 class Server:
     """The supervisor's side: take a request, answer it, take the next. Made by `Bus.server`."""
 
-    def __init__(self, bus: "Bus") -> None:
-        self._clock = bus.clock
-        self._lock = bus.take(CONTROL, "a supervisor runs already: pid {pid} ({command}); stop it with `aloha stop`")
-        self._socket = bus.socket(zmq.REP, _QUEUE_LIMIT)
-        self._socket.bind(bus.ipc(CONTROL))
-        self._sender = b""
+    def __init__(self, sockets: Sockets) -> None:
+        self._clock = sockets.clock
+        self._lock = sockets.take(
+            CONTROL, "a supervisor runs already: pid {pid} ({command}); stop it with `aloha stop`"
+        )
+        self._socket = sockets.socket(zmq.REP, _QUEUE_LIMIT)
+        self._socket.bind(sockets.ipc(CONTROL))
+        self._sender: tuple[str, int] | None = None
         self._received: dict[str, int] = {}
         if isinstance(self._clock, VirtualClock):
-            self._clock.subscribe(CONTROL, f"{os.getpid()}/{next(_numbers)}/{CONTROL}")
+            self._clock.subscribe(CONTROL, f"{os.getpid()}/{CONTROL}")
 
     def _promised(self) -> dict[str, int]:
         """Requests of participants in virtual time that were sent but not yet received: newest number by channel."""
@@ -58,17 +53,19 @@ class Server:
         """The next request, None when there is none within `timeout_ms` (of the wall clock). Answer each by `reply`."""
         while True:
             promised = self._promised()
-            if not self._socket.poll(_PROMISED_MS if promised else timeout_ms):
+            if not self._socket.poll(PROMISED_MS if promised else timeout_ms):
                 self._received |= promised
                 return None
-            self._sender, data = self._socket.recv_multipart()
-            if self._sender:
-                channel, _, number = self._sender.decode().rpartition(" ")
-                self._received[channel] = int(number)
+            sender, *data = self._socket.recv_multipart()
             try:
-                return messages.decode(data, Request)
+                self._sender = _decode_sender(sender) if sender else None
+                request = messages.decode(b"".join(data), Request)
             except msgspec.DecodeError:
                 self._answer(b"")  # not a request: refused, and the next one is looked at
+                continue
+            if self._sender:
+                self._received[self._sender[0]] = self._sender[1]
+            return request
 
     def reply(self, reply: Reply) -> None:
         """Answer the request received last."""
@@ -77,8 +74,8 @@ class Server:
     def _answer(self, data: bytes) -> None:
         self._socket.send(data)
         if self._sender and isinstance(self._clock, VirtualClock):
-            channel, _, number = self._sender.decode().rpartition(" ")
-            self._clock.published(channel.replace(CONTROL, _REPLY, 1), (0, int(number)))
+            channel, number = self._sender
+            self._clock.published(channel.replace(CONTROL, _REPLY, 1), (0, number))
 
     def close(self) -> None:
         """Stop answering."""
@@ -89,22 +86,22 @@ class Server:
 class Client:
     """An operator's side. Made by `Bus.client`."""
 
-    def __init__(self, bus: "Bus") -> None:
-        self._bus = bus
+    def __init__(self, sockets: Sockets) -> None:
+        self._sockets = sockets
         self._number = 0
         self._name = f"{os.getpid()}.{next(_numbers)}"
-        if isinstance(bus.clock, VirtualClock):
-            bus.clock.subscribe(_REPLY, f"{os.getpid()}/{next(_numbers)}/{_REPLY}")
+        if isinstance(sockets.clock, VirtualClock):
+            sockets.clock.subscribe(_REPLY, f"{os.getpid()}/{_REPLY}")
 
     def request(self, request: Request, timeout_ms: int = 2000) -> Reply:
         """Ask the supervisor. TransportError when none runs, it does not answer in time, or it refuses the bytes."""
-        run_dir: Path = self._bus.run_dir
+        run_dir = self._sockets.run_dir
         holder = lock_holder(run_dir / f"{CONTROL}.lock")
         if holder is None:
             raise TransportError(f"no supervisor runs in {run_dir}: start the rig with `aloha up`")
-        socket = self._bus.socket(zmq.REQ, _QUEUE_LIMIT)
+        socket = self._sockets.socket(zmq.REQ, _QUEUE_LIMIT)
         try:
-            socket.connect(self._bus.ipc(CONTROL))
+            socket.connect(self._sockets.ipc(CONTROL))
             data = self._exchange(socket, messages.encode(request), timeout_ms)
         finally:
             socket.close(0)
@@ -118,17 +115,17 @@ class Client:
         return messages.decode(data, Reply)
 
     def _exchange(self, socket: "zmq.Socket[bytes]", data: bytes, timeout_ms: int) -> bytes | None:
-        clock = self._bus.clock
+        clock = self._sockets.clock
         if not isinstance(clock, VirtualClock):
             socket.send_multipart([b"", data])
             return socket.recv() if socket.poll(timeout_ms) else None
         self._number += 1
         channel = f"{CONTROL}/{self._name}"
-        socket.send_multipart([f"{channel} {self._number}".encode(), data])
+        socket.send_multipart([msgspec.msgpack.encode((channel, self._number)), data])
         clock.published(channel, (0, self._number))
         deadline_ns = clock.now_ns() + timeout_ms * MS
         while clock.now_ns() < deadline_ns:
             clock.sleep_until(deadline_ns, wake=[_REPLY])
             if clock.expected.get(f"{_REPLY}/{self._name}", (0, 0)) >= (0, self._number):
-                return socket.recv() if socket.poll(_PROMISED_MS) else None
+                return socket.recv() if socket.poll(PROMISED_MS) else None
         return None
