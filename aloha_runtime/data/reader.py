@@ -81,19 +81,29 @@ class Dataset:
         # LeRobot keeps the text in the table's pandas index, which has no name when older releases wrote it.
         text = "task" if "task" in table.column_names else "__index_level_0__"
         by_index = dict(zip(table["task_index"].to_pylist(), table[text].to_pylist(), strict=True))
+        if missing := [index for index in range(self.info.total_tasks) if index not in by_index]:
+            raise DatasetError(
+                f"{self.path / layout.TASKS_PATH} lacks task {missing[0]}, {layout.INFO_PATH} counts"
+                f" {self.info.total_tasks} tasks. Restore it from a copy of the dataset."
+            )
         return tuple(by_index[index] for index in range(self.info.total_tasks))
 
     @cached_property
     def episodes(self) -> tuple[Episode, ...]:
         """Every episode in order."""
-        rows = read_episode_rows(self.path, self.info.total_episodes)
-        return tuple(self._episode(row) for row in rows)
+        rows = read_episode_rows(self.path, self.info.total_episodes, with_stats=False)
+        try:
+            return tuple(self._episode(row) for row in rows)
+        except KeyError as error:
+            raise DatasetError(
+                f"{self.path}/meta/episodes has no column {error}. Restore it from a copy of the dataset."
+            ) from None
 
     def vectors(self, key: str) -> NDArray[np.float32]:
         """All frames of a vector feature, (N, D) float32 in stored units."""
         if key not in self.info.vectors:
             raise DatasetError(f"{self.path} has no vector {key!r}; it has: {', '.join(self.info.vectors)}.")
-        return self.column(key).reshape(len(self), -1).astype(np.float32, copy=False)
+        return self.column(key).reshape(len(self), self.info.vectors[key]).astype(np.float32, copy=False)
 
     def column(self, key: str) -> NDArray[Any]:
         """All frames of any feature that is not a video, as stored: (N,) or (N, D)."""
@@ -197,24 +207,27 @@ class Dataset:
         return columns
 
 
-def read_table(path: Path) -> pa.Table:
-    """A Parquet file as a table; DatasetError when it is absent or damaged."""
+def read_table(path: Path, without: str = "") -> pa.Table:
+    """A Parquet file as a table, less the columns that start with `without`; DatasetError when absent or damaged."""
     try:
-        return pq.read_table(path, partitioning=None)
+        with pq.ParquetFile(path) as file:
+            names = [name for name in file.schema_arrow.names if not (without and name.startswith(without))]
+            return file.read(names)
     except FileNotFoundError:
         raise DatasetError(f"{path} is missing. Restore it from a copy of the dataset.") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise DatasetError(f"{path} is damaged ({error}). Restore it from a copy of the dataset.") from None
 
 
-def read_episode_rows(root: Path, total: int) -> list[dict[str, Any]]:
+def read_episode_rows(root: Path, total: int, with_stats: bool) -> list[dict[str, Any]]:
     """The first `total` rows of `meta/episodes`, each with LeRobot's column names."""
+    without = "" if with_stats else "stats/"
     rows: list[dict[str, Any]] = []
     for path in sorted((root / "meta/episodes").glob("chunk-*/file-*.parquet")):
         if len(rows) >= total:
             break
-        rows += read_table(path).to_pylist()
-    if [row["episode_index"] for row in rows[:total]] != list(range(total)):
+        rows += read_table(path, without).to_pylist()
+    if [row.get("episode_index") for row in rows[:total]] != list(range(total)):
         raise DatasetError(
             f"{root}/meta/episodes describes {len(rows)} episodes and {layout.INFO_PATH} counts {total}, or they are"
             f" out of order. Restore the dataset from a copy."

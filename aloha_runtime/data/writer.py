@@ -89,6 +89,11 @@ class DatasetWriter:
                     f"{path}: feature {key!r} is {feature.dtype} of shape {feature.shape}; only float32 vectors and"
                     f" videos can be appended. Record into a new dataset."
                 )
+            if feature.dtype == "video" and _codec_name(feature) not in CODECS:
+                raise DatasetError(
+                    f"{path}: video of {key!r} is {_codec_name(feature)}; this runtime encodes {', '.join(CODECS)}."
+                    f" Record into a new dataset."
+                )
         return cls(path, info, _lock(path))
 
     def __enter__(self) -> Self:
@@ -202,9 +207,7 @@ class DatasetWriter:
     def _start_encoder(self, key: str) -> VideoEncoder:
         feature = self.info.features[key]
         height, width = feature.shape[:2]
-        said = (feature.info or {}).get("video.codec", "h264")
-        codec = CODECS.get(said, CODECS["h264"])
-        return VideoEncoder(self._aside / f"{key}.mp4", height, width, int(self.info.fps), codec)
+        return VideoEncoder(self._aside / f"{key}.mp4", height, width, int(self.info.fps), CODECS[_codec_name(feature)])
 
     def _commit(self, task: str) -> None:
         info, length, places = self.info, self.episode_frames, self._next_place
@@ -264,7 +267,7 @@ class DatasetWriter:
         """Read how far the dataset is, and remove or rewrite what an interrupted commit left."""
         shutil.rmtree(self._aside, ignore_errors=True)
         self._aside.mkdir()
-        episode_rows = read_episode_rows(self.path, self.info.total_episodes)
+        episode_rows = read_episode_rows(self.path, self.info.total_episodes, with_stats=True)
         for row in episode_rows:
             self._stats = statistics.merge_all(self._stats, rows.row_stats(row))
         if episode_rows:
@@ -281,6 +284,10 @@ class DatasetWriter:
         elif orphans:
             (self.path / layout.TASKS_PATH).unlink(missing_ok=True)
             (self.path / layout.STATS_PATH).unlink(missing_ok=True)
+
+
+def _codec_name(feature: Feature) -> str:
+    return str((feature.info or {}).get("video.codec", "h264"))
 
 
 def _lock(path: Path) -> int:

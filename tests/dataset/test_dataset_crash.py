@@ -1,0 +1,157 @@
+"""A writer that dies: finished episodes survive, and the next writer cleans up."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aloha_runtime.data import Dataset, DatasetWriter, files
+from aloha_runtime.errors import DatasetError
+
+IMAGE = np.full((32, 48, 3), 128, np.uint8)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing may catch it."""
+
+
+def add_episode(writer, episode, length=3):
+    for index in range(length):
+        value = np.array([episode, index, 10 * episode + index], np.float64)
+        frame = {"observation.state": value, "action": value[:1], "observation.images.cam_high": IMAGE}
+        writer.add_frame(frame)
+    writer.save_episode(f"task {episode}")
+
+
+def check(dataset_path, episodes, length=3):
+    dataset = Dataset(dataset_path)
+    assert [episode.length for episode in dataset.episodes] == [length] * episodes
+    expected = [[e, i, 10 * e + i] for e in range(episodes) for i in range(length)]
+    assert np.array_equal(dataset.vectors("observation.state"), np.array(expected, np.float32).reshape(-1, 3))
+    for episode in dataset.episodes:
+        assert episode.tasks == (f"task {episode.index}",)
+        assert np.abs(dataset.images("cam_high", episode.index).astype(int) - 128).max() <= 2
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("step", range(6))
+def test_death_before_every_step_of_a_commit(writer, dataset_path, monkeypatch, first, step):
+    """`first` episodes are there; the writer dies before file number `step` of the next appears."""
+    for episode in range(first):
+        add_episode(writer, episode)
+    published = []
+    publish = files.publish
+
+    def dying_publish(aside, final):
+        if len(published) == step:
+            raise Killed
+        publish(aside, final)
+        published.append(final.relative_to(dataset_path).as_posix())
+
+    monkeypatch.setattr(files, "publish", dying_publish)
+    with pytest.raises(Killed):
+        add_episode(writer, first)
+    monkeypatch.undo()
+    number = f"chunk-000/file-{first:03d}"
+    order = [
+        f"videos/observation.images.cam_high/{number}.mp4",
+        f"data/{number}.parquet",
+        "meta/tasks.parquet",
+        f"meta/episodes/{number}.parquet",
+        "meta/stats.json",
+        "meta/info.json",
+    ]
+    assert published == order[:step]
+
+    check(dataset_path, first)
+    writer.close()
+    with DatasetWriter.open(dataset_path) as next_writer:
+        counted = {file for file in order if step and (dataset_path / file).exists()} - {order[2], *order[4:]}
+        assert not counted, "orphans of the interrupted commit are removed"
+        if first:
+            assert Dataset(dataset_path).stats["index"]["count"] == [3 * first]
+        for episode in range(first, 3):
+            add_episode(next_writer, episode)
+    check(dataset_path, 3)
+    assert Dataset(dataset_path).stats["index"]["count"] == [9]
+
+
+CHILD = """
+import sys
+sys.path[:0] = [sys.argv[2], sys.argv[3]]
+from pathlib import Path
+from test_dataset_crash import DatasetWriter, add_episode
+writer = DatasetWriter.open(sys.argv[1])
+print("ready", flush=True)
+while True:
+    add_episode(writer, writer.info.total_episodes)
+"""
+
+
+def test_sigkill_at_random_instants(writer, dataset_path):
+    """Killed again and again while it writes as fast as it can; each successor opens what is left and goes on."""
+    writer.close()
+    here = Path(__file__).parent
+    delays, committed = random.Random(5), 0
+    for _ in range(8):
+        command = [sys.executable, "-c", CHILD, str(dataset_path), str(here), str(here.parents[1])]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert child.stdout.readline() == "ready\n"
+        time.sleep(delays.uniform(0.0, 0.4))
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+        dataset = Dataset(dataset_path)
+        assert dataset.info.total_episodes >= committed, "a finished episode was lost"
+        committed = dataset.info.total_episodes
+        check(dataset_path, committed)
+    with DatasetWriter.open(dataset_path) as last:
+        add_episode(last, committed)
+    check(dataset_path, committed + 1)
+    assert committed > 0
+    leftovers = [path for path in dataset_path.rglob("*") if path.is_file() and ".writing" in path.parts]
+    assert not leftovers
+
+
+def test_one_writer_at_a_time(writer, dataset_path):
+    with pytest.raises(DatasetError, match="being written by another process"):
+        DatasetWriter.open(dataset_path)
+    writer.close()
+    DatasetWriter.open(dataset_path).close()
+
+
+def test_full_disk_stops_the_writer_and_keeps_what_is_finished(writer, dataset_path, monkeypatch):
+    add_episode(writer, 0)
+    no_space = OSError(28, os.strerror(28))
+
+    def full(aside, final):
+        raise no_space
+
+    monkeypatch.setattr(files, "publish", full)
+    with pytest.raises(DatasetError, match="No space left on device"):
+        add_episode(writer, 1)
+    monkeypatch.undo()
+    with pytest.raises(DatasetError, match="Nothing more is written"):
+        add_episode(writer, 1)
+    writer.close()
+    check(dataset_path, 1)
+    with DatasetWriter.open(dataset_path) as again:
+        add_episode(again, 1)
+    check(dataset_path, 2)
+
+
+def test_failing_encoder_is_reported_and_does_not_hang(writer, dataset_path, monkeypatch):
+    def broken(image, code):
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr("aloha_runtime.data.video.cv2.cvtColor", broken)
+    with pytest.raises(DatasetError, match=r"observation.images.cam_high.*No space left on device"):
+        add_episode(writer, 0, length=100)
+    writer.close()
+    check(dataset_path, 0)
