@@ -99,7 +99,7 @@ def test_sigkill_at_random_instants(writer, dataset_path):
     writer.close()
     here = Path(__file__).parent
     delays, committed = random.Random(5), 0
-    for _ in range(8):
+    for _ in range(6):
         command = [sys.executable, "-c", CHILD, str(dataset_path), str(here), str(here.parents[1])]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert child.stdout.readline() == "ready\n"

@@ -23,13 +23,15 @@ def edit_info(path, **changes):
     (path / "meta/info.json").write_bytes(msgspec.json.encode(info | changes))
 
 
+def read_everything(path):
+    dataset = Dataset(path)
+    return dataset.vectors("action"), dataset.images("cam_high", 0), dataset.stats, dataset.tasks
+
+
 def refused(path, *words):
-    """Everything that a reader does ends in one DatasetError with these words."""
+    """Reading everything ends in one DatasetError with these words."""
     with pytest.raises(DatasetError) as caught:
-        dataset = Dataset(path)
-        dataset.vectors("action")
-        dataset.images("cam_high", 0)
-        _ = dataset.stats, dataset.tasks
+        read_everything(path)
     for word in (str(path), *words):
         assert word in str(caught.value)
 

@@ -1,5 +1,6 @@
 """What goes into a dataset comes out of it."""
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -128,8 +129,6 @@ def test_append(writer, dataset_path):
 
 
 def test_append_to_what_lerobot_wrote(shared_sample, dataset_path):
-    import shutil
-
     shutil.copytree(shared_sample / "dataset", dataset_path)
     before = Dataset(dataset_path).vectors("action")
     frame = {key: np.ones(14) for key in Dataset(dataset_path).info.vectors}

@@ -25,6 +25,16 @@ def lerobot_python():
     return PYTHON
 
 
+def read_with_lerobot(python, path, scratch):
+    """What `lerobot_read.py` saw in the dataset at `path`."""
+    script = Path(__file__).with_name("lerobot_read.py")
+    environment = {"HF_HOME": str(scratch / "cache"), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
+    command = [python, script, path, scratch / "seen.npz"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert finished.returncode == 0, finished.stderr
+    return np.load(scratch / "seen.npz")
+
+
 def image(index):
     """A picture with two smooth ramps that moves with `index`."""
     rows, columns = np.mgrid[0:48, 0:64]
@@ -47,12 +57,7 @@ def test_lerobot_reads_ours(lerobot_python, tmp_path, codec):
                     written[key].append(value)
             writer.save_episode(task)
 
-    script = Path(__file__).with_name("lerobot_read.py")
-    command = [lerobot_python, script, path, tmp_path / "seen.npz"]
-    environment = {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
-    finished = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert finished.returncode == 0, finished.stderr
-    seen = np.load(tmp_path / "seen.npz")
+    seen = read_with_lerobot(lerobot_python, path, tmp_path)
 
     assert json.loads(str(seen["meta"])) == {"fps": 50, "episodes": 2, "frames": 11}
     assert np.array_equal(seen["observation.state"], np.stack(written["observation.state"]))
@@ -88,12 +93,7 @@ def test_lerobot_reads_what_a_killed_writer_left(lerobot_python, tmp_path):
             writer.save_episode("lift")
     (path / "meta/info.json").write_bytes(counted)
 
-    script = Path(__file__).with_name("lerobot_read.py")
-    command = [lerobot_python, script, path, tmp_path / "seen.npz"]
-    environment = {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
-    finished = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert finished.returncode == 0, finished.stderr
-    seen = np.load(tmp_path / "seen.npz")
+    seen = read_with_lerobot(lerobot_python, path, tmp_path)
     assert json.loads(str(seen["meta"])) == {"fps": 50, "episodes": 1, "frames": 3}
     assert np.array_equal(seen["action"][:, 0].ravel(), [0, 1, 2])
     assert np.array_equal(Dataset(path).vectors("action").ravel(), [0, 1, 2])
