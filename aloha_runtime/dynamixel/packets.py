@@ -100,9 +100,9 @@ def unstuff(body: bytes) -> bytes:
     return body.replace(b"\xff\xff\xfd\xfd", b"\xff\xff\xfd")
 
 
-def crc(data: bytes) -> int:
-    """CRC-16 of Protocol 2.0 (polynomial 0x8005, initial value 0, not reflected)."""
-    return crc16.umts(data)
+def crc(data: bytes, start: int = 0) -> int:
+    """CRC-16 of Protocol 2.0 (polynomial 0x8005, not reflected), running on from `start`."""
+    return crc16.umts(data, start)
 
 
 def frame(device_id: int, body: bytes) -> bytes:

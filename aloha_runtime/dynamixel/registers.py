@@ -116,6 +116,8 @@ FAST_SYNC_READ_FIRMWARE = 45
 """First firmware version that answers Fast Sync Read."""
 WATCHDOG_UNIT_MS = 20
 DRIVE_MODE_REVERSE = 0x01
+DRIVE_MODE_TIME_PROFILE = 0x04
+DRIVE_MODE_TORQUE_BY_GOAL = 0x08
 RETURN_DELAY_UNIT_US = 2
 
 BAUD_RATES: Mapping[int, int] = MappingProxyType(
@@ -179,3 +181,14 @@ MODELS: tuple[Model, ...] = (
 )
 MODEL_BY_NUMBER: Mapping[int, Model] = MappingProxyType({model.number: model for model in MODELS})
 MODEL_BY_NAME: Mapping[str, Model] = MappingProxyType({model.name: model for model in MODELS})
+
+HARDWARE_ERRORS: Mapping[int, str] = MappingProxyType(
+    {0x01: "input voltage", 0x04: "overheating", 0x08: "motor encoder", 0x10: "electrical shock", 0x20: "overload"}
+)
+"""Bits of Hardware_Error_Status (address 70). A servo in error needs a reboot."""
+
+
+def describe_hardware_error(bits: int) -> str:
+    """Hardware_Error_Status for people: `overload, overheating`; `none` for 0."""
+    named = [name for bit, name in HARDWARE_ERRORS.items() if bits & bit]
+    return ", ".join(named) or ("none" if not bits else f"unknown (0x{bits:02x})")

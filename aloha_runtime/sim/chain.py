@@ -1,0 +1,272 @@
+"""The emulated servo chain of one arm: bytes of the bus in, replies and the time at which they are complete out.
+
+Pure: time is an argument. Protocol 2.0 with pings, reads, writes, registered writes, sync, bulk and fast reads, reboot,
+factory reset, clear; shadow ids; Bus Watchdog; faults on request. Every byte costs its time on the wire.
+"""
+
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+
+from aloha_runtime.dynamixel import packets
+from aloha_runtime.dynamixel import registers as reg
+from aloha_runtime.dynamixel.packets import BROADCAST_ID, Instruction, Packet, StatusError
+from aloha_runtime.robot import JOINTS, SERVOS, Role
+from aloha_runtime.sim.drive import Drive
+from aloha_runtime.sim.fast_reply import FastReply
+from aloha_runtime.sim.faults import Faults, Line, Reply
+from aloha_runtime.sim.firmware import Firmware
+from aloha_runtime.sim.instructions import (
+    IGNORED_ON_BROADCAST,
+    OBEYED_BY_SHADOWS,
+    SINGLE,
+    group_reads,
+    group_writes,
+    write,
+)
+from aloha_runtime.sim.servo import Plant
+
+BITS_PER_BYTE = 10
+"""Start bit, eight data bits, stop bit."""
+CACHE_SIZE = 64
+"""Distinct read requests remembered; a driver repeats one or two."""
+SHADOW_MOUNT_TICKS: Mapping[int, int] = {3: 6, 5: -9}
+"""How far the horns of the emulated arms' shadows (id -> ticks) sit from true; Homing_Offset has to take it out."""
+
+_Parts = list[tuple[int, bytes]]
+"""Replies to one packet in order: (nanoseconds of silence before it, bytes)."""
+_STATE_READ = struct.pack("<HH", *reg.STATE_BLOCK)
+_GOAL_WRITE = struct.pack("<HH", reg.GOAL_POSITION.address, reg.GOAL_POSITION.size)
+_READS = (Instruction.READ, Instruction.SYNC_READ, Instruction.FAST_SYNC_READ)
+_FAST = (Instruction.FAST_SYNC_READ, Instruction.FAST_BULK_READ)
+_GROUP_READS = (*_FAST, Instruction.SYNC_READ, Instruction.BULK_READ)
+_GROUP_WRITES = (Instruction.SYNC_WRITE, Instruction.BULK_WRITE)
+
+
+class Chain:
+    """Nine servos on one bus. `receive` what the port's owner writes, `advance` when a deadline of the chain passes."""
+
+    def __init__(
+        self, role: Role, plant: Plant, version: int = 46, mounts: Mapping[int, int] = SHADOW_MOUNT_TICKS
+    ) -> None:
+        """`version`: firmware of every servo (below 45: no fast reads). `mounts`: see `SHADOW_MOUNT_TICKS`."""
+        self.servos = [Firmware(servo, version, mounts.get(servo.id, 0)) for servo in SERVOS[role]]
+        self.line = Line()
+        self.drive = Drive(self.servos, plant)
+        self.packets = 0
+        """Valid packets heard, of any kind."""
+        self._joint = [JOINTS.index(firmware.servo.joint) for firmware in self.servos]
+        self._parser = packets.Parser()
+        self._known: dict[bytes, Packet] = {}
+        self._fast: dict[bytes, FastReply | None] = {}
+        self._bus_free_ns = 0
+        self._heard_ns = 0
+        self._tune(1_000_000, 0)
+
+    @property
+    def crc_errors(self) -> int:
+        """Packets dropped because their CRC was wrong."""
+        return self._parser.crc_errors
+
+    def receive(self, data: bytes, now_ns: int, baud: int = 1_000_000) -> list[Reply]:
+        """Answer what arrived at `now_ns` on a port that runs at `baud`; servos at another rate hear nothing."""
+        self.advance(now_ns)
+        if baud != self._baud or self._booting:
+            self._tune(baud, now_ns)
+        self._bus_free_ns = max(now_ns, self._bus_free_ns) + len(data) * self._byte_ns
+        replies: list[Reply] = []
+        for packet in self._parse(data):
+            self.packets += 1
+            if self._by_id:
+                self._heard_ns = now_ns
+            parts = self._handle(packet, now_ns)
+            if parts:
+                whole = b"".join([part for _, part in parts])
+                self._bus_free_ns += sum([silence for silence, _ in parts]) + len(whole) * self._byte_ns
+                replies += self.line.carry(Reply(self._bus_free_ns, whole))
+        self.drive.advance(now_ns)
+        return replies
+
+    def advance(self, now_ns: int) -> int | None:
+        """Let time pass: Bus Watchdog, profiles. Returns when to call again at the latest (None: never)."""
+        due = self.drive.advance(now_ns)
+        limit_ns = self.drive.watchdog_ns
+        if limit_ns and now_ns - self._heard_ns > limit_ns:
+            self._trip(now_ns)
+            due, limit_ns = self.drive.advance(now_ns), self.drive.watchdog_ns
+        if not limit_ns:
+            return due
+        trip_ns = self._heard_ns + limit_ns + 1
+        return trip_ns if due is None else min(due, trip_ns)
+
+    def set_faults(self, faults: Faults) -> None:
+        """Take these faults from now on."""
+        self.line.set(faults)
+        self._tune(self._baud, self._heard_ns)
+
+    def raise_error(self, servo_id: int, bits: int) -> None:
+        """Give a servo hardware errors (bits of address 70), as an overload would."""
+        next(servo for servo in self.servos if servo.servo.id == servo_id).raise_error(bits)
+        self.drive.changed()
+
+    def brown_out(self, now_ns: int) -> None:
+        """The supply dips: every servo reboots by itself, torque off and watchdog off."""
+        for servo in self.servos:
+            servo.reboot(now_ns)
+        self.drive.changed()
+        self._tune(self._baud, now_ns)
+
+    def _parse(self, data: bytes) -> Iterable[Packet]:
+        known = self._known.get(data)
+        if known is not None and not self._parser.pending:
+            return (known,)
+        found = self._parser.feed(data)
+        if len(found) == 1 and found[0].instruction in _READS and not self._parser.pending:
+            if len(self._known) >= CACHE_SIZE:
+                self._known.clear()
+            self._known[data] = found[0]
+        return found
+
+    def _tune(self, baud: int, now_ns: int) -> None:
+        """Work out again who hears the port."""
+        self._baud = baud
+        self._byte_ns = BITS_PER_BYTE * 1_000_000_000 // baud
+        silent = self.line.faults.silent
+        tuned = [servo for servo in self.servos if servo.baud == baud and servo.servo.id not in silent]
+        awake = [servo for servo in tuned if servo.booted_at_ns <= now_ns]
+        self._booting = len(awake) < len(tuned)
+        self._by_id = {servo.id: servo for servo in reversed(awake)}
+        self._shadows: dict[int, list[Firmware]] = {}
+        for servo in awake:
+            if servo.secondary_id <= packets.MAX_ID and servo.secondary_id != servo.id:
+                self._shadows.setdefault(servo.secondary_id, []).append(servo)
+        self._fast.clear()
+
+    def _trip(self, now_ns: int) -> None:
+        """Stop the servos whose Bus_Watchdog has waited too long."""
+        self._sense(now_ns)
+        quiet_ns = now_ns - self._heard_ns
+        for servo in self.servos:
+            if servo.torque and 0 < servo.watchdog * reg.WATCHDOG_UNIT_MS * 1_000_000 < quiet_ns:
+                servo.trip_watchdog()
+        self.drive.changed()
+
+    def _sense(self, now_ns: int) -> list[tuple[int, int, int]]:
+        """(current, velocity, position) of every servo, in register units."""
+        angles, velocities, currents = self.drive.plant.read(now_ns)
+        return [
+            servo.sense(angles[joint], velocities[joint], currents[joint])
+            for servo, joint in zip(self.servos, self._joint, strict=True)
+        ]
+
+    def _sense_tables(self, now_ns: int) -> None:
+        for servo, state in zip(self.servos, self._sense(now_ns), strict=True):
+            servo.store_state(state, now_ns)
+
+    def _handle(self, packet: Packet, now_ns: int) -> _Parts:
+        code, params = packet.instruction, packet.params
+        if code == Instruction.FAST_SYNC_READ:
+            reply = self._fast_reply(params)
+            if reply is not None:
+                return [(reply.delay_ns, reply.fill(self._sense(now_ns)))]
+        elif code == Instruction.SYNC_WRITE and params[:4] == _GOAL_WRITE and len(params) % 5 == 4:
+            self._write_goals(params)
+            return []
+        elif code == Instruction.STATUS:
+            return []  # somebody else's reply
+        self._sense_tables(now_ns)
+        if code in _GROUP_READS:
+            wanted = group_reads(code, params)
+            return self._read_together(wanted) if code in _FAST else self._read_each(wanted)
+        if code in _GROUP_WRITES:
+            for servo_id, part in group_writes(code, params):
+                self._write_all(servo_id, part)
+            parts: _Parts = []
+        elif packet.id == BROADCAST_ID:
+            parts = self._tell_all(packet, now_ns)
+        else:
+            parts = self._tell_one(packet, now_ns)
+        if code != Instruction.READ:
+            self.drive.changed()
+            self._tune(self._baud, now_ns)
+        return parts
+
+    def _tell_one(self, packet: Packet, now_ns: int) -> _Parts:
+        code, act = packet.instruction, SINGLE.get(packet.instruction)
+        if act is not None and code in OBEYED_BY_SHADOWS:
+            for shadow in self._shadows.get(packet.id, ()):
+                act(shadow, packet.params, now_ns)
+        servo = self._by_id.get(packet.id)
+        if servo is None:
+            return []
+        level = servo.status_level
+        error, data = (StatusError.INSTRUCTION, b"") if act is None else act(servo, packet.params, now_ns)
+        if level < (0 if code == Instruction.PING else 1 if code == Instruction.READ else 2):
+            return []
+        return [(servo.return_delay_ns, packets.status_packet(packet.id, error | servo.alert, data))]
+
+    def _tell_all(self, packet: Packet, now_ns: int) -> _Parts:
+        code, act = packet.instruction, SINGLE.get(packet.instruction)
+        wipe_all = code == Instruction.FACTORY_RESET and packet.params[:1] == b"\xff"  # refused since firmware 42
+        if act is None or code in IGNORED_ON_BROADCAST or wipe_all:
+            return []
+        parts = []
+        for servo_id, servo in sorted(self._by_id.items()):
+            error, data = act(servo, packet.params, now_ns)
+            if code == Instruction.PING:
+                parts.append((servo.return_delay_ns, packets.status_packet(servo_id, error | servo.alert, data)))
+        return parts
+
+    def _read_each(self, wanted: Iterable[tuple[int, int, int]]) -> _Parts:
+        parts = []
+        for servo_id, address, size in wanted:
+            servo = self._by_id.get(servo_id)
+            if servo is not None and servo.status_level >= 1:
+                error, data = servo.read(address, size)
+                parts.append((servo.return_delay_ns, packets.status_packet(servo_id, error | servo.alert, data)))
+        return parts
+
+    def _read_together(self, wanted: Sequence[tuple[int, int, int]]) -> _Parts:
+        """One joint reply. It ends before the first servo that stays silent: the others wait for its part in vain."""
+        parts: list[tuple[int, int, bytes]] = []
+        for servo_id, address, size in wanted:
+            servo = self._by_id.get(servo_id)
+            if servo is None or not _answers_fast(servo):
+                break
+            error, data = servo.read(address, size)
+            parts.append((servo_id, error | servo.alert, data or bytes(size)))
+        if not parts:
+            return []
+        announced = sum(size + 4 for _, _, size in wanted) - 2
+        return [(self._by_id[parts[0][0]].return_delay_ns, packets.fast_status_packet(parts, announced))]
+
+    def _fast_reply(self, params: bytes) -> FastReply | None:
+        """The prepared reply to a fast read of the state block by servos that all answer; None for any other."""
+        if params not in self._fast:
+            asked = [self._by_id.get(servo_id) for servo_id in params[4:]]
+            servos = [servo for servo in asked if servo is not None and _answers_fast(servo)]
+            whole = params[:4] == _STATE_READ and servos and len(servos) == len(asked)
+            places = [self.servos.index(servo) for servo in servos]
+            if len(self._fast) >= CACHE_SIZE:
+                self._fast.clear()
+            self._fast[params] = FastReply(servos, places) if whole else None
+        return self._fast[params]
+
+    def _write_goals(self, params: bytes) -> None:
+        """The write of every cycle: goal positions, obeyed by shadows too."""
+        for servo_id, tick in struct.iter_unpack("<Bi", params[4:]):
+            servo = self._by_id.get(servo_id)
+            if servo is not None:
+                servo.write_goal(tick)
+            for shadow in self._shadows.get(servo_id, ()):
+                shadow.write_goal(tick)
+        self.drive.goals_changed()
+
+    def _write_all(self, servo_id: int, params: bytes) -> None:
+        """One servo's part of a group write, obeyed by the shadows that listen to its id too."""
+        for servo in (*self._shadows.get(servo_id, ()), self._by_id.get(servo_id)):
+            if servo is not None:
+                write(servo, params)
+
+
+def _answers_fast(servo: Firmware) -> bool:
+    return servo.version >= reg.FAST_SYNC_READ_FIRMWARE and servo.status_level >= 1

@@ -1,0 +1,107 @@
+"""What stands behind an emulated servo chain: the `Plant` protocol, and a self-contained plant of one arm.
+
+Vectors are lists of 7 in the order of `robot.JOINTS`: motor angles in rad (the gripper as its motor), rad/s, mA.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from aloha_runtime.robot import JOINTS, JOINTS_PER_ARM, START_POSE
+
+MAX_STEP_NS = 2_000_000
+"""Integration step. The shortest time constant below is 40 ms, so 2 ms keeps the error of the lag under 3 %."""
+LAG_S = 0.06
+"""Time constant of a position servo at the standard gain (P 800), loaded: a step settles to 5 % in 0.18 s."""
+HAND_LAG_S = 0.04
+"""A person's hand drags a limp leader arm along with little delay."""
+NO_LOAD_RAD_S = tuple(3.14 if joint != "gripper" else 4.8 for joint in JOINTS)
+"""No-load speed at 12 V: 30 rev/min for the XM540-W270, 46 rev/min for the XM430-W350 on the gripper (e-manual)."""
+CURRENT_MA_PER_RAD = 4000.0
+"""Current that a position error draws: full drive (2 A) at half a radian."""
+STALL_MA = 2000.0
+
+
+class PlantState(NamedTuple):
+    """Motor angles (rad), velocities (rad/s) and currents (mA) of the 7 motors."""
+
+    angles: Sequence[float]
+    velocities: Sequence[float]
+    currents_ma: Sequence[float]
+
+
+class Plant(Protocol):
+    """One arm's motors as the chain drives them."""
+
+    def read(self, now_ns: int) -> PlantState:
+        """The state at `now_ns`, which never goes back."""
+
+    def command(self, now_ns: int, goals: Sequence[float], torque: Sequence[bool], limit_ma: Sequence[float]) -> None:
+        """Goal angles (7, rad), which motors have torque (7), and the current that each may draw (7, mA)."""
+
+
+Hand = Callable[[], Sequence[float] | None]
+"""Where a person holds the arm: 7 motor angles in rad, or None when nobody does."""
+
+
+def no_hand() -> None:
+    """Nobody holds the arm."""
+
+
+class ServoPlant:
+    """First-order position servos with a speed limit; joints without torque stay, or follow a person's hand.
+
+    The demonstrator moves leaders by such a hand; tests use it for any arm. Deterministic in the sequence of calls.
+    """
+
+    def __init__(self, angles: Sequence[float] = (*START_POSE, 0.0), hand: Hand = no_hand) -> None:
+        self.angles = [float(angle) for angle in angles]
+        self.hand = hand
+        self._velocities = [0.0] * JOINTS_PER_ARM
+        self._currents = [0.0] * JOINTS_PER_ARM
+        self._goals = list(self.angles)
+        self._torque: list[bool] = [False] * JOINTS_PER_ARM
+        self._limit_ma = [STALL_MA] * JOINTS_PER_ARM
+        self._time_ns: int | None = None
+
+    def command(self, now_ns: int, goals: Sequence[float], torque: Sequence[bool], limit_ma: Sequence[float]) -> None:
+        self._advance(now_ns)
+        self._goals[:], self._torque[:], self._limit_ma[:] = goals, torque, limit_ma
+
+    def read(self, now_ns: int) -> PlantState:
+        self._advance(now_ns)
+        return PlantState(self.angles, self._velocities, self._currents)
+
+    def _advance(self, now_ns: int) -> None:
+        if self._time_ns is None:
+            self._time_ns = now_ns
+        hand = self.hand()
+        while self._time_ns < now_ns:
+            step_ns = min(MAX_STEP_NS, now_ns - self._time_ns)
+            if not self._step(step_ns * 1e-9, hand):
+                self._time_ns = now_ns
+                return
+            self._time_ns += step_ns
+
+    def _step(self, step_s: float, hand: Sequence[float] | None) -> bool:
+        """Move every joint for `step_s`; False when nothing moves, so that a long idle time costs one step."""
+        moving = False
+        for index, goal in enumerate(self._goals):
+            if self._torque[index]:
+                lag_s = LAG_S
+            elif hand is not None:
+                goal, lag_s = hand[index], HAND_LAG_S  # noqa: PLW2901 — the hand takes the place of the goal
+            else:
+                self._velocities[index] = self._currents[index] = 0.0
+                continue
+            error = goal - self.angles[index]
+            if abs(error) < 1e-6:  # a thousandth of a tick
+                self._velocities[index] = self._currents[index] = 0.0
+                continue
+            moving = True
+            most = NO_LOAD_RAD_S[index]
+            velocity = min(most, max(-most, error / (lag_s + step_s)))  # backward Euler: never overshoots
+            self._velocities[index] = velocity
+            self.angles[index] += velocity * step_s
+            limit = self._limit_ma[index] if self._torque[index] else 0.0
+            self._currents[index] = min(limit, max(-limit, error * CURRENT_MA_PER_RAD))
+        return moving
