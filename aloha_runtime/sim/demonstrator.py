@@ -150,26 +150,27 @@ class Demonstrator:
 def _plan_transfer(left: ArmPlan, right: ArmPlan, cube: Matrix, random: np.random.Generator) -> float:
     """Right hand picks the cube up and holds it out, left hand takes it. Returns the duration in s."""
     up = np.array([0.0, 0.0, 1.0])
-    pitch = random.uniform(0.95, 1.15)
-    place = right.square(cube[:3] + random.uniform(-0.003, 0.003) * up, pitch)
-    above = right.square(cube[:3] + random.uniform([-0.01, -0.01, 0.10], [0.02, 0.01, 0.14]), pitch)
-    centre = random.uniform([0.02, 0.48, 0.15], [0.06, 0.52, 0.19])
+    pitch = random.uniform(1.02, 1.08)
+    place = right.square(cube[:3] + random.uniform(-0.004, 0.0) * up, pitch)
+    above = right.square(cube[:3] + random.uniform([0.0, -0.004, 0.11], [0.01, 0.004, 0.13]), pitch)
+    centre = random.uniform([0.035, 0.495, 0.165], [0.045, 0.505, 0.175])
     meet = right.square(centre, pitch)
     lift = right.square(0.5 * (place.position + centre) + 0.08 * up, pitch)
 
-    right.grip(random.uniform(0.9, 1.0), 0.0)
+    right.grip(0.95, 0.0)
     there = right.move(place, via=above)
     held = right.grip(0.0, there)
     met = right.move(meet, via=lift, start_s=held)
 
-    take = ToolPose(centre - random.uniform([-0.002, -0.003, -0.003], [0.006, 0.003, 0.003]), 0.0, np.pi / 2)
-    wait = ToolPose(centre - np.array([random.uniform(0.09, 0.11), 0.0, 0.0]), 0.0, np.pi / 2)
-    left.grip(random.uniform(0.9, 1.0), random.uniform(0.2, 0.5))
-    left.move(wait, arrive_s=met - random.uniform(0.0, 0.2), start_s=random.uniform(0.2, 0.5))
+    # The cube hangs a little below the right tool; the left one goes where the cube is.
+    take = ToolPose(centre + random.uniform([0.005, -0.002, -0.009], [0.009, 0.002, -0.007]), 0.0, np.pi / 2)
+    wait = ToolPose(take.position - np.array([0.10, 0.0, 0.0]), 0.0, np.pi / 2)
+    left.grip(0.95, 0.3)
+    left.move(wait, arrive_s=met - 0.1, start_s=0.3)
     taken = left.move(take, start_s=met - 0.1)
     closed = left.grip(0.0, taken)
     opened = right.grip(1.0, closed)
     back = right.square(centre + 0.10 * np.array([np.cos(pitch), 0.0, np.sin(pitch)]), pitch)
     gone = right.move(back, start_s=opened - 0.1)
-    away = left.move(ToolPose(centre - np.array([0.05, 0.0, 0.0]), 0.0, np.pi / 2), start_s=opened + 0.1)
-    return max(gone, away) + 0.2
+    away = left.move(ToolPose(take.position - np.array([0.05, 0.0, 0.0]), 0.0, np.pi / 2), start_s=opened + 0.1)
+    return max(gone, away) + 0.3

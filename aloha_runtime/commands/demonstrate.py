@@ -1,0 +1,133 @@
+"""Record scripted demonstrations on the simulated rig, in virtual time, as a LeRobot dataset.
+
+An episode starts as deployment does: arms in START_POSE, grippers closed, leaders at rest in the same pose.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aloha_runtime.data.writer import DatasetWriter
+from aloha_runtime.robot import CONTROL_HZ, DOF, IS_GRIPPER, NAMES, Vector
+from aloha_runtime.sim.episode import Episode, demonstration, run_episode
+from aloha_runtime.sim.model import Task
+from aloha_runtime.sim.render import Renderer
+from aloha_runtime.sim.tasks import OBJECTS
+from aloha_runtime.sim.world import World
+
+TASK_TEXT: dict[Task, str] = {
+    "transfer_cube": "Pick up the cube with the right arm and hand it to the left arm.",
+    "insertion": "Pick up peg and socket and insert the peg into the socket.",
+}
+
+PUSH_RAD = 0.012
+"""Largest standard deviation of the pushes on the joints: about 5 mm at the tool, which demonstrations still survive."""
+
+PUSH_TICKS = 8.0
+"""Width of the Gaussian that smooths the pushes: they last about 0.3 s, longer than the servos' lag."""
+
+START_OFFSET_RAD = 0.03
+"""Arms start this much beside START_POSE at most: more than the sag they have there after a ramp."""
+
+NICENESS = 5
+
+Size = tuple[int, int]
+
+_world: World
+_cameras: dict[str, Renderer]
+
+
+def demonstrate(
+    task: Task,
+    episodes: int,
+    first_seed: int,
+    out: Path,
+    workers: int = 1,
+    cameras: Mapping[str, Size] | None = None,
+    report: Callable[[str], None] = print,
+) -> Path:
+    """Record `episodes` successful demonstrations of `task` from seeds `first_seed`, `first_seed` + 1, ... into `out`.
+
+    `cameras`: name to (width, height), cam_high at 160x120 unless given. Failures are left out. Every episode is disturbed
+    (smooth pushes, a start beside the start pose) so that a policy sees how to come back. The same seeds give the same
+    numbers, whatever the number of workers.
+    """
+    sizes = {"cam_high": (160, 120)} if cameras is None else dict(cameras)
+    objects = [f"{item.name}_{name}" for item in OBJECTS[task] for name in ("x", "y", "z", "qw", "qx", "qy", "qz")]
+    vectors: dict[str, Sequence[str]] = {
+        "observation.state": NAMES,
+        "observation.velocity": NAMES,
+        "observation.effort": NAMES,
+        "observation.environment_state": objects,
+        "action": NAMES,
+    }
+    shapes = {name: (height, width) for name, (width, height) in sizes.items()}
+    saved = tried = 0
+    with DatasetWriter.create(out, vectors=vectors, cameras=shapes, fps=CONTROL_HZ) as writer:
+        for episode in _episodes(task, first_seed, workers, sizes):
+            tried += 1
+            if not episode.solved_at_end:
+                report(f"seed {episode.seed}: not solved, left out")
+                continue
+            _write(writer, episode)
+            writer.save_episode(TASK_TEXT[task])
+            saved += 1
+            if saved % 10 == 0:
+                report(f"{saved} of {episodes} episodes ({tried} tried)")
+            if saved == episodes:
+                break
+    return out
+
+
+def _episodes(task: Task, first_seed: int, workers: int, sizes: Mapping[str, Size]) -> Iterator[Episode]:
+    """Episodes of consecutive seeds without end, in order, from worker processes."""
+    # A fresh interpreter for each worker: an OpenGL context does not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(workers, initializer=_start_worker, initargs=(task, dict(sizes))) as pool:
+        first = first_seed
+        while True:
+            yield from pool.imap(_one_episode, range(first, first + 4 * workers))
+            first += 4 * workers
+
+
+def _start_worker(task: Task, sizes: dict[str, Size]) -> None:
+    global _world, _cameras
+    os.nice(NICENESS)
+    _world = World(task)
+    _cameras = {name: Renderer(_world.model, width, height, name) for name, (width, height) in sizes.items()}
+
+
+def _one_episode(seed: int) -> Episode:
+    random = np.random.default_rng([seed, 2])
+    start = _world.closed_start() + np.where(IS_GRIPPER, 0.0, random.uniform(-1, 1, DOF) * START_OFFSET_RAD)
+    _world.reset(seed, start)
+    controller, ticks = demonstration(_world, seed)
+    return run_episode(_world, seed, controller, ticks, _cameras, pushes(random, ticks))
+
+
+def pushes(random: np.random.Generator, ticks: int) -> NDArray[np.float64]:
+    """Smooth random pushes on the arm joints, (ticks, 14) rad; their strength is drawn once for the episode."""
+    reach = int(3 * PUSH_TICKS)
+    window = np.exp(-0.5 * (np.arange(-reach, reach + 1) / PUSH_TICKS) ** 2)
+    window /= np.sqrt((window**2).sum())
+    white = random.normal(size=(ticks + 2 * reach, DOF))
+    smooth = np.stack([np.convolve(column, window, "valid") for column in white.T], axis=1)
+    return np.asarray(np.where(IS_GRIPPER, 0.0, random.uniform(0.2, 1.0) * PUSH_RAD * smooth))
+
+
+def _write(writer: DatasetWriter, episode: Episode) -> None:
+    columns: dict[str, NDArray[np.float64]] = {
+        "observation.state": episode.state,
+        "observation.velocity": episode.velocity,
+        "observation.effort": episode.effort,
+        "observation.environment_state": episode.environment_state,
+        "action": episode.action,
+    }
+    for tick in range(len(episode.action)):
+        frame: dict[str, Vector | NDArray[np.uint8]] = {key: values[tick] for key, values in columns.items()}
+        frame |= {f"observation.images.{name}": images[tick] for name, images in episode.images.items()}
+        writer.add_frame(frame)

@@ -1,0 +1,170 @@
+"""Shared memory between the simulated world and the emulated chains: present angles one way, goals the other.
+
+One file in /dev/shm, mapped plainly. It belongs to the process that holds its lock; when that dies the kernel frees the
+lock and the run directory's owner removes the file (`run_directory`). Every record begins and ends with the same count,
+so a reader that was overtaken by a writer notices and reads again.
+"""
+
+import mmap
+import os
+import struct
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from aloha_runtime.errors import TransportError
+from aloha_runtime.robot import JOINTS_PER_ARM, ROLES, SIDES
+from aloha_runtime.run_directory import SHARED_MEMORY, Lock, ring_prefix
+from aloha_runtime.sim.servo import PlantState
+
+ARMS = tuple(f"{role}_{side}" for role in ROLES for side in SIDES)
+HEADER_SIZE = 4096
+"""The lock writes the owner's pid and command there."""
+_SLOT = 256
+"""Bytes kept for a record; the longest takes 184."""
+_COUNT = struct.Struct("<Q")
+_CLOCK = struct.Struct("<QqQ")
+_PRESENT = struct.Struct(f"<Q{3 * JOINTS_PER_ARM}dQ")
+_COMMAND = struct.Struct(f"<Q{2 * JOINTS_PER_ARM}d{JOINTS_PER_ARM}?xQ")
+_HAND = struct.Struct(f"<Q{JOINTS_PER_ARM}d?7xQ")
+_RECORDS = ("present", "command", "hand")
+_SIZE = HEADER_SIZE + _SLOT * (1 + len(ARMS) * len(_RECORDS))
+_READ_TRIES = 1000
+"""A writer fills a record in under a microsecond; a thousand torn reads mean that it died in the middle."""
+
+
+def link_path(run_dir: Path) -> Path:
+    """The block of the rig that runs in this directory."""
+    return SHARED_MEMORY / f"{ring_prefix(run_dir)}link"
+
+
+def _offset(arm: str, record: str) -> int:
+    return HEADER_SIZE + _SLOT * (1 + ARMS.index(arm) * len(_RECORDS) + _RECORDS.index(record))
+
+
+class Link:
+    """One side of the block. The world writes `present`, chains write `command`, a demonstrator writes `hand`.
+
+    Vectors are 7 numbers: motor angles in rad, rad/s, mA, in the order of `robot.JOINTS`.
+    """
+
+    def __init__(self, path: Path, memory: mmap.mmap, lock: Lock | None = None) -> None:
+        self.path = path
+        self._memory = memory
+        self._lock = lock
+        self._counts: dict[int, int] = {}
+
+    @classmethod
+    def create(cls, run_dir: Path) -> "Link":
+        """Make the block as its owner. TransportError when another world of this run directory lives."""
+        path = link_path(run_dir)
+        lock = Lock(path, f"a simulated world runs in {run_dir} already: pid {{pid}} ({{command}}); stop it first")
+        try:
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, _SIZE)
+                return cls(path, mmap.mmap(file.fileno(), _SIZE), lock)
+        except OSError as error:
+            lock.release()
+            raise TransportError(
+                f"no shared memory for the simulated world ({path}: {error.strerror}): free some in {SHARED_MEMORY}"
+            ) from None
+
+    @classmethod
+    def attach(cls, run_dir: Path, timeout_s: float = 0.0) -> "Link":
+        """Map the block of a running world; TransportError when there is none within `timeout_s`."""
+        path, give_up = link_path(run_dir), time.monotonic() + timeout_s
+        while True:
+            try:
+                with path.open("r+b") as file:
+                    if os.fstat(file.fileno()).st_size >= _SIZE:
+                        return cls(path, mmap.mmap(file.fileno(), _SIZE))
+            except FileNotFoundError:
+                pass
+            if time.monotonic() >= give_up:
+                raise TransportError(
+                    f"no simulated world runs in {run_dir} ({path} is missing): start it with `aloha up`"
+                )
+            time.sleep(0.01)
+
+    @property
+    def is_current(self) -> bool:
+        """False when the world behind this block has been replaced or has removed it: attach again."""
+        try:
+            with self.path.open("rb") as file:
+                return file.read(HEADER_SIZE) == self._memory[:HEADER_SIZE]
+        except FileNotFoundError:
+            return False
+
+    def close(self) -> None:
+        """Unmap; the owner also removes the file."""
+        self._memory.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    def write_clock(self, now_ns: int) -> None:
+        """Virtual time of the world; the chains of a rig in lock-step take their time from here."""
+        self._write(_CLOCK, HEADER_SIZE, now_ns)
+
+    def read_clock(self) -> int:
+        """Virtual time of the world, 0 where the rig runs in wall time."""
+        now_ns: int = self._read(_CLOCK, HEADER_SIZE)[0]
+        return now_ns
+
+    def write_present(
+        self, arm: str, angles: Sequence[float], velocities: Sequence[float], currents_ma: Sequence[float]
+    ) -> None:
+        """Where the motors of an arm are: (7,) rad, (7,) rad/s, (7,) mA."""
+        self._write(_PRESENT, _offset(arm, "present"), *angles, *velocities, *currents_ma)
+
+    def read_present(self, arm: str) -> PlantState:
+        """Where the motors of an arm are; zeros until the world has written once."""
+        values, n = self._read(_PRESENT, _offset(arm, "present")), JOINTS_PER_ARM
+        return PlantState(values[:n], values[n : 2 * n], values[2 * n :])
+
+    def write_command(
+        self, arm: str, goals: Sequence[float], torque: Sequence[bool], limit_ma: Sequence[float]
+    ) -> None:
+        """What an arm's servos are to do: goals (7,) rad, torque (7,), current limits (7,) mA."""
+        self._write(_COMMAND, _offset(arm, "command"), *goals, *limit_ma, *torque)
+
+    def read_command(self, arm: str) -> tuple[Sequence[float], Sequence[bool], Sequence[float]]:
+        """Goals, torque and current limits of an arm; no torque until its chain has written once."""
+        values, n = self._read(_COMMAND, _offset(arm, "command")), JOINTS_PER_ARM
+        return values[:n], values[2 * n :], values[n : 2 * n]
+
+    def write_hand(self, arm: str, angles: Sequence[float] | None) -> None:
+        """Where a person holds a leader arm: (7,) rad, None: lets go."""
+        self._write(_HAND, _offset(arm, "hand"), *(angles or [0.0] * JOINTS_PER_ARM), angles is not None)
+
+    def read_hand(self, arm: str) -> Sequence[float] | None:
+        """Where a person holds a leader arm, or None."""
+        values = self._read(_HAND, _offset(arm, "hand"))
+        return values[:-1] if values[-1] else None
+
+    def _write(self, record: struct.Struct, offset: int, *values: float) -> None:
+        count = self._counts.get(offset)
+        if count is None:  # a restarted writer goes on from what is there
+            count = _COUNT.unpack_from(self._memory, offset)[0]
+        self._counts[offset] = count = count + 1
+        record.pack_into(self._memory, offset, count, *values, count)
+
+    def _read(self, record: struct.Struct, offset: int) -> Sequence[float]:
+        for _ in range(_READ_TRIES):
+            values = record.unpack_from(self._memory, offset)
+            if values[0] == values[-1]:
+                break
+        return values[1:-1]
+
+
+class LinkPlant:
+    """A follower arm whose motors live in the simulated world."""
+
+    def __init__(self, link: Link, arm: str) -> None:
+        self.link = link
+        self._arm = arm
+
+    def read(self, now_ns: int) -> PlantState:  # noqa: ARG002 — the world keeps the time
+        return self.link.read_present(self._arm)
+
+    def command(self, now_ns: int, goals: Sequence[float], torque: Sequence[bool], limit_ma: Sequence[float]) -> None:
+        self.link.write_command(self._arm, goals, torque, limit_ma)
