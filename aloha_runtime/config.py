@@ -32,6 +32,8 @@ class ArmConfig(Strict):
     port: str
     """Stable name of the adapter, e.g. /dev/ttyDXL_follower_left; the simulated rig uses a name in its run directory."""
     baud: Literal[57600, 115200, 1_000_000, 2_000_000, 3_000_000, 4_000_000] = 1_000_000
+    models: dict[int, str] = {}
+    """Servo id -> model name, where this arm really has another than the kit."""
 
 
 class CameraConfig(Strict):
@@ -74,6 +76,10 @@ class LimitsConfig(Strict):
     lead_rad: float | None = Field(None, gt=0, le=0.5)
     gripper_openings_s: float | None = Field(None, gt=0, le=20)
     hold_after_ms: float = Field(60, ge=20, le=500)
+
+    def overrides(self) -> dict[str, float]:
+        """What is set, by the keys of `control.limits.limits_from`."""
+        return self.model_dump(exclude_none=True, exclude={"hold_after_ms"})
 
 
 class RealtimeConfig(Strict):

@@ -43,18 +43,18 @@ class Pilot:
     """One pair of arms. Call `step` once per cycle; time is the caller's."""
 
     def __init__(
-        self, role: Role, limits: Limits, start: Pose, sleep: Pose, present: Vector, now_ns: int, torque: Torque, period_ns: int
+        self, role: Role, limits: Limits, start: Pose, sleep: Pose, present: Vector, now_ns: int, torque: Torque, timing: GateTiming
     ) -> None:
         """`torque` is how the servos were found; an arm that was found holding goes on holding."""
         self.role = role
         self.torque = torque
-        self.gate = Gate(limits, present, now_ns, GateTiming(period_ns=period_ns))
+        self.gate = Gate(limits, present, now_ns, timing)
         self._poses = {
             "start": pose_vector(start, GRIPPER_IN_POSE[role]),
             "sleep": pose_vector(sleep, GRIPPER_IN_POSE[role]),
         }
         self._obeyed = (Mode.IDLE, "", 0)
-        self._mode = Mode.IDLE
+        self.mode = Mode.IDLE
         self._may_move = False
         self._refusal = ""
 
@@ -63,16 +63,16 @@ class Pilot:
         self._obey(now_ns, heartbeat, present)
         if self.torque is Torque.OFF:
             self.gate.freeze(present)
-        output = self.gate.step(now_ns, present, target if self._mode in MOVING else None)
-        settled = output.settled or (self._mode is Mode.ARMED and output.motion is Motion.FROZEN and not output.hold_cause)
-        if self._mode is Mode.ARMED and settled and self.role == "leader" and self._obeyed[1] == "start":
+        output = self.gate.step(now_ns, present, target if self.mode in MOVING else None)
+        settled = output.settled or (self.mode is Mode.ARMED and output.motion is Motion.FROZEN and not output.hold_cause)
+        if self.mode is Mode.ARMED and settled and self.role == "leader" and self._obeyed[1] == "start":
             self.torque = Torque.GRIPPERS_FREE
-        if self._mode is Mode.PARK and (output.settled or self.torque is Torque.OFF):
+        if self.mode is Mode.PARK and (output.settled or self.torque is Torque.OFF):
             self.torque, settled = Torque.OFF, True
         return Command(
             goal=None if self.torque is Torque.OFF else output.goal,
             torque=self.torque,
-            mode=self._mode,
+            mode=self.mode,
             settled=settled,
             hold_cause=self._refusal or output.hold_cause,
             gate=output,
@@ -81,9 +81,9 @@ class Pilot:
     def _obey(self, now_ns: int, heartbeat: ModeHeartbeat | None, present: Vector) -> None:
         """Carry out a change of mode once, when it is heard first."""
         if heartbeat is None:
-            if self._mode in (*MOVING, Mode.PARK, Mode.ARMED):
+            if self.mode in (*MOVING, Mode.PARK, Mode.ARMED):
                 self._enter_hold(present)
-                self._mode = Mode.HOLD
+                self.mode = Mode.HOLD
                 self._obeyed = (Mode.HOLD, "", 0)
                 self._refusal = "the supervisor is silent; see whether it runs, then arm again"
             return
@@ -91,12 +91,12 @@ class Pilot:
         if wanted == self._obeyed:
             return
         self._obeyed = wanted
-        self._mode, self._refusal = wanted[0], ""
-        if self._mode is Mode.ARMED:
+        self.mode, self._refusal = wanted[0], ""
+        if self.mode is Mode.ARMED:
             self._enter_armed(now_ns, heartbeat.pose, present)
-        elif self._mode in MOVING:
+        elif self.mode in MOVING:
             self._enter_moving(now_ns)
-        elif self._mode is Mode.PARK:
+        elif self.mode is Mode.PARK:
             if self.torque is not Torque.OFF:
                 self.torque = Torque.ON
                 self.gate.ramp(now_ns, self._poses["sleep"])
@@ -122,7 +122,7 @@ class Pilot:
             self.gate.hold()
         elif self.role == "follower":
             self.gate.follow(now_ns)
-        elif self._mode is Mode.TELEOP:
+        elif self.mode is Mode.TELEOP:
             self.torque = Torque.OFF
         else:
             self.gate.hold()
@@ -133,6 +133,6 @@ class Pilot:
             self.gate.freeze(present)
         else:
             self.gate.hold()
-        if self._may_move and self._mode is not Mode.IDLE:
+        if self._may_move and self.mode is not Mode.IDLE:
             self.torque = Torque.ON
         self._may_move = False

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aloha_runtime.dynamixel.registers import describe_hardware_error
+from aloha_runtime.errors import HardwareError
 from aloha_runtime.hardware.base import Arm, ArmReading
 from aloha_runtime.robot import DOF, GRIPPER_INDEX, SIDE_SLICE, Gripper, Side, Vector
 
@@ -65,6 +67,37 @@ class ArmPair:
             else:
                 self._newest[side] = reading
         return self._combine() if complete else None
+
+    def holding(self) -> bool:
+        """True when any servo of the pair has torque."""
+        return any(arm.holding for arm in self.arms.values())
+
+    def unreadable(self) -> HardwareError:
+        """The error of a pair that connects but cannot be read."""
+        counts = "; ".join(f"{arm.name}: {dict(arm.counts)}" for arm in self.arms.values())
+        return HardwareError(f"the arms answer singly but not in a cycle ({counts}); check the servo cables")
+
+    def describe(self, errors: Mapping[str, int]) -> str:
+        """Hardware errors for people: each joint with its error."""
+        return ", ".join(f"{joint}: {describe_hardware_error(bits)}" for joint, bits in errors.items())
+
+    def silent(self, now_ns: int, longer_than_ns: int) -> str:
+        """Which joints have not answered for so long; empty when all do."""
+        joints = [
+            f"{side}_{joint} silent for {seconds * 1000:.0f} ms"
+            for side, arm in self.arms.items()
+            for joint, seconds in arm.silent(now_ns).items()
+            if seconds * 1e9 > longer_than_ns
+        ]
+        return ", ".join(joints)
+
+    def figures(self) -> dict[str, float]:
+        """Temperatures and counted events of both arms, for the health report."""
+        found: dict[str, float] = {}
+        for side, arm in self.arms.items():
+            found |= {f"temperature_{side}_{joint}_c": value for joint, value in arm.temperatures().items()}
+            found |= {f"{side}_{event}": count for event, count in arm.counts.items()}
+        return found
 
     def _motor_angles(self, goal: Vector) -> Vector:
         angles = goal.copy()

@@ -1,0 +1,167 @@
+"""arms@followers, arms@leaders: a pair of arms, 200 times a second: newest action, gate, goals out, state in, publish.
+
+It alone decides what reaches a motor. In every cycle goals and the state request go to both buses at once; the goals come
+from the action heard last and the state read one cycle ago.
+"""
+
+import time
+from collections import Counter
+
+from aloha_runtime import messages
+from aloha_runtime.bus import Subscriber
+from aloha_runtime.control.gate import GateTiming, Target
+from aloha_runtime.control.limits import limits_from
+from aloha_runtime.control.pilot import Command, Pilot, Torque
+from aloha_runtime.hardware.dynamixel import DynamixelArm
+from aloha_runtime.hardware.pair import ArmPair, PairReading
+from aloha_runtime.messages import MOVING, MS, ArmsState, Mode
+from aloha_runtime.realtime import NS_PER_S, Pacer
+from aloha_runtime.robot import Role, pose_vector
+from aloha_runtime.service import Service, run
+
+SILENT_HOLD_NS = 100 * MS
+"""A pair that cannot be read for this long is in HOLD, whoever commands."""
+FIRST_READING_S = 2.0
+REPLY_SHARE = 0.8
+"""Share of the cycle in which both arms must have answered; the rest is for the gate and the bus."""
+
+
+class ArmsLoop:
+    """Set up, then `cycle` at every beat."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.role: Role = "follower" if service.instance == "followers" else "leader"
+        rig = service.rig
+        self.period_ns = NS_PER_S // rig.arms_hz
+        absent = pose_vector(rig.start_pose, 0.0)
+        self.pair = ArmPair(
+            {side: DynamixelArm.of_rig(rig, self.role, side, service.run_dir) for side in rig.arms_of(self.role)},
+            rig.gripper(self.role),
+            absent,
+        )
+        topic = messages.FOLLOWERS if self.role == "follower" else messages.LEADERS
+        self.state = service.bus.publisher(topic)
+        self.mode = service.bus.subscribe(messages.MODE)
+        self.actions: dict[Mode, Subscriber] = {}
+        if self.role == "follower":
+            self.actions = {mode: service.bus.subscribe(messages.ACTION_TOPIC[mode]) for mode in MOVING}
+        self.counts: Counter[str] = Counter()
+
+    def connect(self) -> None:
+        """Arms connected and read once; the pilot starts where they are. Raises HardwareError."""
+        self.pair.connect()
+        self.reading = self._first_reading()
+        limits = limits_from(self.service.rig.limits.overrides(), self.role)
+        self.pilot = Pilot(
+            self.role,
+            limits,
+            self.service.rig.start_pose,
+            self.service.rig.sleep_pose(self.role),
+            self.reading.present,
+            self.service.clock.now_ns(),
+            Torque.ON if self.pair.holding() else Torque.OFF,
+            GateTiming(
+                period_ns=self.period_ns, hold_after_ns=int(self.service.rig.limits.hold_after_ms * MS)
+            ),
+        )
+        self.torque = self.pilot.torque
+
+    def cycle(self, now_ns: int) -> None:
+        """One turn: orders of the pilot, goals out, state in, state published."""
+        heartbeat = self.mode.fresh(now_ns)
+        command = self.pilot.step(now_ns, heartbeat, self.reading.present, self._target())
+        if command.torque is not self.torque:
+            self._switch(command.torque)
+        reading = self.pair.cycle(command.goal, self._reply_deadline_ns())
+        if reading is None:
+            self.counts["incomplete_cycles"] += 1
+        else:
+            self.reading = reading
+        self._publish(now_ns, command, reading)
+
+    def _target(self) -> Target | None:
+        """The newest action of the mode's topic; the gate judges its age."""
+        actions = self.actions.get(self.pilot.mode)
+        action = actions.latest() if actions else None
+        if action is None or not action.valid:
+            return None
+        period_ns = int(NS_PER_S / actions.topic.rate_hz) if actions else 0
+        return Target(action.position, action.stamp_ns, action.tick, period_ns)
+
+    def _switch(self, torque: Torque) -> None:
+        self.service.log.info("torque %s", torque)
+        self.pair.torque(torque is not Torque.OFF, grippers=torque is Torque.ON)
+        self.torque = torque
+
+    def _reply_deadline_ns(self) -> int:
+        """When the arms must have answered (monotonic). In virtual time nobody is late: a whole second."""
+        return time.monotonic_ns() + (NS_PER_S if self.service.clock.virtual else int(REPLY_SHARE * self.period_ns))
+
+    def _first_reading(self) -> PairReading:
+        deadline = time.monotonic() + FIRST_READING_S
+        while time.monotonic() < deadline:
+            reading = self.pair.cycle(None, time.monotonic_ns() + 50 * MS)
+            if reading is not None:
+                return reading
+        raise self.pair.unreadable()
+
+    def _publish(self, now_ns: int, command: Command, reading: PairReading | None) -> None:
+        newest = self.reading
+        stamp_ns = now_ns if self.service.clock.virtual or reading is None else reading.stamp_ns
+        cause, fault = self._trouble(newest)
+        self.state.send(
+            ArmsState(
+                stamp_ns=stamp_ns,
+                valid=reading is not None,
+                position=newest.position.tolist(),
+                velocity=newest.velocity.tolist(),
+                effort_ma=newest.effort_ma.tolist(),
+                goal=None if command.goal is None else command.goal.tolist(),
+                target=None if command.gate.target is None else command.gate.target.tolist(),
+                action_tick=command.gate.action_tick,
+                action_stamp_ns=command.gate.action_stamp_ns,
+                mode=command.mode,
+                limited=command.gate.limited,
+                settled=command.settled,
+                hold_cause=cause or command.hold_cause,
+                fault=fault,
+            )
+        )
+
+    def _trouble(self, newest: PairReading) -> tuple[str, bool]:
+        """What is wrong with the arms themselves: cause, and whether only a person can mend it."""
+        if newest.errors:
+            return f"{self.service.name}: {self.pair.describe(newest.errors)}", True
+        silent = self.pair.silent(time.monotonic_ns(), SILENT_HOLD_NS)
+        return (f"{self.service.name}: {silent}", False) if silent else ("", False)
+
+    def figures(self, pacer: Pacer) -> dict[str, float]:
+        """Named numbers for the health report."""
+        return {
+            "cycles": pacer.beats,
+            "skipped": pacer.skipped_total,
+            "lateness_p50_ms": pacer.lateness.p50_ns / MS,
+            "lateness_p99_ms": pacer.lateness.p99_ns / MS,
+            **self.counts,
+            **{f"gate_{name}": value for name, value in vars(self.pilot.gate.counters).items()},
+            **self.pair.figures(),
+        }
+
+
+def main(service: Service) -> None:
+    loop = ArmsLoop(service)
+    try:
+        loop.connect()
+        realtime = service.prepare_realtime(service.rig.realtime.arms_cores)
+        pacer = Pacer(service.clock, loop.period_ns)
+        while not service.stopping:
+            beat = pacer.wait()
+            loop.cycle(beat.deadline_ns + beat.lateness_ns)
+            service.report(lambda: loop.figures(pacer), message="; ".join(realtime.problems))
+    finally:
+        loop.pair.disconnect()
+
+
+if __name__ == "__main__":
+    run(main)

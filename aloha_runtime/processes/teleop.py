@@ -1,0 +1,82 @@
+"""teleop: every leader state becomes a follower action; the squeeze of both leader grippers starts it."""
+
+import numpy as np
+
+from aloha_runtime import messages
+from aloha_runtime.control.teleop import SqueezeDetector, action_convention, follower_action, misaligned
+from aloha_runtime.errors import TransportError
+from aloha_runtime.messages import MS, Action, ArmsState, Mode, Request
+from aloha_runtime.realtime import Histogram, Pacer
+from aloha_runtime.robot import KITS, Vector, tick_of
+from aloha_runtime.service import Service, run
+
+PERIOD_NS = 2_500_000
+"""Looks for a leader state twice per arms cycle, so that none waits longer than half of one."""
+
+
+class TeleopLoop:
+    """Leaders in, actions out."""
+
+    def __init__(self, service: Service) -> None:
+        rig = service.rig
+        self.service = service
+        self.gripper = rig.gripper("leader")
+        self.sides = tuple(rig.arms_of("leader"))
+        self.leaders = service.bus.subscribe(messages.LEADERS)
+        self.followers = service.bus.subscribe(messages.FOLLOWERS)
+        self.mode = service.bus.subscribe(messages.MODE)
+        self.actions = service.bus.publisher(messages.ACTION_TELEOP)
+        self.squeeze = SqueezeDetector(self.gripper, KITS[rig.kit].squeeze_angle, self.sides)
+        self.latency = Histogram()
+        self.asked_ns = 0
+        self.seen = 0
+        self.message = ""
+
+    def cycle(self, now_ns: int) -> None:
+        """Map the newest leader state, if it is one not seen yet."""
+        state: ArmsState | None = self.leaders.fresh(now_ns)
+        heartbeat = self.mode.fresh(now_ns)
+        if state is None or heartbeat is None or state.seq == self.seen:
+            return
+        self.seen = state.seq
+        leaders = action_convention(np.asarray(state.position), self.gripper)
+        follower: ArmsState | None = self.followers.fresh(now_ns)
+        if heartbeat.mode is Mode.ARMED and follower is not None:
+            self._wait_for_squeeze(now_ns, state, leaders, follower)
+        elif heartbeat.mode is Mode.TELEOP and follower is not None:
+            held = np.asarray(follower.goal or follower.position)
+            action = follower_action(leaders, held, self.sides)
+            self.actions.send(Action(stamp_ns=state.stamp_ns, tick=tick_of(state.stamp_ns), position=action.tolist()))
+            if follower.action_stamp_ns:
+                self.latency.add(follower.stamp_ns - follower.action_stamp_ns)
+
+    def _wait_for_squeeze(self, now_ns: int, state: ArmsState, leaders: Vector, follower: ArmsState) -> None:
+        """Ask for TELEOP once both grippers are squeezed, all arms stand in the start pose and agree."""
+        squeezed = self.squeeze.update(now_ns, leaders)
+        if not (squeezed and state.settled and follower.settled) or now_ns - self.asked_ns < 500 * MS:
+            return
+        self.message = misaligned(leaders, np.asarray(follower.position), self.sides)
+        if self.message:
+            return
+        self.asked_ns = now_ns
+        try:
+            self.service.bus.client().request(Request(verb="teleop", sender="squeeze of both leader grippers"))
+        except TransportError as error:
+            self.message = str(error)
+
+    def figures(self) -> dict[str, float]:
+        return {"latency_p50_ms": self.latency.p50_ns / MS, "latency_p99_ms": self.latency.p99_ns / MS}
+
+
+def main(service: Service) -> None:
+    loop = TeleopLoop(service)
+    service.prepare_realtime(service.rig.realtime.policy_cores)
+    pacer = Pacer(service.clock, PERIOD_NS)
+    while not service.stopping:
+        beat = pacer.wait()
+        loop.cycle(beat.deadline_ns + beat.lateness_ns)
+        service.report(loop.figures, message=loop.message)
+
+
+if __name__ == "__main__":
+    run(main)
