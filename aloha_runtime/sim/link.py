@@ -11,10 +11,11 @@ import struct
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from aloha_runtime.errors import TransportError
 from aloha_runtime.robot import JOINTS_PER_ARM, ROLES, SIDES
-from aloha_runtime.run_directory import SHARED_MEMORY, Lock, ring_prefix
+from aloha_runtime.run_directory import SHARED_MEMORY, Lock, lock_holder, ring_prefix
 from aloha_runtime.sim.servo import PlantState
 
 ARMS = tuple(f"{role}_{side}" for role in ROLES for side in SIDES)
@@ -48,9 +49,10 @@ class Link:
     Vectors are 7 numbers: motor angles in rad, rad/s, mA, in the order of `robot.JOINTS`.
     """
 
-    def __init__(self, path: Path, memory: mmap.mmap, lock: Lock | None = None) -> None:
+    def __init__(self, path: Path, file: BinaryIO, lock: Lock | None = None) -> None:
         self.path = path
-        self._memory = memory
+        self._inode = os.fstat(file.fileno()).st_ino
+        self._memory = mmap.mmap(file.fileno(), _SIZE)
         self._lock = lock
         self._counts: dict[int, int] = {}
 
@@ -58,11 +60,13 @@ class Link:
     def create(cls, run_dir: Path) -> "Link":
         """Make the block as its owner. TransportError when another world of this run directory lives."""
         path = link_path(run_dir)
+        if lock_holder(path) is None:  # a dead world's: never resize a file that a chain may still have mapped
+            path.unlink(missing_ok=True)
         lock = Lock(path, f"a simulated world runs in {run_dir} already: pid {{pid}} ({{command}}); stop it first")
         try:
             with path.open("r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, _SIZE)
-                return cls(path, mmap.mmap(file.fileno(), _SIZE), lock)
+                return cls(path, file, lock)
         except OSError as error:
             lock.release()
             raise TransportError(
@@ -77,7 +81,7 @@ class Link:
             try:
                 with path.open("r+b") as file:
                     if os.fstat(file.fileno()).st_size >= _SIZE:
-                        return cls(path, mmap.mmap(file.fileno(), _SIZE))
+                        return cls(path, file)
             except FileNotFoundError:
                 pass
             if time.monotonic() >= give_up:
@@ -90,8 +94,7 @@ class Link:
     def is_current(self) -> bool:
         """False when the world behind this block has been replaced or has removed it: attach again."""
         try:
-            with self.path.open("rb") as file:
-                return file.read(HEADER_SIZE) == self._memory[:HEADER_SIZE]
+            return self.path.stat().st_ino == self._inode
         except FileNotFoundError:
             return False
 
@@ -121,6 +124,10 @@ class Link:
         values, n = self._read(_PRESENT, _offset(arm, "present")), JOINTS_PER_ARM
         return PlantState(values[:n], values[n : 2 * n], values[2 * n :])
 
+    def has_present(self, arm: str) -> bool:
+        """Whether the world has said where the motors of an arm are."""
+        return bool(_COUNT.unpack_from(self._memory, _offset(arm, "present"))[0])
+
     def write_command(
         self, arm: str, goals: Sequence[float], torque: Sequence[bool], limit_ma: Sequence[float]
     ) -> None:
@@ -138,8 +145,8 @@ class Link:
 
     def read_hand(self, arm: str) -> Sequence[float] | None:
         """Where a person holds a leader arm, or None."""
-        values = self._read(_HAND, _offset(arm, "hand"))
-        return values[:-1] if values[-1] else None
+        *angles, held = self._read(_HAND, _offset(arm, "hand"))
+        return angles if held else None
 
     def _write(self, record: struct.Struct, offset: int, *values: float) -> None:
         count = self._counts.get(offset)
@@ -148,7 +155,7 @@ class Link:
         self._counts[offset] = count = count + 1
         record.pack_into(self._memory, offset, count, *values, count)
 
-    def _read(self, record: struct.Struct, offset: int) -> Sequence[float]:
+    def _read(self, record: struct.Struct, offset: int) -> tuple[Any, ...]:
         for _ in range(_READ_TRIES):
             values = record.unpack_from(self._memory, offset)
             if values[0] == values[-1]:
@@ -163,7 +170,7 @@ class LinkPlant:
         self.link = link
         self._arm = arm
 
-    def read(self, now_ns: int) -> PlantState:  # noqa: ARG002 — the world keeps the time
+    def read(self, now_ns: int) -> PlantState:
         return self.link.read_present(self._arm)
 
     def command(self, now_ns: int, goals: Sequence[float], torque: Sequence[bool], limit_ma: Sequence[float]) -> None:
