@@ -30,6 +30,12 @@ GRIP_S = 0.35
 GRID = 13
 """Points on a straight line at which the inverse kinematics is solved."""
 
+APART_M = 0.17
+"""Distance of peg and socket centres before the insertion: each is 0.12 m long, so 5 cm lie between them."""
+
+TOGETHER_M = 0.09
+"""Distance to push to: the peg meets the pin in the socket at 0.10 m."""
+
 Matrix = NDArray[np.float64]
 
 
@@ -174,3 +180,28 @@ def _plan_transfer(left: ArmPlan, right: ArmPlan, cube: Matrix, random: np.rando
     gone = right.move(back, start_s=opened - 0.1)
     away = left.move(ToolPose(take.position - np.array([0.05, 0.0, 0.0]), 0.0, np.pi / 2), start_s=opened + 0.1)
     return max(gone, away) + 0.3
+
+
+def _plan_insertion(left: ArmPlan, right: ArmPlan, objects: dict[str, Matrix], random: np.random.Generator) -> float:
+    """Right hand lifts the peg, left hand the socket, both meet in the air and push together. Returns the duration in s."""
+    pitch = random.uniform(1.02, 1.08)
+    centre = random.uniform([-0.005, 0.495, 0.195], [0.005, 0.505, 0.205])
+    hands = ((right, objects["peg"][:3], 1.0), (left, objects["socket"][:3], -1.0))
+    # Held above its middle, so that fingertips clear the table; the offset stays while the object is in the hand.
+    offset = np.array([0.0, 0.0, 0.010])
+    held = 0.0
+    for arm, place, _ in hands:
+        arm.grip(0.95, 0.0)
+        above = place + random.uniform([-0.004, -0.004, 0.11], [0.004, 0.004, 0.13])
+        there = arm.move(arm.square(place + offset, pitch), via=arm.square(above, pitch))
+        held = max(held, arm.grip(0.0, there))
+    faced = 0.0
+    for arm, place, sign in hands:
+        apart = centre + offset + np.array([sign * APART_M / 2, 0.0, 0.0])
+        lift = 0.5 * (place + apart) + np.array([0.0, 0.0, 0.08])
+        faced = max(faced, arm.move(arm.square(apart, pitch), via=arm.square(lift, pitch), start_s=held))
+    pushed = 0.0
+    for arm, _, sign in hands:
+        together = centre + offset + np.array([sign * TOGETHER_M / 2, 0.0, 0.0])
+        pushed = max(pushed, arm.move(arm.square(together, pitch), arrive_s=faced + 1.0, start_s=faced + 0.1))
+    return pushed + 0.5
