@@ -74,6 +74,10 @@ class Arm(Protocol):
         """Joint -> seconds since it last answered, for the joints that are silent now; empty when all answer."""
 
     @property
+    def holding(self) -> bool:
+        """True when any servo has torque: as found by `connect`, later as `torque` left it."""
+
+    @property
     def counts(self) -> dict[str, int]:
         """Events since `connect`, by name (`incomplete`, `corrupt`, `foreign`, `implausible`, `port_lost`, ...)."""
 

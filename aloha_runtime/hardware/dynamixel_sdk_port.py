@@ -1,0 +1,153 @@
+"""dynamixel_sdk on our own port: the SDK's packet handler for single reads and writes, without its faults.
+
+The SDK opens ports without a lock, busy-waits, and measures time-outs on the wall clock; all of that is in its port
+handler, so this one replaces it. Its packet handler returns 0 for a failed read; `ServoAccess` raises instead.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from dynamixel_sdk import COMM_SUCCESS, PortHandler, Protocol2PacketHandler
+
+from aloha_runtime.dynamixel.packets import ALERT, StatusError
+from aloha_runtime.dynamixel.registers import REGISTERS, Register
+from aloha_runtime.errors import HardwareError
+from aloha_runtime.hardware.serial_port import PortLostError, SerialPort
+
+ATTEMPTS = 3
+"""A lost or damaged packet during set-up is asked for again; three in a row are a fault."""
+_IDLE_S = 0.0002
+_EEPROM_SIZE = 64
+
+
+class SdkPort(PortHandler):  # type: ignore[misc]
+    """The SDK's view of an open `SerialPort`: it sleeps instead of spinning and counts monotonic milliseconds."""
+
+    def __init__(self, port: SerialPort) -> None:
+        super().__init__(port.path)
+        self._port = port
+        self._held = b""
+        self.baudrate = port.baud
+        self.is_open = True
+        self.tx_time_per_byte = port.byte_ns / 1e6
+
+    def clearPort(self) -> None:  # noqa: N802 (the SDK's name)
+        """Throw away what has arrived."""
+        self._held = b""
+        self._port.flush()
+
+    def readPort(self, length: int) -> bytes:  # noqa: N802
+        """At most `length` bytes; sleeps a little when there are none, since the SDK calls this in a loop."""
+        self._held += self._port.read()
+        if not self._held:
+            time.sleep(_IDLE_S)
+        taken, self._held = self._held[:length], self._held[length:]
+        return taken
+
+    def writePort(self, packet: list[int]) -> int:  # noqa: N802
+        """Send; returns the number of bytes."""
+        self._port.write(bytes(packet))
+        return len(packet)
+
+    def getCurrentTime(self) -> float:  # noqa: N802
+        """Monotonic milliseconds."""
+        return time.monotonic_ns() / 1e6
+
+
+class ServoAccess:
+    """Registers of single servos of one arm, verified. `labels`: servo id -> joint, for messages.
+
+    Every method raises HardwareError naming arm, servo, register and reason.
+    """
+
+    def __init__(self, arm: str, port: SerialPort, labels: dict[int, str]) -> None:
+        self.arm = arm
+        self.port = port
+        self._labels = labels
+        self._sdk_port = SdkPort(port)
+        self._handler = Protocol2PacketHandler()
+
+    def label(self, servo_id: int) -> str:
+        """Joint of a servo."""
+        return self._labels.get(servo_id, "unknown joint")
+
+    def who(self, servo_id: int) -> str:
+        """A servo as messages name it."""
+        return f"{self.arm}: servo {servo_id} ({self.label(servo_id)})"
+
+    def ping(self, servo_id: int) -> int | None:
+        """Model number, or None when nobody answers."""
+        for _ in range(ATTEMPTS):
+            model, result, _ = self._guard(self._handler.ping, servo_id)
+            if result == COMM_SUCCESS:
+                return int(model)
+        return None
+
+    def scan(self) -> dict[int, tuple[int, int]]:
+        """Every servo on the bus: id -> (model number, firmware). Takes about a second."""
+        found, _ = self._guard(self._handler.broadcastPing)
+        return {servo_id: (model, firmware) for servo_id, (model, firmware) in sorted(found.items())}
+
+    def read(self, servo_id: int, register: Register) -> int:
+        """Value of one register."""
+        return register.decode(self._read(servo_id, register.address, register.size, register.name))
+
+    def read_eeprom(self, servo_id: int) -> dict[str, int]:
+        """Every EEPROM register by name, in one exchange."""
+        data = self._read(servo_id, 0, _EEPROM_SIZE, "the EEPROM")
+        entries = [entry for entry in REGISTERS if entry.eeprom]
+        return {entry.name: entry.decode(data[entry.address : entry.address + entry.size]) for entry in entries}
+
+    def write(self, servo_id: int, register: Register, value: int) -> None:
+        """Write one register and read it back."""
+        data = list(register.encode(value))
+        why = ""
+        for _ in range(ATTEMPTS):
+            result, error = self._guard(self._handler.writeTxRx, servo_id, register.address, register.size, data)
+            why = self._why(result, error)
+            if not why:
+                break
+        found = self.read(servo_id, register)
+        if found != value:
+            raise HardwareError(
+                f"{self.who(servo_id)} does not take {register.name} {value}: it stays {found} ({why or 'no error'}); "
+                "switch the arm's power off and on, and replace the servo if that does not help"
+            )
+
+    def reboot(self, servo_id: int) -> None:
+        """Reboot one servo and wait for it to answer again: torque drops, RAM is lost, a hardware error is cleared."""
+        self._guard(self._handler.reboot, servo_id)
+        deadline = time.monotonic() + 2.0
+        while time.monotonic() < deadline:
+            if self.ping(servo_id) is not None:
+                return
+        raise HardwareError(
+            f"{self.who(servo_id)} does not come back after its reboot; switch the arm's power off and on"
+        )
+
+    def _read(self, servo_id: int, address: int, size: int, what: str) -> bytes:
+        why = ""
+        for _ in range(ATTEMPTS):
+            data, result, error = self._guard(self._handler.readTxRx, servo_id, address, size)
+            why = self._why(result, error)
+            if not why:
+                return bytes(data)
+        raise HardwareError(
+            f"{self.who(servo_id)}: cannot read {what} ({why}); check its cable and power, then start again"
+        )
+
+    def _why(self, result: int, error: int) -> str:
+        """Reason of a failed exchange; empty when it went well. The alert bit is no reason: `errors` reports it."""
+        if result != COMM_SUCCESS:
+            return str(self._handler.getTxRxResult(result)).removeprefix("[TxRxResult] ")
+        code = error & ~ALERT
+        return StatusError(code).name.lower().replace("_", " ") if code else ""
+
+    def _guard(self, call: Callable[..., Any], *arguments: object) -> Any:
+        try:
+            return call(self._sdk_port, *arguments)
+        except PortLostError as error:
+            raise HardwareError(
+                f"{self.arm}: {self.port.path} was lost while talking to the servos ({error}); replug the adapter"
+            ) from error

@@ -1,0 +1,122 @@
+"""Switching torque of a whole arm with a few block writes, each read back: some milliseconds, between two cycles.
+
+A tripped watchdog makes goals read-only, and a servo that gets torque runs to whatever goal it has. So the watchdog is
+cleared first, then every goal becomes where its joint is, then the watchdog is set, and torque comes last.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from aloha_runtime.dynamixel import registers
+from aloha_runtime.dynamixel.registers import Register, describe_hardware_error
+from aloha_runtime.errors import HardwareError
+from aloha_runtime.hardware.dynamixel_exchange import read_register, write_all
+from aloha_runtime.hardware.dynamixel_health import Health
+from aloha_runtime.hardware.serial_port import SerialPort
+from aloha_runtime.robot import MA_PER_UNIT, RAD_PER_TICK, Role, Servo
+
+WATCHDOG = 5
+"""Bus_Watchdog: a servo stops by itself when it hears nothing for 100 ms."""
+WATCHDOG_NS = WATCHDOG * registers.WATCHDOG_UNIT_MS * 1_000_000
+STANDARD_P_GAIN = 800
+"""Position gain of the kits (with I = 0); a controller used before may have left a soft one, which sags."""
+LIMIT_SLACK_TICKS = round(0.10 / RAD_PER_TICK)
+"""A joint this far outside its limits (an arm asleep on its stop) may get torque: it moves in by no more than this."""
+ATTEMPTS = 3
+"""Block writes have no acknowledgement: a lost one shows when reading back, and is sent again."""
+
+
+class TorqueSwitch:
+    """Torque of one arm. `port` may be replaced after unplugging. Methods raise HardwareError and PortLostError."""
+
+    def __init__(
+        self, arm: str, port: SerialPort, role: Role, servos: Sequence[Servo], gripper_current_ma: float
+    ) -> None:
+        self.port = port
+        self._arm = arm
+        self._servos = {servo.id: servo for servo in servos}
+        self._all = list(self._servos)
+        self._masters = [servo for servo in servos if servo.shadow_of is None]
+        self._gripper = self._masters[-1].id
+        self._held: dict[int, bool] = {}
+        self._ram: dict[Register, dict[int, int]] = {
+            registers.PROFILE_ACCELERATION: dict.fromkeys(self._all, 0),
+            registers.PROFILE_VELOCITY: dict.fromkeys(self._all, 0),
+        }
+        if role == "follower":
+            self._ram[registers.POSITION_P_GAIN] = dict.fromkeys(self._all, STANDARD_P_GAIN)
+            self._ram[registers.POSITION_I_GAIN] = dict.fromkeys(self._all, 0)
+            self._ram[registers.GOAL_CURRENT] = {self._gripper: round(gripper_current_ma / MA_PER_UNIT)}
+
+    def hold_present(self) -> None:
+        """Watchdog cleared, RAM set, every goal where its joint is, watchdog set. Torque stays as it is.
+
+        A program that died left goals its servos had not reached; a tripped watchdog froze them.
+        """
+        self._write(registers.BUS_WATCHDOG, dict.fromkeys(self._all, 0))
+        for register, values in self._ram.items():
+            self._write(register, values)
+        self._write(registers.GOAL_POSITION, self._present())
+        self._write(registers.BUS_WATCHDOG, dict.fromkeys(self._all, WATCHDOG))
+
+    def switch(self, joints: bool, gripper: bool) -> None:
+        """Torque of the joints (shadows included) and of the gripper. On from off: `hold_present` comes first."""
+        held = {servo_id: gripper if servo_id == self._gripper else joints for servo_id in self._all}
+        if any(held.values()):
+            self.hold_present()
+        self._write(registers.TORQUE_ENABLE, {servo_id: int(on) for servo_id, on in held.items()})
+        self._held = held
+
+    def complaint(self, heard: Mapping[int, Health], since_ns: int) -> str:
+        """Which servo has lost what `switch` gave it, by what it said after `since_ns`; empty when all is well."""
+        for servo_id, health in heard.items():
+            who = f"servo {servo_id} ({self._servos[servo_id].joint})"
+            if health.stamp_ns < since_ns or health.hardware_error:
+                continue  # an error is reported as such, and is why torque is off
+            if self._held.get(servo_id) and not health.torque:
+                return f"{who} has lost its torque (a power cut?)"
+            if health.watchdog != WATCHDOG:
+                return f"{who} has {'a tripped' if health.watchdog < 0 else 'lost its'} watchdog ({health.watchdog})"
+        return ""
+
+    def _present(self) -> dict[int, int]:
+        """Present positions of the masters, moved into their limits where they are a little outside."""
+        ticks = self._read(registers.PRESENT_POSITION, [servo.id for servo in self._masters])
+        goals = {}
+        for servo in self._masters:
+            goal = min(servo.max_tick, max(servo.min_tick, ticks[servo.id]))
+            if abs(goal - ticks[servo.id]) > LIMIT_SLACK_TICKS:
+                raise HardwareError(
+                    f"{self._arm}: servo {servo.id} ({servo.joint}) is at tick {ticks[servo.id]}, outside its limits "
+                    f"{servo.min_tick}..{servo.max_tick}; move that joint by hand into its range, then start again"
+                )
+            goals[servo.id] = goal
+        return goals
+
+    def _write(self, register: Register, values: dict[int, int]) -> None:
+        """Write one register of several servos until they read back; raises HardwareError naming those that do not."""
+        left = values
+        for _ in range(ATTEMPTS):
+            write_all(self.port, register, left)
+            found = self._read(register, list(left))
+            left = {servo_id: value for servo_id, value in left.items() if found[servo_id] != value}
+            if not left:
+                return
+        servo_id, value = next(iter(left.items()))
+        bits = self._read(registers.HARDWARE_ERROR_STATUS, [servo_id])[servo_id]
+        why = f"it reports {describe_hardware_error(bits)}" if bits else "it reports no error"
+        raise HardwareError(
+            f"{self._arm}: servo {servo_id} ({self._servos[servo_id].joint}) does not take {register.name} {value}: "
+            f"it stays {found[servo_id]}, and {why}; support the arm, switch its power off and on, then start again"
+        )
+
+    def _read(self, register: Register, ids: list[int]) -> dict[int, int]:
+        found: dict[int, int] = {}
+        for _ in range(ATTEMPTS):
+            found |= read_register(self.port, [servo_id for servo_id in ids if servo_id not in found], register)
+            if len(found) == len(ids):
+                return found
+        servo_id = next(servo_id for servo_id in ids if servo_id not in found)
+        raise HardwareError(
+            f"{self._arm}: servo {servo_id} ({self._servos[servo_id].joint}) does not answer; "
+            "check its cable and power, then start again"
+        )
