@@ -14,16 +14,18 @@ Whoever commands, and whatever arrives:
 """
 
 import math
-from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from aloha_runtime.control.limits import Limits
+from aloha_runtime.control.stream import ActionStream, GateCounters, GateTiming, Target, numbers
 from aloha_runtime.control.trajectory import Tracker
 from aloha_runtime.messages import MS
-from aloha_runtime.robot import DOF, IS_GRIPPER, NAMES, TICK_NS, Vector
+from aloha_runtime.robot import DOF, IS_GRIPPER, NAMES, Vector
+
+__all__ = ["Gate", "GateCounters", "GateOutput", "GateTiming", "Motion", "Target"]
 
 RAMP_SPEED_RAD_S = 0.6
 """Ramps to the start and sleep poses: 1.4 s between them, slow enough to step back from."""
@@ -33,40 +35,6 @@ ARRIVED = 1e-3
 """rad (openings): below the servos' resolution of 0.0015 rad."""
 SETTLED_RAD = 0.08
 """A joint this near has arrived: more than an arm sags under its weight, less than the lead."""
-
-_WHO = "see in `aloha status` which process should send it, then arm again"
-
-
-@dataclass(frozen=True)
-class GateTiming:
-    """When the gate gives up. All in ns except the count."""
-
-    period_ns: int = 5 * MS
-    """Cycle of the arms process."""
-    hold_after_ns: int = 60 * MS
-    """Three ticks without a fresh action."""
-    resume_within_ns: int = 500 * MS
-    """A longer silence needs the operator."""
-    first_action_within_ns: int = 3000 * MS
-    """After `follow`, before anything moves: a policy's first inference is slow."""
-    future_ns: int = TICK_NS
-    """A stamp further ahead is no stamp of this clock."""
-    present_within_ns: int = 100 * MS
-    """Longest time without a finite joint position."""
-    invalid_in_row: int = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """An action as it arrived: `position` should be 14 numbers in action convention; the gate checks.
-
-    `stamp_ns`: when it was computed. `period_ns`: how far apart such actions are (50 Hz policy, 200 Hz teleoperation).
-    """
-
-    position: Any
-    stamp_ns: int
-    tick: int = -1
-    period_ns: int = TICK_NS
 
 
 class Motion(StrEnum):
@@ -89,46 +57,11 @@ class GateOutput(NamedTuple):
     settled: bool
     """The last ramp has arrived."""
     hold_cause: str
-    """Why the motion ended by itself; empty when it did not. Kept until the next `follow`, `ramp` or `freeze`."""
+    """Why the motion ended by itself; empty when it did not. Kept until the next order."""
     target: Vector | None
     """The action that drives the goal, as commanded; None when none does."""
     action_tick: int
     action_stamp_ns: int
-
-
-@dataclass
-class GateCounters:
-    """What happened since the process started, in cycles or actions."""
-
-    cycles: int = 0
-    late_cycles: int = 0
-    limited_cycles: int = 0
-    bad_present: int = 0
-    accepted: int = 0
-    invalid: int = 0
-    stale: int = 0
-    repeated: int = 0
-    disordered: int = 0
-    from_future: int = 0
-    ignored: int = 0
-    pauses: int = 0
-    resumes: int = 0
-    holds: int = 0
-
-
-@dataclass
-class _Stream:
-    """The stream of actions since `follow`."""
-
-    began_ns: int = 0
-    fresh_ns: int = -1
-    """Stamp of the newest accepted action; -1: none yet."""
-    tick: int = -1
-    seen: tuple[int, int] = (-1, -1)
-    """Stamp and tick of the newest action looked at."""
-    invalid_in_row: int = 0
-    target: Vector | None = None
-    clipped: Vector = field(default_factory=lambda: np.zeros(DOF, dtype=bool))
 
 
 class Gate:
@@ -146,7 +79,8 @@ class Gate:
         self._present = np.array(present, dtype=np.float64)
         self._present_ns = now_ns
         self._now_ns = now_ns
-        self._stream = _Stream()
+        self._stream: ActionStream | None = None
+        self._clipped = np.zeros(DOF, dtype=bool)
         self._ramp_deadline_ns = 0
         self._pose = self._tracker.goal.copy()
 
@@ -161,24 +95,22 @@ class Gate:
         self._enter(Motion.FROZEN)
 
     def hold(self) -> None:
-        """Goal stays where it is, from this cycle on: STOP, HOLD, FAULT. Keeps `hold_cause`."""
-        cause = self.hold_cause
+        """Goal stays where it is, from this cycle on: STOP, HOLD, FAULT."""
         self._tracker.rest()
         self._enter(Motion.FROZEN)
-        self.hold_cause = cause
 
     def follow(self, now_ns: int) -> None:
         """Follow actions computed from now on."""
         self._tracker.rest()
         self._enter(Motion.FOLLOW)
-        self._stream = _Stream(began_ns=now_ns)
+        self._stream = ActionStream(self.timing, self.counters, now_ns)
 
     def ramp(self, now_ns: int, pose: Vector, speed_rad_s: float = RAMP_SPEED_RAD_S) -> None:
         """Move to a pose (14,) at bounded speed, all joints arriving together; `settled` says when.
 
         Raises ValueError for a pose that is not 14 finite numbers.
         """
-        end = _numbers(pose)
+        end = numbers(pose)
         if isinstance(end, str):
             raise ValueError(f"ramp: {end}")
         self._pose = np.minimum(np.maximum(end, self.limits.low), self.limits.high)
@@ -210,7 +142,7 @@ class Gate:
             self._tracker.advance(now_ns, elapsed_ns * 1e-9, allowed_ns * 1e-9, self._present)
             if self.motion is Motion.RAMP:
                 self._watch_ramp(now_ns)
-            elif self.motion is not Motion.FOLLOW or self._stream.target is None:
+            elif self.motion is not Motion.FOLLOW or self._stream is None or self._stream.newest is None:
                 self._tracker.stay()
         return self._output()
 
@@ -218,8 +150,8 @@ class Gate:
         self.motion = motion
         self.settled = False
         self.hold_cause = ""
-        self._stream.target = None
-        self._stream.clipped[:] = False
+        self._stream = None
+        self._clipped[:] = False
 
     def _end(self, cause: str) -> None:
         self.counters.holds += 1
@@ -237,65 +169,36 @@ class Gate:
         self.counters.bad_present += 1
 
     def _consider(self, now_ns: int, allowed_ns: int, target: Target) -> None:
-        """Aim at an action, or count why not."""
-        stream, counters = self._stream, self.counters
-        if self.motion not in (Motion.FOLLOW, Motion.PAUSED):
-            counters.ignored += 1
+        """Aim at an action, when actions are followed and this one is fit."""
+        if self._stream is None:
+            self.counters.ignored += 1
             return
-        if (target.stamp_ns, target.tick) == stream.seen:
-            counters.repeated += 1
-            return
-        stream.seen = (target.stamp_ns, target.tick)
-        position = _numbers(target.position)
+        position = self._stream.take(now_ns, target)
         if isinstance(position, str):
-            counters.invalid += 1
-            stream.invalid_in_row += 1
-            if stream.invalid_in_row >= self.timing.invalid_in_row:
-                self._end(f"{stream.invalid_in_row} actions in a row were refused, the last because {position}")
+            if position:
+                self._end(position)
             return
-        if target.stamp_ns > now_ns + self.timing.future_ns:
-            counters.from_future += 1
-        elif target.stamp_ns <= max(stream.fresh_ns, stream.began_ns - 1):
-            counters.disordered += 1
-        elif now_ns - target.stamp_ns >= self.timing.hold_after_ns:
-            counters.stale += 1
-        else:
-            self._accept(now_ns, allowed_ns, target, position)
-
-    def _accept(self, now_ns: int, allowed_ns: int, target: Target, position: Vector) -> None:
-        stream, limits = self._stream, self.limits
-        self.counters.accepted += 1
-        stream.fresh_ns, stream.tick, stream.target = target.stamp_ns, target.tick, position
-        stream.invalid_in_row = 0
         if self.motion is Motion.PAUSED:
             self.counters.resumes += 1
             self.motion = Motion.FOLLOW
+        limits = self.limits
         reach = np.minimum(np.maximum(position, self._present - limits.lead), self._present + limits.lead)
         reach = np.minimum(np.maximum(reach, limits.low), limits.high)
-        stream.clipped = reach != position
+        np.not_equal(reach, position, out=self._clipped)
         # The reference starts with the cycle that this action arrived in, so this cycle already moves.
         self._tracker.aim(now_ns - allowed_ns, target.period_ns + self.timing.period_ns, reach)
 
     def _watch(self, now_ns: int) -> None:
         """Freshness of positions and actions."""
-        stream, timing = self._stream, self.timing
-        if self.motion is Motion.FROZEN:
+        blind_ns = now_ns - self._present_ns
+        if self.motion is not Motion.FROZEN and blind_ns > self.timing.present_within_ns:
+            self._end(f"no finite joint position for {blind_ns // MS} ms; check power and cables of the arms")
+        if self._stream is None:
             return
-        if now_ns - self._present_ns > timing.present_within_ns:
-            blind_ms = (now_ns - self._present_ns) // MS
-            self._end(f"no finite joint position for {blind_ms} ms; check power and cables of the arms")
-        if self.motion not in (Motion.FOLLOW, Motion.PAUSED):
-            return
-        if stream.fresh_ns < 0:
-            if now_ns - stream.began_ns > timing.first_action_within_ns:
-                self._end(f"no action within {timing.first_action_within_ns // MS} ms; {_WHO}")
-            return
-        age_ns = now_ns - stream.fresh_ns
-        if age_ns > timing.resume_within_ns:
-            self._end(
-                f"no action for {age_ns // MS} ms; see `aloha status` for the process that sends it, then arm again"
-            )
-        elif age_ns >= timing.hold_after_ns and self.motion is Motion.FOLLOW:
+        cause = self._stream.silence(now_ns)
+        if cause:
+            self._end(cause)
+        elif self.motion is Motion.FOLLOW and self._stream.pauses(now_ns):
             self.counters.pauses += 1
             self._tracker.rest()
             self.motion = Motion.PAUSED
@@ -315,35 +218,17 @@ class Gate:
             )
 
     def _output(self) -> GateOutput:
-        stream = self._stream
-        joints = self._tracker.limited | stream.clipped
+        joints = self._tracker.limited | self._clipped
         limited = int.from_bytes(np.packbits(joints, bitorder="little").tobytes(), "little")
         self.counters.limited_cycles += limited != 0
-        following = stream.target is not None
+        action = self._stream.newest if self._stream is not None else None
         return GateOutput(
             goal=self._tracker.goal.copy(),
             limited=limited,
             motion=self.motion,
             settled=self.settled,
             hold_cause=self.hold_cause,
-            target=stream.target,
-            action_tick=stream.tick if following else -1,
-            action_stamp_ns=stream.fresh_ns if following else 0,
+            target=self._stream.position if self._stream is not None else None,
+            action_tick=action.tick if action is not None else -1,
+            action_stamp_ns=action.stamp_ns if action is not None else 0,
         )
-
-
-def _numbers(position: Any) -> Vector | str:
-    """A (14,) float64 copy, or why it is not 14 finite numbers."""
-    try:
-        array = np.array(position)
-    except (TypeError, ValueError, OverflowError):
-        return "it is no list of numbers"
-    if array.dtype.kind not in "fiu":
-        return f"it holds {array.dtype} instead of numbers"
-    if array.shape != (DOF,):
-        return f"its shape is {array.shape} instead of ({DOF},)"
-    finite = np.isfinite(array)
-    if not finite.all():
-        index = int(np.argmin(finite))
-        return f"{NAMES[index]} is {array[index]}"
-    return array.astype(np.float64)

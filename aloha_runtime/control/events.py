@@ -1,0 +1,72 @@
+"""What happens to the mode machine, and what it answers."""
+
+from dataclasses import dataclass
+
+from aloha_runtime.messages import ArmsState, Mode
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A process gave a sign of life from its own loop."""
+
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArmsHeard:
+    """A pair of arms reported; `source` is the process."""
+
+    source: str
+    state: ArmsState
+
+
+@dataclass(frozen=True, slots=True)
+class HoldAsked:
+    """Something (a stuck policy, late ticks, the end of a replay) asks for HOLD."""
+
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class FaultChanged:
+    """A fault of `source` began, or with an empty cause is gone."""
+
+    source: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class BlockerChanged:
+    """A reason not to arm (no real-time priority, a check failed), or with an empty reason one less."""
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    """Nothing but time: looks for processes that have gone silent."""
+
+
+Event = Heard | ArmsHeard | HoldAsked | FaultChanged | BlockerChanged | TimePassed
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the machine answers. `ok` and `text` are the reply to a request; `shutdown`: end all processes now."""
+
+    mode: Mode
+    changed: bool
+    ok: bool
+    text: str
+    shutdown: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One past change of mode."""
+
+    stamp_ns: int
+    before: Mode
+    after: Mode
+    cause: str
