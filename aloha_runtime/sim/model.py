@@ -83,8 +83,10 @@ GRIPPER_MOTOR = XM430_W350
 CAMERAS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float], float]] = {
     "cam_high": ((0.0, 0.12, 0.80), (0.0, 0.52, 0.08), 44.0),
     "cam_low": ((0.0, 0.0, 0.30), (0.0, 0.55, 0.12), 58.0),
+    "overview": ((0.0, -0.60, 0.85), (0.0, 0.5, 0.13), 42.0),
 }
-"""Fixed cameras of the rig: position (m), the point it looks at (m), vertical field of view (degrees)."""
+"""Fixed cameras: position (m), the point it looks at (m), vertical field of view (degrees). `overview` is for reports: where
+an operator would stand, both arms in the picture."""
 
 WRIST_CAMERA = ((-0.08, 0.0, 0.09), (0.16, 0.0, 0.0), 70.0)
 """Camera on a gripper, in the frame of `gripper_link`: position, point looked at, field of view (a D405's is 58 high)."""
