@@ -111,9 +111,11 @@ class PolicyTick(Message):
     """Action published this long after the start of its tick's period."""
     on_time: bool
     """Published within its own period."""
-    fresh: bool
+    skipped: int = 0
+    """Ticks lost entirely just before this one."""
+    fresh: bool = False
     """A chunk computed from this tick's own observation took part."""
-    chunks: int
+    chunks: int = 0
     """How many chunks the ensemble of this tick was made from (0: no action was published)."""
     frame_age_ns: int = 0
     """Oldest camera frame of the observation, at the tick."""

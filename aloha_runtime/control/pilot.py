@@ -37,6 +37,8 @@ class Command:
     settled: bool
     hold_cause: str
     gate: GateOutput
+    rearm: bool = False
+    """Switch torque on once more: the servos stopped obeying (watchdog, power cut) while they were held."""
 
 
 class Pilot:
@@ -57,10 +59,15 @@ class Pilot:
         self.mode = Mode.IDLE
         self._may_move = False
         self._refusal = ""
+        self._rearm = False
 
-    def step(self, now_ns: int, heartbeat: ModeHeartbeat | None, present: Vector, target: Target | None) -> Command:
-        """Orders for this cycle. `heartbeat`: the supervisor's newest, None when it is stale or there was none yet."""
-        self._obey(now_ns, heartbeat, present)
+    def step(
+        self, now_ns: int, heartbeat: ModeHeartbeat | None, present: Vector, target: Target | None, rearm_cause: str = ""
+    ) -> Command:
+        """Orders for this cycle. `heartbeat`: the supervisor's newest, None when it is stale or there was none yet.
+        `rearm_cause`: why the servos would not obey goals now; empty when they would."""
+        self._rearm = False
+        self._obey(now_ns, heartbeat, present, rearm_cause)
         if self.torque is Torque.OFF:
             self.gate.freeze(present)
         output = self.gate.step(now_ns, present, target if self.mode in MOVING else None)
@@ -74,11 +81,16 @@ class Pilot:
             torque=self.torque,
             mode=self.mode,
             settled=settled,
-            hold_cause=self._refusal or output.hold_cause,
+            hold_cause=self._refusal or self._disobedience(rearm_cause) or output.hold_cause,
             gate=output,
+            rearm=self._rearm,
         )
 
-    def _obey(self, now_ns: int, heartbeat: ModeHeartbeat | None, present: Vector) -> None:
+    def _disobedience(self, rearm_cause: str) -> str:
+        """Servos that do not obey while they should move."""
+        return "" if self.torque is Torque.OFF or self._rearm or not self._may_move else rearm_cause
+
+    def _obey(self, now_ns: int, heartbeat: ModeHeartbeat | None, present: Vector, rearm_cause: str) -> None:
         """Carry out a change of mode once, when it is heard first."""
         if heartbeat is None:
             if self.mode in (*MOVING, Mode.PARK, Mode.ARMED):
@@ -93,22 +105,22 @@ class Pilot:
         self._obeyed = wanted
         self.mode, self._refusal = wanted[0], ""
         if self.mode is Mode.ARMED:
-            self._enter_armed(now_ns, heartbeat.pose, present)
+            self._enter_armed(now_ns, heartbeat.pose, present, rearm_cause)
         elif self.mode in MOVING:
             self._enter_moving(now_ns)
         elif self.mode is Mode.PARK:
             if self.torque is not Torque.OFF:
-                self.torque = Torque.ON
-                self.gate.ramp(now_ns, self._poses["sleep"])
+                self._enter_armed(now_ns, "sleep", present, rearm_cause)
         else:
             self._enter_hold(present)
 
-    def _enter_armed(self, now_ns: int, pose: str, present: Vector) -> None:
+    def _enter_armed(self, now_ns: int, pose: str, present: Vector, rearm_cause: str) -> None:
         self._refusal = self.gate.limits.outside(present) if self.torque is Torque.OFF else ""
         if self._refusal:
             return
-        if self.torque is Torque.OFF:
+        if self.torque is not Torque.ON or rearm_cause:
             self.gate.freeze(present)
+            self._rearm = True
         self.torque = Torque.ON
         self._may_move = True
         if pose:
@@ -129,10 +141,9 @@ class Pilot:
 
     def _enter_hold(self, present: Vector) -> None:
         """IDLE, HOLD, FAULT: stay. Leaders in a person's hands get torque where they are, so that they can be let go."""
-        if self._may_move and self.torque is Torque.OFF:
+        if self._may_move and self.torque is not Torque.ON and self.mode is not Mode.IDLE:
             self.gate.freeze(present)
+            self.torque = Torque.ON
         else:
             self.gate.hold()
-        if self._may_move and self.mode is not Mode.IDLE:
-            self.torque = Torque.ON
         self._may_move = False

@@ -72,6 +72,11 @@ class ArmPair:
         """True when any servo of the pair has torque."""
         return any(arm.holding for arm in self.arms.values())
 
+    def rearm_cause(self) -> str:
+        """Why goals would not be obeyed by some servo now; empty when they would."""
+        causes = [f"{arm.name}: {arm.rearm_cause}" for arm in self.arms.values() if arm.rearm_cause]
+        return "; ".join(causes)
+
     def unreadable(self) -> HardwareError:
         """The error of a pair that connects but cannot be read."""
         counts = "; ".join(f"{arm.name}: {dict(arm.counts)}" for arm in self.arms.values())

@@ -6,17 +6,19 @@ from the action heard last and the state read one cycle ago.
 
 import time
 from collections import Counter
+from dataclasses import replace
 
 from aloha_runtime import messages
 from aloha_runtime.bus import Subscriber
+from aloha_runtime.config import ArmConfig
 from aloha_runtime.control.gate import GateTiming, Target
 from aloha_runtime.control.limits import limits_from
 from aloha_runtime.control.pilot import Command, Pilot, Torque
 from aloha_runtime.hardware.dynamixel import DynamixelArm
 from aloha_runtime.hardware.pair import ArmPair, PairReading
 from aloha_runtime.messages import MOVING, MS, ArmsState, Mode
-from aloha_runtime.realtime import NS_PER_S, Pacer
-from aloha_runtime.robot import Role, pose_vector
+from aloha_runtime.realtime import NS_PER_S, Pacer, RealtimeReport
+from aloha_runtime.robot import SERVOS, Role, pose_vector
 from aloha_runtime.service import Service, run
 
 SILENT_HOLD_NS = 100 * MS
@@ -36,7 +38,7 @@ class ArmsLoop:
         self.period_ns = NS_PER_S // rig.arms_hz
         absent = pose_vector(rig.start_pose, 0.0)
         self.pair = ArmPair(
-            {side: DynamixelArm.of_rig(rig, self.role, side, service.run_dir) for side in rig.arms_of(self.role)},
+            {side: self._arm(f"{self.role}_{side}", arm) for side, arm in rig.arms_of(self.role).items()},
             rig.gripper(self.role),
             absent,
         )
@@ -47,6 +49,19 @@ class ArmsLoop:
         if self.role == "follower":
             self.actions = {mode: service.bus.subscribe(messages.ACTION_TOPIC[mode]) for mode in MOVING}
         self.counts: Counter[str] = Counter()
+
+    def _arm(self, name: str, arm: ArmConfig) -> DynamixelArm:
+        rig = self.service.rig
+        servos = [replace(servo, model=arm.models.get(servo.id, servo.model)) for servo in SERVOS[self.role]]
+        return DynamixelArm(
+            name,
+            self.role,
+            str(self.service.run_dir / arm.port) if rig.sim else arm.port,
+            baud=arm.baud,
+            gripper_current_ma=rig.current_ma(),
+            servos=servos,
+            now=self.service.clock.now_ns,
+        )
 
     def connect(self) -> None:
         """Arms connected and read once; the pilot starts where they are. Raises HardwareError."""
@@ -70,8 +85,8 @@ class ArmsLoop:
     def cycle(self, now_ns: int) -> None:
         """One turn: orders of the pilot, goals out, state in, state published."""
         heartbeat = self.mode.fresh(now_ns)
-        command = self.pilot.step(now_ns, heartbeat, self.reading.present, self._target())
-        if command.torque is not self.torque:
+        command = self.pilot.step(now_ns, heartbeat, self.reading.present, self._target(), self.pair.rearm_cause())
+        if command.torque is not self.torque or command.rearm:
             self._switch(command.torque)
         reading = self.pair.cycle(command.goal, self._reply_deadline_ns())
         if reading is None:
@@ -108,7 +123,7 @@ class ArmsLoop:
 
     def _publish(self, now_ns: int, command: Command, reading: PairReading | None) -> None:
         newest = self.reading
-        stamp_ns = now_ns if self.service.clock.virtual or reading is None else reading.stamp_ns
+        stamp_ns = now_ns if reading is None else reading.stamp_ns
         cause, fault = self._trouble(newest)
         self.state.send(
             ArmsState(
@@ -136,9 +151,10 @@ class ArmsLoop:
         silent = self.pair.silent(time.monotonic_ns(), SILENT_HOLD_NS)
         return (f"{self.service.name}: {silent}", False) if silent else ("", False)
 
-    def figures(self, pacer: Pacer) -> dict[str, float]:
+    def figures(self, pacer: Pacer, realtime: RealtimeReport) -> dict[str, float]:
         """Named numbers for the health report."""
         return {
+            "realtime_priority": realtime.priority or 0,
             "cycles": pacer.beats,
             "skipped": pacer.skipped_total,
             "lateness_p50_ms": pacer.lateness.p50_ns / MS,
@@ -158,7 +174,7 @@ def main(service: Service) -> None:
         while not service.stopping:
             beat = pacer.wait()
             loop.cycle(beat.deadline_ns + beat.lateness_ns)
-            service.report(lambda: loop.figures(pacer), message="; ".join(realtime.problems))
+            service.report(lambda: loop.figures(pacer, realtime), message="; ".join(realtime.problems))
     finally:
         loop.pair.disconnect()
 

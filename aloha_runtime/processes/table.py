@@ -38,6 +38,11 @@ EVERY = frozenset(Job)
 TELEOPERATED = frozenset({Job.TELEOP, Job.DEMONSTRATE})
 
 
+def every_process(rig: RigConfig) -> list[str]:
+    """Names of all processes that any job of this rig may run."""
+    return list(dict.fromkeys(process.name for job in Job for process in processes(rig, job)))
+
+
 def processes(rig: RigConfig, job: Job, checkpoint: str = "") -> list[Process]:
     """The processes of one job on one rig, in the order in which they are started (stopped in reverse)."""
     table = [

@@ -70,14 +70,19 @@ class World:
         mujoco.mj_resetData(self.model, self.data)
         angles = self.closed_start() if start is None else np.asarray(start, dtype=np.float64)
         self._place_arms(angles)
-        for item, pose in zip(tasks.OBJECTS[self.task], tasks.draw_poses(self.task, seed).values(), strict=True):
-            address = self.model.joint(item.joint).qposadr[0]
-            self.data.qpos[address : address + 7] = pose
+        self.place_objects(seed)
         self.command(angles, np.ones(DOF, dtype=bool))
         self._owed_ns = 0
         self.step(SETTLE_NS)
         self._time_ns = 0
         self.data.time = 0.0
+
+    def place_objects(self, seed: int) -> None:
+        """Put the objects where a seed puts them, at rest just above the table; the arms stay as they are."""
+        for item, pose in zip(tasks.OBJECTS[self.task], tasks.draw_poses(self.task, seed).values(), strict=True):
+            joint = self.model.joint(item.joint)
+            self.data.qpos[joint.qposadr[0] : joint.qposadr[0] + 7] = pose
+            self.data.qvel[joint.dofadr[0] : joint.dofadr[0] + 6] = 0.0
 
     def closed_start(self) -> Vector:
         """START_POSE of both arms with the gripper motors at their closed angle."""

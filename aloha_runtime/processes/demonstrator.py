@@ -1,0 +1,82 @@
+"""demonstrator: plays the person at the leaders of the simulated rig: squeezes, and moves them to solve the task."""
+
+import numpy as np
+
+from aloha_runtime import messages
+from aloha_runtime.messages import ArmsState, Mode, SimState
+from aloha_runtime.realtime import NS_PER_S, Pacer
+from aloha_runtime.robot import SIDE_SLICE, SIDES, Vector
+from aloha_runtime.service import Service, run
+from aloha_runtime.sim.demonstrator import Demonstrator
+from aloha_runtime.sim.link import Link
+from aloha_runtime.sim.tasks import OBJECTS
+
+PERIOD_NS = 5_000_000
+"""A hand position per arms cycle."""
+ATTACH_TIMEOUT_S = 10.0
+
+
+class DemonstratorLoop:
+    """Holds the leaders at rest with squeezed grippers while ARMED; plays one demonstration in TELEOP, then holds still."""
+
+    def __init__(self, service: Service) -> None:
+        assert service.rig.sim is not None, "the table starts this process on simulated rigs only"
+        self.service = service
+        self.link = Link.attach(service.run_dir, ATTACH_TIMEOUT_S)
+        self.mode = service.bus.subscribe(messages.MODE)
+        self.leaders = service.bus.subscribe(messages.LEADERS)
+        self.sim = service.bus.subscribe(messages.SIM_STATE)
+        self.plan: Demonstrator | None = None
+        self.began_ns = 0
+
+    def cycle(self, now_ns: int) -> None:
+        """Move the hands to where they belong now, or let go."""
+        heartbeat = self.mode.fresh(now_ns)
+        leaders: ArmsState | None = self.leaders.fresh(now_ns)
+        if heartbeat is not None and heartbeat.mode is Mode.TELEOP:
+            self._hold(self._demonstrate(now_ns))
+        elif heartbeat is not None and heartbeat.mode is Mode.ARMED and leaders is not None and leaders.settled:
+            self.plan = None
+            self._hold(self._squeeze(leaders))
+        else:
+            self.plan = None
+            self._hold(None)
+
+    def _demonstrate(self, now_ns: int) -> Vector | None:
+        """Leader angles (14,) of the demonstration at this moment; it begins with the objects as they are."""
+        if self.plan is None:
+            state: SimState | None = self.sim.latest()
+            if state is None:
+                return None
+            poses = np.reshape(state.environment_state, (-1, 7))
+            names = [item.name for item in OBJECTS[state.task]]  # type: ignore[index]
+            self.plan = Demonstrator(state.task, state.seed, dict(zip(names, poses, strict=True)))  # type: ignore[arg-type]
+            self.began_ns = self.service.clock.now_ns()
+        return self.plan.leader_angles((now_ns - self.began_ns) / NS_PER_S)
+
+    def _squeeze(self, leaders: ArmsState) -> Vector:
+        """Both grippers closed, arms where they stand."""
+        gripper = self.service.rig.gripper("leader")
+        angles = np.array(leaders.position)
+        angles[[6, 13]] = gripper.angle_close
+        return angles
+
+    def _hold(self, angles: Vector | None) -> None:
+        for side in SIDES:
+            self.link.write_hand(f"leader_{side}", None if angles is None else angles[SIDE_SLICE[side]].tolist())
+
+
+def main(service: Service) -> None:
+    loop = DemonstratorLoop(service)
+    pacer = Pacer(service.clock, PERIOD_NS)
+    try:
+        while not service.stopping:
+            beat = pacer.wait()
+            loop.cycle(beat.deadline_ns)
+            service.report()
+    finally:
+        loop.link.close()
+
+
+if __name__ == "__main__":
+    run(main)
