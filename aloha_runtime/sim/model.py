@@ -8,7 +8,10 @@ The files are loaded and edited in memory through `mujoco.MjSpec`; nothing is co
 - in the model for rendering, heavy meshes that no picture needs are left out.
 
 Servo model: with `Position_P_Gain` 800 a Dynamixel X servo applies its full voltage at an error of 0.217 rad, and a DC
-motor's torque falls linearly with speed, so torque = stall * clip(error / 0.217, -1, 1) - stall / no_load_speed * velocity
+motor's torque falls linearly with speed, so
+
+    torque = stall * clip(error / 0.217, -1, 1) - stall / no_load_speed * velocity
+
 (ROBOTIS e-manual, X series, "Position Control" and the performance graphs). Lag, saturation, velocity limit and the sag
 under load all follow from that.
 """
@@ -37,8 +40,8 @@ FULL_VOLTAGE_ERROR_RAD = 885 / (P_GAIN / 128) * RAD_PER_TICK
 
 @dataclass(frozen=True)
 class Motor:
-    """One servo at 12 V (ROBOTIS e-manual): stall torque (N m), no-load speed (rad/s), stall current (A) and the rotor's
-    inertia seen behind the gears (kg m^2, estimated: the manual does not state it)."""
+    """One servo at 12 V (ROBOTIS e-manual): stall torque (N m), no-load speed (rad/s), stall current (A), and the
+    rotor's inertia seen behind the gears (kg m^2, estimated: the manual does not state it)."""
 
     stall_torque: float
     no_load_speed: float
@@ -85,11 +88,11 @@ CAMERAS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float],
     "cam_low": ((0.0, 0.0, 0.30), (0.0, 0.55, 0.12), 58.0),
     "overview": ((0.0, -0.60, 0.85), (0.0, 0.5, 0.13), 42.0),
 }
-"""Fixed cameras: position (m), the point it looks at (m), vertical field of view (degrees). `overview` is for reports: where
-an operator would stand, both arms in the picture."""
+"""Fixed cameras: position (m), the point it looks at (m), vertical field of view (degrees). `overview` is for reports: it
+stands where an operator would, with both arms in the picture."""
 
 WRIST_CAMERA = ((-0.08, 0.0, 0.09), (0.16, 0.0, 0.0), 70.0)
-"""Camera on a gripper, in the frame of `gripper_link`: position, point looked at, field of view (a D405's is 58 high)."""
+"""Camera on a gripper, in the frame of `gripper_link`: position, point looked at, field of view (a D405 has 58)."""
 
 HEAVY_MESHES = ("vx300s_7_gripper", "vx300s_9_gripper_bar")
 """Meshes with 55 % of all triangles; without them a frame takes half the time and no task object is hidden by them."""
@@ -124,7 +127,9 @@ def model_file(task: Task) -> Path:
         raise SimulationError(f"unknown task {task!r}; the simulated rig has: {', '.join(TASKS)}")
     package = find_spec("gym_aloha")
     if package is None or package.origin is None:
-        raise SimulationError("the simulated rig needs the gym-aloha package; install it with: pip install 'aloha-runtime[sim]'")
+        raise SimulationError(
+            "the simulated rig needs the gym-aloha package; install it with: pip install 'aloha-runtime[sim]'"
+        )
     return Path(package.origin).parent / "assets" / f"bimanual_viperx_{task}.xml"
 
 
