@@ -33,16 +33,20 @@ class FramePublisher:
         endpoint: str | None = None,
         slots: int = SLOTS,
     ) -> None:
-        """`shape`: (height, width, 3). `inline`: put the pixels into the message instead, for readers on another
-        machine, who connect to the tcp `endpoint` (loopback only). A camera may have one publisher of each kind.
+        """`shape`: (height, width, 3). `inline`: put the pixels into the message instead of a ring, for readers on
+        another machine, who connect to the tcp `endpoint` (loopback only). A camera may have one publisher of each kind.
 
         TransportError when the topic has a publisher already, shared memory is full, or the endpoint is refused.
         """
         self._camera = topic.publisher.partition("@")[2]
         self._shape = shape
         self._inline = inline
-        self._publisher = bus.publisher(topic, endpoint, queue_limit=INLINE_QUEUE_LIMIT if inline else None)
-        self._ring = None if inline else bus.own(RingWriter(bus.run_dir, self._camera, shape[:2], slots))
+        self._ring: RingWriter | None = None
+        if inline:
+            self._publisher = bus.publisher(topic, endpoint, max_bytes=MAX_FRAME_BYTES, queue_limit=INLINE_QUEUE_LIMIT)
+        else:
+            self._publisher = bus.publisher(topic)
+            self._ring = bus.own(RingWriter(bus.run_dir, self._camera, shape[:2], slots))
 
     def send(self, image: Image, stamp_ns: int) -> FrameInfo:
         """Publish a (height, width, 3) uint8 RGB frame; returns its message. ValueError for another shape or type."""
@@ -111,7 +115,7 @@ class FrameSubscriber:
 
 def _opencv() -> "ModuleType":
     """OpenCV, loaded only where JPEG is really used: it costs every other process some 40 MB."""
-    import cv2  # noqa: PLC0415
+    import cv2
 
     return cv2
 

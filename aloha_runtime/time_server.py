@@ -81,6 +81,11 @@ class TimeServer:
         """Expected participants that have not joined yet; time stands still until this is empty."""
         return set(self._missing)
 
+    @property
+    def participants(self) -> list[str]:
+        """Names of those who take part now."""
+        return sorted(participant.name for participant in self._participants.values())
+
     def run(self, stop: Callable[[], bool]) -> None:
         """Grant time until `stop()`, which is asked ten times a second."""
         next_check = 0.0

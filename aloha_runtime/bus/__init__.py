@@ -30,18 +30,26 @@ class Bus(Sockets):
         super().__init__(run_dir, clock)
         self._open: list[Closeable] = []
 
-    def publisher(self, topic: Topic, endpoint: str | None = None, queue_limit: int | None = None) -> Publisher:
+    def publisher(
+        self,
+        topic: Topic,
+        endpoint: str | None = None,
+        *,
+        max_bytes: int = MAX_MESSAGE_BYTES,
+        queue_limit: int = QUEUE_LIMIT,
+    ) -> Publisher:
         """Become the publisher of `topic`; TransportError naming the process that already is.
 
         `endpoint`: publish at this tcp address of the local machine instead of in the run directory.
         """
-        return self.own(Publisher(self, topic, endpoint, queue_limit or QUEUE_LIMIT))
+        return self.own(Publisher(self, topic, endpoint=endpoint, max_bytes=max_bytes, queue_limit=queue_limit))
 
     def subscribe(
         self,
         topic: Topic,
         depth: int = 1,
         endpoint: str | None = None,
+        *,
         max_bytes: int = MAX_MESSAGE_BYTES,
         queue_limit: int = QUEUE_LIMIT,
     ) -> Subscriber:

@@ -31,32 +31,40 @@ _log = logging.getLogger(__name__)
 class Publisher:
     """The one publisher of a topic. Made by `Bus.publisher`."""
 
-    def __init__(self, sockets: Sockets, topic: Topic, endpoint: str | None, queue_limit: int) -> None:
+    def __init__(
+        self, sockets: Sockets, topic: Topic, *, endpoint: str | None, max_bytes: int, queue_limit: int
+    ) -> None:
         self.topic = topic
+        self._max_bytes = max_bytes
         self.seq = 0
         self._clock = sockets.clock
         self._epoch = WallClock().now_ns()
         self._reached: set[str] = set()
-        self._socket = sockets.socket(zmq.XPUB if sockets.clock.virtual else zmq.PUB, queue_limit)
         self._lock: Lock | None = None
         if endpoint is None:
-            self._lock = sockets.take(
-                topic.name, f"topic {topic.name} has a publisher already: pid {{pid}} ({{command}})"
-            )
+            taken = f"topic {topic.name} has a publisher already: pid {{pid}} ({{command}}); stop that process first"
+            self._lock = sockets.take(topic.name, taken)
+        self._socket = sockets.socket(zmq.XPUB if sockets.clock.virtual else zmq.PUB, queue_limit)
+        if endpoint is None:
             self._socket.bind(sockets.ipc(topic.name))
         else:
             bind_tcp(self._socket, endpoint, topic.name)
 
     def send(self, message: Message, stamp: bool = False) -> None:
-        """Number `message` (in place) and send it; never blocks. `stamp`: also set `stamp_ns` to now."""
+        """Number `message` (in place) and send it; never blocks. `stamp`: also set `stamp_ns` to now.
+
+        TypeError for another topic's message, ValueError for one that is too large.
+        """
         if type(message) is not self.topic.message:
             carries = self.topic.message.__name__
             raise TypeError(f"topic {self.topic.name} carries {carries}, not {type(message).__name__}")
-        self.seq += 1
-        message.seq = self.seq
+        message.seq = self.seq + 1
         if stamp:
             message.stamp_ns = self._clock.now_ns()
-        data = _HEAD.pack(self._epoch, self.seq) + messages.encode(message)
+        data = _HEAD.pack(self._epoch, message.seq) + messages.encode(message)
+        if len(data) > self._max_bytes:  # it would end the connections of all readers for good (MAXMSGSIZE)
+            raise ValueError(f"message of {len(data)} bytes on topic {self.topic.name}, the limit is {self._max_bytes}")
+        self.seq += 1
         if isinstance(self._clock, VirtualClock):
             self._reach(self._clock.tokens(self.topic.name))
             self._clock.published(self.topic.name, (self._epoch, self.seq))

@@ -13,7 +13,7 @@ QUEUE_LIMIT = 1000
 VIRTUAL_QUEUE_LIMIT = 100_000
 """The same under virtual time, where a queue must hold whatever comes between two turns of its reader."""
 MAX_MESSAGE_BYTES = 1 << 20
-"""A peer that sends more is disconnected (libzmq's default is no limit)."""
+"""A peer that sends more is disconnected for good (libzmq's default is no limit); publishers refuse to."""
 RECONNECT_MS, RECONNECT_MAX_MS = 10, 100
 """First and largest pause between attempts to reach an absent publisher; the larger bounds what a restart costs."""
 PROMISED_MS = 5000

@@ -1,0 +1,262 @@
+"""Topics and requests: order, freshness, counted losses, one publisher, restarts, hostile bytes."""
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+import zmq
+from transport_workers import PATIENCE_S, heartbeat, publish_heartbeats, until
+
+from aloha_runtime.bus import Bus, wait_any
+from aloha_runtime.errors import TransportError
+from aloha_runtime.messages import LEADERS, MODE, MS, Health, Mode, ModeHeartbeat, Reply, Request, health_topic
+from aloha_runtime.realtime import NS_PER_S, WallClock
+
+Spawn = Callable[..., BaseProcess]
+HEALTH = health_topic("test")
+CLOCK = WallClock()
+
+
+def patience_ns() -> int:
+    return CLOCK.now_ns() + int(PATIENCE_S * NS_PER_S)
+
+
+def connected(publisher_bus: Bus, reader_bus: Bus, depth: int = 1000):  # type: ignore[no-untyped-def]
+    """A publisher and a subscriber that has received its first message (a subscription takes a moment to arrive)."""
+    publisher, subscriber = publisher_bus.publisher(MODE), reader_bus.subscribe(MODE, depth)
+
+    def arrived() -> bool:
+        publisher.send(heartbeat())
+        return subscriber.latest() is not None
+
+    until(arrived)
+    while subscriber.latest().seq < publisher.seq:
+        subscriber.wait(patience_ns())
+    subscriber.drain()
+    return publisher, subscriber
+
+
+def test_messages_come_in_order_numbered_and_stamped(bus: Bus, other_bus: Bus) -> None:
+    publisher, subscriber = connected(bus, other_bus)
+    first, before = publisher.seq, CLOCK.now_ns()
+    for index in range(50):
+        publisher.send(ModeHeartbeat(stamp_ns=0, mode=Mode.HOLD, cause=str(index)), stamp=True)
+    got: list[ModeHeartbeat] = []
+    while len(got) < 50:
+        assert wait_any([subscriber], patience_ns())
+        got += subscriber.drain()
+    assert [message.cause for message in got] == [str(index) for index in range(50)]
+    assert [message.seq for message in got] == list(range(first + 1, first + 51))
+    assert all(before <= message.stamp_ns <= CLOCK.now_ns() for message in got)
+    assert (subscriber.dropped, subscriber.restarts, subscriber.invalid) == (0, 0, 0)
+
+
+def test_latest_is_the_newest_and_stays(bus: Bus, other_bus: Bus) -> None:
+    publisher, subscriber = connected(bus, other_bus, depth=1)
+    for _ in range(10):
+        publisher.send(heartbeat())
+    until(lambda: subscriber.latest().seq == publisher.seq)
+    assert subscriber.latest() is subscriber.latest()
+    assert len(subscriber.drain()) == 1
+    assert subscriber.drain() == []
+    assert subscriber.dropped == 0, "superseded is not lost"
+
+
+def test_fresh_means_valid_and_young_enough(bus: Bus, other_bus: Bus) -> None:
+    publisher, subscriber = connected(bus, other_bus)
+    limit_ns = int(MODE.max_age_ms * MS)
+    publisher.send(ModeHeartbeat(stamp_ns=1000, mode=Mode.IDLE))
+    message = subscriber.wait(patience_ns())
+    assert subscriber.fresh(1000 + limit_ns) is message
+    assert subscriber.fresh(1001 + limit_ns) is None
+    assert subscriber.age_ns(5000) == 4000
+    publisher.send(ModeHeartbeat(stamp_ns=2000, mode=Mode.IDLE, valid=False))
+    subscriber.wait(patience_ns())
+    assert subscriber.fresh(2000) is None
+
+
+def test_nothing_published_is_none(bus: Bus) -> None:
+    subscriber = bus.subscribe(LEADERS)
+    assert subscriber.latest() is None
+    assert subscriber.fresh(0) is None
+    assert subscriber.age_ns(0) is None
+    assert subscriber.wait(CLOCK.now_ns() + MS) is None
+
+
+def test_a_full_subscriber_counts_what_it_drops(bus: Bus, other_bus: Bus) -> None:
+    publisher, subscriber = connected(bus, other_bus, depth=3)
+    for _ in range(10):
+        publisher.send(heartbeat())
+    until(lambda: subscriber.latest().seq == publisher.seq)
+    assert [message.seq for message in subscriber.drain()] == [publisher.seq - 2, publisher.seq - 1, publisher.seq]
+    assert subscriber.dropped == 7
+
+
+def test_every_message_is_received_or_counted_when_the_queues_overflow(bus: Bus, other_bus: Bus) -> None:
+    publisher = bus.publisher(HEALTH, queue_limit=4)
+    subscriber = other_bus.subscribe(HEALTH, depth=10_000, queue_limit=4)
+    message = Health(stamp_ns=0, process="test", pid=1, message="x" * 100_000)
+
+    def send_until(condition: Callable[[], bool]) -> None:
+        def sent() -> bool:
+            publisher.send(message)
+            return condition()
+
+        until(sent)
+
+    send_until(lambda: subscriber.latest() is not None)
+    first = subscriber.drain()[0].seq
+    already = subscriber.received
+    for _ in range(300):  # 30 MB that nobody takes
+        publisher.send(message)
+    end = publisher.seq
+    send_until(lambda: subscriber.latest().seq > end)
+    last = subscriber.latest().seq
+    assert subscriber.dropped > 0
+    assert already >= 1
+    assert subscriber.received + subscriber.dropped == last - first + 1
+
+
+def test_a_topic_carries_its_own_type_only(bus: Bus) -> None:
+    with pytest.raises(TypeError, match="mode carries ModeHeartbeat, not Health"):
+        bus.publisher(MODE).send(Health(stamp_ns=0, process="x", pid=0))
+
+
+def test_bytes_that_are_no_message_are_counted_and_skipped(bus: Bus, run_dir: Path) -> None:
+    subscriber = bus.subscribe(MODE)
+    head = (7).to_bytes(8, "little") + (1).to_bytes(8, "little")
+    hostile = [b"", b"short", head + b"\xc1", head + b"\x93\x01", os.urandom(500)]
+    with zmq.Context() as context, context.socket(zmq.PUB) as intruder:
+        intruder.linger = 0
+        intruder.bind(f"ipc://{run_dir}/mode.ipc")
+
+        def sent() -> bool:
+            for data in hostile:
+                intruder.send(data)
+            return subscriber.latest() is None and subscriber.invalid >= len(hostile)
+
+        until(sent)
+    assert subscriber.received == 0
+    (run_dir / "mode.ipc").unlink()
+
+
+def test_an_oversized_message_is_refused_by_its_sender(bus: Bus, other_bus: Bus) -> None:
+    """At the reader it would end the connection for good, so it must not get there."""
+    publisher, subscriber = bus.publisher(HEALTH), other_bus.subscribe(HEALTH)
+    with pytest.raises(ValueError, match=r"message of 2097\d+ bytes on topic health.test, the limit is 1048576"):
+        publisher.send(Health(stamp_ns=1, process="test", pid=1, message="x" * (2 << 20)))
+
+    def arrived() -> bool:
+        publisher.send(Health(stamp_ns=2, process="test", pid=1))
+        return subscriber.latest() is not None
+
+    until(arrived)
+    assert subscriber.dropped == 0
+
+
+def test_a_second_publisher_is_refused_and_told_who_the_first_is(bus: Bus, run_dir: Path, spawn: Spawn) -> None:
+    holder = spawn(publish_heartbeats, run_dir)
+    subscriber = bus.subscribe(MODE)
+    assert subscriber.wait(patience_ns()) is not None
+    with pytest.raises(TransportError, match=f"topic mode has a publisher already: pid {holder.pid} "):
+        bus.publisher(MODE)
+    seq = subscriber.latest().seq
+    until(lambda: subscriber.latest().seq > seq)  # the attempt did not disturb the first
+
+
+def test_a_killed_publisher_is_replaced_under_a_running_subscriber(bus: Bus, run_dir: Path, spawn: Spawn) -> None:
+    subscriber = bus.subscribe(MODE, depth=10)
+    for restarts in range(3):
+        publisher = spawn(publish_heartbeats, run_dir)
+        until(lambda expected=restarts: subscriber.latest() is not None and subscriber.restarts == expected)  # type: ignore[misc]
+        publisher.kill()
+        publisher.join()
+    until(lambda: not subscriber.drain())
+    assert subscriber.wait(CLOCK.now_ns() + MS) is None
+
+
+def test_closing_frees_the_topic_and_leaves_no_file(bus: Bus, run_dir: Path) -> None:
+    with Bus(run_dir, CLOCK) as first:
+        first.publisher(MODE)
+        first.server()
+        assert {path.name for path in run_dir.iterdir()} > {"mode.ipc", "mode.lock", "control.ipc", "control.lock"}
+    assert [path.name for path in run_dir.iterdir()] == ["run.lock"]
+    bus.publisher(MODE)
+
+
+def test_a_bus_closes_after_a_publisher_was_refused(bus: Bus, run_dir: Path) -> None:
+    bus.publisher(MODE)
+    with Bus(run_dir, CLOCK) as second, pytest.raises(TransportError):
+        second.publisher(MODE)
+    assert (run_dir / "mode.ipc").exists(), "the first one's socket stays"
+
+
+def test_request_and_reply(bus: Bus, other_bus: Bus) -> None:
+    server = bus.server()
+    replies: list[Reply] = []
+    asked = Request(verb="teleop", argument="a", sender="test")
+    thread = threading.Thread(target=lambda: replies.append(other_bus.client().request(asked, timeout_ms=60_000)))
+    thread.start()
+    assert server.receive(60_000) == asked
+    server.reply(Reply(ok=True, text="fine", mode=Mode.TELEOP))
+    thread.join()
+    assert replies == [Reply(ok=True, text="fine", mode=Mode.TELEOP)]
+    assert server.receive() is None
+
+
+def test_no_supervisor(bus: Bus, run_dir: Path) -> None:
+    with pytest.raises(TransportError, match=f"no supervisor runs in {run_dir}: start the rig with `aloha up`"):
+        bus.client().request(Request(verb="arm"))
+
+
+def test_a_silent_supervisor(bus: Bus, other_bus: Bus) -> None:
+    bus.server()
+    with pytest.raises(TransportError, match=rf"\(pid {os.getpid()}\) did not answer 'arm' within 20 ms"):
+        other_bus.client().request(Request(verb="arm"), timeout_ms=20)
+
+
+def test_a_second_supervisor_is_refused(bus: Bus, other_bus: Bus) -> None:
+    bus.server()
+    with pytest.raises(TransportError, match=f"a supervisor runs already: pid {os.getpid()} "):
+        other_bus.server()
+
+
+def test_what_is_no_request_is_refused_and_the_next_one_is_served(bus: Bus, run_dir: Path) -> None:
+    server = bus.server()
+    with zmq.Context() as context:
+        for parts in ([b"rubbish"], [b"", b"rubbish"], [b"rubbish", b"rubbish"], [b"", b"", b""], [os.urandom(64)] * 3):
+            with context.socket(zmq.REQ) as client:
+                client.linger = 0
+                client.connect(f"ipc://{run_dir}/control.ipc")
+                client.send_multipart(parts)
+                assert server.receive(200) is None
+                assert client.poll(60_000)
+                assert client.recv() == b""
+
+
+def test_tcp_only_on_loopback(bus: Bus, other_bus: Bus) -> None:
+    for endpoint in (
+        "tcp://*:5555",
+        "tcp://0.0.0.0:5555",
+        "tcp://192.168.1.2:5555",
+        "ipc:///tmp/x",
+        "tcp://localhost.evil:1",
+    ):
+        with pytest.raises(TransportError, match="only loopback addresses"):
+            bus.publisher(MODE, endpoint=endpoint)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+        with pytest.raises(TransportError, match="choose another port"):
+            bus.publisher(MODE, endpoint=endpoint)
+    publisher, subscriber = bus.publisher(MODE, endpoint=endpoint), other_bus.subscribe(MODE, endpoint=endpoint)
+
+    def arrived() -> bool:
+        publisher.send(heartbeat())
+        return subscriber.latest() is not None
+
+    until(arrived)

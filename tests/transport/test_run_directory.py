@@ -1,0 +1,127 @@
+"""The run directory: private, one owner, and nothing left behind by the living or the dead."""
+
+import os
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+from transport_workers import publish_frames, publish_heartbeats, until
+
+from aloha_runtime import run_directory
+from aloha_runtime.bus import Bus
+from aloha_runtime.errors import TransportError
+from aloha_runtime.realtime import WallClock
+from aloha_runtime.run_directory import SHARED_MEMORY, RunDirectory, default_run_dir, lock_holder, ring_prefix
+
+Spawn = Callable[..., BaseProcess]
+
+
+def test_created_for_this_user_only_and_removed(tmp_path: Path) -> None:
+    with RunDirectory(tmp_path / "run") as directory:
+        assert directory.path.stat().st_mode & 0o777 == 0o700
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_default_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
+    assert default_run_dir() == Path("/run/user/7/aloha")
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    assert default_run_dir() == Path(f"/tmp/aloha-{os.getuid()}")
+
+
+def test_in_use_names_the_holder_and_the_way_out(run_dir: Path) -> None:
+    with pytest.raises(
+        TransportError, match=rf"in use by pid {os.getpid()} \(.*\): stop it with `aloha stop` or .*--run-dir"
+    ):
+        RunDirectory(run_dir)
+
+
+def test_somebody_elses_directory_is_refused(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 4242)
+    for use in (RunDirectory, lambda path: Bus(path, WallClock())):
+        with pytest.raises(
+            TransportError, match=r"belongs to user \d+, not to you \(4242\): choose another with --run-dir"
+        ):
+            use(run_dir)
+
+
+def test_a_directory_open_to_others_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    with pytest.raises(TransportError, match=f"mode 755.*chmod 700 {tmp_path}"):
+        RunDirectory(tmp_path)
+
+
+def test_a_file_or_link_in_its_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(TransportError, match="choose another with --run-dir"):
+        RunDirectory(tmp_path / "file")
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(TransportError, match="is not a directory"):
+        RunDirectory(tmp_path / "link")
+
+
+def test_no_directory_means_nothing_runs(tmp_path: Path) -> None:
+    with pytest.raises(TransportError, match="nothing runs there; start the rig with `aloha up`"):
+        Bus(tmp_path / "absent", WallClock())
+
+
+def test_a_path_too_long_for_a_socket_is_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 100)
+    with pytest.raises(TransportError, match="the kernel allows 107: choose a shorter run directory with --run-dir"):
+        RunDirectory(path)
+    assert not path.exists()
+
+
+def test_what_killed_processes_left_is_removed_at_the_next_start(tmp_path: Path, spawn: Spawn) -> None:
+    run_dir = tmp_path / "run"
+    run_dir.mkdir(mode=0o700)
+    prefix = ring_prefix(run_dir)
+    first = [spawn(publish_heartbeats, run_dir), spawn(publish_frames, run_dir, 8, 8, 2, 0.01)]
+    sockets = [run_dir / "mode.ipc", run_dir / "camera.top.ipc"]
+    until(lambda: all(path.exists() for path in sockets) and any(SHARED_MEMORY.glob(f"{prefix}*")))
+    for process in first:
+        process.kill()
+        process.join()
+    rings = {path.name for path in SHARED_MEMORY.glob(f"{prefix}*")}
+    left = {path.name for path in run_dir.iterdir()}
+    assert rings
+    assert left == {"mode.ipc", "mode.lock", "camera.top.ipc", "camera.top.lock"}
+    with RunDirectory(run_dir) as directory:
+        assert set(directory.stale) == left | rings
+        assert [path.name for path in run_dir.iterdir()] == ["run.lock"]
+        assert not any(SHARED_MEMORY.glob(f"{prefix}*"))
+
+
+def test_the_living_keep_theirs(run_dir: Path, spawn: Spawn) -> None:
+    publisher = spawn(publish_heartbeats, run_dir)
+    until((run_dir / "mode.ipc").exists)
+    assert lock_holder(run_dir / "mode.lock") == publisher.pid
+    (run_dir / "camera.top.ipc").touch()
+    (run_dir / "camera.top.lock").touch()
+    (SHARED_MEMORY / f"{ring_prefix(run_dir)}top-1-1").touch()
+    (run_dir / "run.lock").unlink()  # as if the owner had died; its kernel lock goes with the file's name
+    with RunDirectory(run_dir) as second:
+        assert set(second.stale) == {"camera.top.ipc", "camera.top.lock", f"{ring_prefix(run_dir)}top-1-1"}
+        assert (run_dir / "mode.ipc").exists()
+        publisher.kill()
+        publisher.join()
+
+
+def test_a_lock_survives_a_race_with_its_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file may vanish between open and lock: the lock must end up on the file that others will open."""
+    path = tmp_path / "x.lock"
+    real, raced = run_directory.fcntl.flock, []
+
+    def flock(fd: int, operation: int) -> None:
+        if not raced:
+            raced.append(path.unlink())
+        real(fd, operation)
+
+    monkeypatch.setattr(run_directory.fcntl, "flock", flock)
+    lock = run_directory.Lock(path, "taken by {pid}")
+    assert raced
+    with pytest.raises(TransportError, match=f"taken by {os.getpid()}"):
+        run_directory.Lock(path, "taken by {pid}")
+    lock.release()
+    assert not path.exists()
