@@ -3,6 +3,7 @@
 An episode starts as deployment does: arms in START_POSE, grippers closed, leaders at rest in the same pose.
 """
 
+import functools
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ TASK_TEXT: dict[Task, str] = {
 }
 
 PUSH_RAD = 0.012
-"""Largest standard deviation of the pushes on the joints: about 5 mm at the tool, which demonstrations still survive."""
+"""Largest standard deviation of the pushes on the joints: about 5 mm at the tool, which most demonstrations survive."""
 
 PUSH_TICKS = 8.0
 """Width of the Gaussian that smooths the pushes: they last about 0.3 s, longer than the servos' lag."""
@@ -35,10 +36,11 @@ START_OFFSET_RAD = 0.03
 
 NICENESS = 5
 
-Size = tuple[int, int]
+BATCH = 8
+"""Seeds handed to each worker at a time: finished episodes wait in memory, 15 MB each, until they are written."""
 
-_world: World
-_cameras: dict[str, Renderer]
+Size = tuple[int, int]
+"""Width and height in pixels."""
 
 
 def demonstrate(
@@ -52,9 +54,9 @@ def demonstrate(
 ) -> Path:
     """Record `episodes` successful demonstrations of `task` from seeds `first_seed`, `first_seed` + 1, ... into `out`.
 
-    `cameras`: name to (width, height), cam_high at 160x120 unless given. Failures are left out. Every episode is disturbed
-    (smooth pushes, a start beside the start pose) so that a policy sees how to come back. The same seeds give the same
-    numbers, whatever the number of workers.
+    `cameras`: name to (width, height), cam_high at 160x120 unless given. Failures are left out. Every episode is
+    disturbed (smooth pushes, a start beside the start pose) so that a policy sees how to come back. The same seeds give
+    the same numbers, whatever the number of workers.
     """
     sizes = {"cam_high": (160, 120)} if cameras is None else dict(cameras)
     objects = [f"{item.name}_{name}" for item in OBJECTS[task] for name in ("x", "y", "z", "qw", "qx", "qy", "qz")]
@@ -87,26 +89,28 @@ def _episodes(task: Task, first_seed: int, workers: int, sizes: Mapping[str, Siz
     """Episodes of consecutive seeds without end, in order, from worker processes."""
     # A fresh interpreter for each worker: an OpenGL context does not survive a fork.
     context = multiprocessing.get_context("spawn")
-    with context.Pool(workers, initializer=_start_worker, initargs=(task, dict(sizes))) as pool:
-        first = first_seed
+    with context.Pool(workers, initializer=os.nice, initargs=(NICENESS,)) as pool:
+        one = functools.partial(record_one, task, tuple(sizes.items()))
         while True:
-            yield from pool.imap(_one_episode, range(first, first + 4 * workers))
-            first += 4 * workers
+            yield from pool.imap(one, range(first_seed, first_seed + BATCH * workers))
+            first_seed += BATCH * workers
 
 
-def _start_worker(task: Task, sizes: dict[str, Size]) -> None:
-    global _world, _cameras
-    os.nice(NICENESS)
-    _world = World(task)
-    _cameras = {name: Renderer(_world.model, width, height, name) for name, (width, height) in sizes.items()}
+@functools.cache
+def _rig(task: Task, sizes: tuple[tuple[str, Size], ...]) -> tuple[World, dict[str, Renderer]]:
+    """The world and cameras of this worker process, made once."""
+    world = World(task)
+    return world, {name: Renderer(world.model, width, height, name) for name, (width, height) in sizes}
 
 
-def _one_episode(seed: int) -> Episode:
+def record_one(task: Task, sizes: tuple[tuple[str, Size], ...], seed: int) -> Episode:
+    """The disturbed demonstration of one seed, solved or not; `sizes` as the items of `demonstrate`'s `cameras`."""
+    world, cameras = _rig(task, sizes)
     random = np.random.default_rng([seed, 2])
-    start = _world.closed_start() + np.where(IS_GRIPPER, 0.0, random.uniform(-1, 1, DOF) * START_OFFSET_RAD)
-    _world.reset(seed, start)
-    controller, ticks = demonstration(_world, seed)
-    return run_episode(_world, seed, controller, ticks, _cameras, pushes(random, ticks))
+    start = world.closed_start() + np.where(IS_GRIPPER, 0.0, random.uniform(-1, 1, DOF) * START_OFFSET_RAD)
+    world.reset(seed, start)
+    controller, ticks = demonstration(world, seed)
+    return run_episode(world, seed, controller, ticks, cameras, pushes(random, ticks))
 
 
 def pushes(random: np.random.Generator, ticks: int) -> NDArray[np.float64]:

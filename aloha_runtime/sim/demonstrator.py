@@ -1,8 +1,8 @@
 """Scripted demonstrators: what a skilled operator would do with the two leader arms.
 
-A demonstrator knows the object poses at the start and plans once: tool waypoints, inverse kinematics along straight lines
-between them, timing slow enough for the followers under the default safety limits (2.5 rad/s, 30 rad/s^2,
-0.10 rad lead). Goals lie ahead of the wanted pose by the servos' sag, as an operator's hands learn to do.
+A demonstrator knows the object poses at the start and plans once: tool waypoints, inverse kinematics along the way
+between them, timing slow enough for the followers under the default safety limits (2.5 rad/s, 30 rad/s^2, 0.10 rad
+lead). Goals lie ahead of the wanted pose by the servos' sag, as an operator's hands learn to do.
 """
 
 import math
@@ -16,8 +16,8 @@ from aloha_runtime.sim.kinematics import ArmKinematics, ToolPose
 from aloha_runtime.sim.model import Task, build_model
 
 SPEED_RAD_S = np.array([1.2, 0.8, 0.8, 1.0, 1.1, 1.6])
-"""Peak joint speeds of a plan. The lag of a follower is 0.069 s of speed (wrist_rotate 0.045 s), and with the sag of shoulder
-and elbow (0.03 rad) it has to stay below the gate's lead of 0.10 rad."""
+"""Peak joint speeds of a plan. A follower lags by 0.069 s of speed (wrist_rotate 0.045 s), and with the sag of shoulder
+and elbow (0.03 rad) that has to stay below the gate's lead of 0.10 rad."""
 
 RAMP = 0.3
 """Share of a motion's time in which it gathers speed, and the same at its end."""
@@ -40,7 +40,7 @@ Matrix = NDArray[np.float64]
 
 
 def eased(fraction: float) -> float:
-    """Share of the way at a share of the time: speed rises and falls as a raised cosine over `RAMP` of the time each."""
+    """Share of the way at a share of the time: speed rises and falls as raised cosines, `RAMP` long."""
     time = min(max(fraction, 0.0), 1.0)
     if time > 0.5:
         return 1.0 - eased(1.0 - time)
@@ -51,7 +51,7 @@ def eased(fraction: float) -> float:
 
 @dataclass(frozen=True)
 class Move:
-    """Joint goals (GRID, 6) along a path, passed between two times (s); `place` (GRID,) is each one's share of the way."""
+    """Joint goals (GRID, 6) along a path, passed between two times (s); `place` (GRID,) is how far along each lies."""
 
     start_s: float
     end_s: float
@@ -183,7 +183,7 @@ def _plan_transfer(left: ArmPlan, right: ArmPlan, cube: Matrix, random: np.rando
 
 
 def _plan_insertion(left: ArmPlan, right: ArmPlan, objects: dict[str, Matrix], random: np.random.Generator) -> float:
-    """Right hand lifts the peg, left hand the socket, both meet in the air and push together. Returns the duration in s."""
+    """Right hand lifts the peg, left hand the socket, and they push them together. Returns the duration in s."""
     pitch = random.uniform(1.02, 1.08)
     centre = random.uniform([-0.005, 0.495, 0.195], [0.005, 0.505, 0.205])
     hands = ((right, objects["peg"][:3], 1.0), (left, objects["socket"][:3], -1.0))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from aloha_runtime.control.gate import Gate, Target
 from aloha_runtime.control.limits import default_limits
+from aloha_runtime.control.teleop import follower_action
 from aloha_runtime.robot import DOF, GRIPPER_INDEX, KITS, TICK_NS, Kit, Vector
 from aloha_runtime.sim.demonstrator import Demonstrator
 from aloha_runtime.sim.model import Task, crank_slope
@@ -32,7 +33,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Observation:
-    """What a controller sees at a tick: time since the start (s), `state` (14,), `environment_state`, images by camera."""
+    """What a controller sees at a tick: time since the start (s), state (14,), object poses, images by camera."""
 
     time_s: float
     state: Vector
@@ -125,10 +126,10 @@ def demonstration(world: World, seed: int, kit: Kit = KITS["aloha"]) -> tuple[Co
     demonstrator = Demonstrator(world.task, seed, world.object_poses(), kit)
 
     def act(observation: Observation) -> Vector:
-        action = demonstrator.leader_angles(observation.time_s)
+        leaders = demonstrator.leader_angles(observation.time_s)
         for index in GRIPPER_INDEX:
-            action[index] = kit.leader_gripper.action_from_angle(float(action[index]))
-        return action
+            leaders[index] = kit.leader_gripper.action_from_angle(float(leaders[index]))
+        return follower_action(leaders, held=leaders)
 
     return act, round(demonstrator.duration_s * 1e9) // TICK_NS
 

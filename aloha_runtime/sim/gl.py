@@ -36,7 +36,12 @@ def _probe(backend: str) -> str | None:
     environment.pop("PYOPENGL_PLATFORM", None)
     try:
         child = subprocess.run(
-            [sys.executable, "-c", _PROBE], env=environment, capture_output=True, text=True, timeout=PROBE_TIMEOUT_S
+            [sys.executable, "-c", _PROBE],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=PROBE_TIMEOUT_S,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return f"no answer in {PROBE_TIMEOUT_S:.0f} s"

@@ -1,4 +1,4 @@
-"""Inverse kinematics of a simulated follower: damped least squares on MuJoCo's Jacobian, and the sag its servos will have."""
+"""Inverse kinematics of a simulated follower (damped least squares on MuJoCo's Jacobian), and how its servos sag."""
 
 import math
 from dataclasses import dataclass
@@ -26,10 +26,11 @@ TOLERANCE_M = 5e-4
 ITERATIONS = 60
 _SOLVED = np.array([joint != "forearm_roll" for joint in ARM_JOINTS])
 
+
 @dataclass(frozen=True)
 class ToolPose:
-    """Where a tool is to be: position (3,) in m, `pitch` (rad, positive points down) and `roll` (rad, 0 closes the fingers
-    sideways, pi/2 vertically). Its heading is not free: the tool points away from its own base.
+    """Where a tool is to be: position (3,) in m, `pitch` (rad, positive points down) and `roll` (rad, 0 closes the
+    fingers sideways, pi/2 vertically). Its heading is not free: the tool points away from its own base.
 
     That leaves forearm_roll at zero, so the wrist never meets its singularity (forearm_roll and wrist_rotate in line).
     """
@@ -48,7 +49,7 @@ class ToolPose:
 
 
 def tool_rotation(heading: float, pitch: float, roll: float) -> Matrix:
-    """Rotation (3, 3) of a tool: `heading` about the world's z, then `pitch` down, then `roll` about where it points."""
+    """Rotation (3, 3) of a tool: `heading` about the world's z, `pitch` down, `roll` about where it points."""
     cos_h, sin_h, cos_p, sin_p, cos_r, sin_r = (f(a) for a in (heading, pitch, roll) for f in (math.cos, math.sin))
     yaw = np.array([[cos_h, -sin_h, 0.0], [sin_h, cos_h, 0.0], [0.0, 0.0, 1.0]])
     tilt = np.array([[cos_p, 0.0, sin_p], [0.0, 1.0, 0.0], [-sin_p, 0.0, cos_p]])

@@ -9,7 +9,7 @@ from typing import Self
 import cv2
 import mujoco
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from aloha_runtime.errors import SimulationError
 from aloha_runtime.sim.gl import ensure_gl
@@ -25,8 +25,8 @@ Image = NDArray[np.uint8]
 class Renderer:
     """One camera of a world: `render(snapshot)` gives a (height, width, 3) uint8 RGB picture.
 
-    Belongs to the thread that made it (an OpenGL context does). Works on its own copy of the state, so it can show a world
-    that lives in another process: give it a model built by `model.build_model` with the same arguments.
+    Belongs to the thread that made it (an OpenGL context does). Works on its own copy of the state, so it can show a
+    world that lives in another process: give it a model built by `model.build_model` with the same arguments.
 
     Raises:
         SimulationError: no off-screen OpenGL here, or the model has no such camera.
@@ -49,7 +49,11 @@ class Renderer:
 
     def render(self, snapshot: Snapshot) -> Image:
         """The picture at a snapshot: (height, width, 3) uint8, RGB."""
-        self._data.qpos[:] = snapshot.qpos
+        return self.render_qpos(snapshot.qpos)
+
+    def render_qpos(self, qpos: ArrayLike) -> Image:
+        """The picture at generalised positions (nq,) of the model: (height, width, 3) uint8, RGB."""
+        self._data.qpos[:] = qpos
         mujoco.mj_kinematics(self._model, self._data)
         mujoco.mj_comPos(self._model, self._data)
         mujoco.mj_camlight(self._model, self._data)

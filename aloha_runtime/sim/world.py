@@ -4,14 +4,13 @@ Pure: no bus, no sockets, no clock; time passes only in `step`. Vectors are (14,
 angles in rad, and for a gripper the angle of its motor in rad (`robot.Gripper` converts to openings).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from aloha_runtime.robot import DOF, GRIPPER_INDEX, IS_GRIPPER, KITS, SIDE_SLICE, SIDES, START_POSE, Kit, Vector
+from aloha_runtime.robot import DOF, GRIPPER_INDEX, IS_GRIPPER, KITS, SIDES, START_POSE, Kit, Vector
 from aloha_runtime.sim import tasks
 from aloha_runtime.sim.model import (
     FOLLOWER_MOTORS,
@@ -64,8 +63,8 @@ class World:
     def reset(self, seed: int, start: Vector | None = None) -> None:
         """Start over: objects where the seed puts them, arms at `start` (14,), or at START_POSE with grippers closed.
 
-        The world is let settle for `SETTLE_NS` with torque on and the goal at `start`, so the first state read is that of
-        arms holding a pose.
+        The world is let settle for `SETTLE_NS` with torque on and the goal at `start`, so the first state read is that
+        of arms holding a pose.
         """
         mujoco.mj_resetData(self.model, self.data)
         angles = self.closed_start() if start is None else np.asarray(start, dtype=np.float64)
@@ -102,7 +101,7 @@ class World:
             self._set_torque(np.asarray(torque, dtype=bool))
 
     def step(self, duration_ns: int) -> None:
-        """Let `duration_ns` pass. Physics runs in steps of 2 ms; what does not fill a step is carried to the next call."""
+        """Let `duration_ns` pass. Physics runs in steps of 2 ms; what does not fill a step is carried to the next."""
         self._owed_ns += duration_ns
         count = self._owed_ns // TIMESTEP_NS
         self._owed_ns -= count * TIMESTEP_NS
