@@ -88,8 +88,8 @@ CAMERAS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float],
     "cam_low": ((0.0, 0.0, 0.30), (0.0, 0.55, 0.12), 58.0),
     "overview": ((0.0, -0.60, 0.85), (0.0, 0.5, 0.13), 42.0),
 }
-"""Fixed cameras: position (m), the point it looks at (m), vertical field of view (degrees). `overview` is for reports: it
-stands where an operator would, with both arms in the picture."""
+"""Fixed cameras: position (m), the point it looks at (m), vertical field of view (degrees). `overview` is for reports:
+it stands where an operator would, with both arms in the picture."""
 
 WRIST_CAMERA = ((-0.08, 0.0, 0.09), (0.16, 0.0, 0.0), 70.0)
 """Camera on a gripper, in the frame of `gripper_link`: position, point looked at, field of view (a D405 has 58)."""
