@@ -1,0 +1,280 @@
+"""The independent goal monitor: reads the bytes on the wire of one arm and records every goal outside the envelope.
+
+It knows nothing of the gate that made the goals. The envelope is that of `control.limits`, judged on goals as servos
+get them: rounded to ticks, stamped when they arrive. Rounding is worth a tick in a difference; `jitter_s` is how far a
+stamp may be from the instant for which the goal was computed (0 in virtual time).
+"""
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from aloha_runtime import robot
+from aloha_runtime.control.limits import Limits
+from aloha_runtime.robot import RAD_PER_TICK, SERVOS, Gripper, Role
+from aloha_runtime.sim.wire import Host, Tap, Write, reported
+
+GOAL, PRESENT, TORQUE, MODE = 116, 132, 64, 11
+POSITION_MODES_ALLOWED = (3, 5)
+"""Position control and current-based position control; extended position ignores the limits."""
+SPAN_NS = 50_000_000
+"""Speeds are judged over this and over twice this, besides every single step: rounding hides little of 50 ms."""
+LEAD_MARGIN_RAD = 0.02
+"""The gate measures the lead against a reading up to two cycles old."""
+ERROR_GRACE_NS = 40_000_000
+"""Goals must stand still this long after a servo reported an error."""
+KEPT = 100
+"""Offences kept in full; all are counted."""
+RECENT = 4
+"""Sightings of a servo against which the lead is judged: on a bad line the gate may have seen an older one."""
+HISTORY = 256
+"""Goals kept of each servo: a quarter second at 1 kHz."""
+_ALERT = 0x80
+_EVERYBODY = 0xFE
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Envelope of one servo, in ticks and seconds."""
+
+    joint: str
+    low: float
+    high: float
+    velocity: float
+    acceleration: float
+    lead: float
+
+
+def envelope(role: Role, limits: Limits, gripper: Gripper, side: robot.Side) -> dict[int, Bounds]:
+    """Bounds by servo id, shadows included, from limits in contract units (rad, openings)."""
+    bounds = {}
+    for servo in SERVOS[role]:
+        joint = robot.JOINTS.index(servo.joint)
+        index = robot.SIDE_SLICE[side].start + joint
+        low, high = float(limits.low[index]), float(limits.high[index])
+        scale = 1 / RAD_PER_TICK
+        if servo.joint == "gripper":
+            ends = sorted((gripper.angle_from_action(low), gripper.angle_from_action(high)))
+            low, high = ends
+            scale *= abs(gripper.angle_open - gripper.angle_close)
+        rates = [float(rate[index]) * scale for rate in (limits.velocity, limits.acceleration, limits.lead)]
+        ticks = [robot.CENTRE_TICK + angle / RAD_PER_TICK for angle in (low, high)]
+        bounds[servo.id] = Bounds(servo.joint, *ticks, *rates)
+    return bounds
+
+
+class Offence(msgspec.Struct, frozen=True):
+    """One goal outside the envelope. `value` and `bound` are in ticks and seconds; `kind` names the rule."""
+
+    stamp_ns: int
+    servo: int
+    joint: str
+    kind: str
+    value: float
+    bound: float
+    goal: int
+
+
+class Report(msgspec.Struct):
+    """The monitor's account. Times are those of the last goal that differed from the one before, by servo id."""
+
+    goals: int = 0
+    packets: int = 0
+    counts: dict[str, int] = {}
+    offences: list[Offence] = []
+    last_goal_ns: dict[int, int] = {}
+    last_change_ns: dict[int, int] = {}
+    last_goal: dict[int, int] = {}
+    present: dict[int, int] = {}
+    first_error_ns: int = 0
+    """When a servo first reported an error (0: none)."""
+
+
+class _Track:
+    """What is known of one servo, and its goals of the last quarter second since its torque went on."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.bounds = bounds
+        self.torque = False
+        self.mode = 3
+        self.presents: deque[int] = deque(maxlen=RECENT)
+        self.turned_ns = 0
+        self._stamps: list[int] = []
+        self._goals: list[int] = []
+        self._direction = 0
+
+    def restart(self) -> None:
+        """Forget goals: torque went on, and the servo made its present position the goal."""
+        self._stamps, self._goals, self._direction, self.turned_ns = [], [], 0, 0
+
+    def last(self) -> tuple[int, int] | None:
+        """(stamp, goal) of the newest goal."""
+        return (self._stamps[-1], self._goals[-1]) if self._goals else None
+
+    def add(self, stamp_ns: int, tick: int) -> None:
+        if self._goals:
+            step = tick - self._goals[-1]
+            direction = (step > 0) - (step < 0)
+            if direction and direction != self._direction:
+                self._direction, self.turned_ns = direction, self._stamps[-1]
+        self._stamps.append(stamp_ns)
+        self._goals.append(tick)
+        if len(self._goals) > 2 * HISTORY:
+            del self._stamps[:HISTORY], self._goals[:HISTORY]
+
+    def before(self, stamp_ns: int) -> tuple[int, int] | None:
+        """The newest goal that was there at `stamp_ns`."""
+        at = bisect_right(self._stamps, stamp_ns) - 1
+        return (self._stamps[at], self._goals[at]) if at >= 0 else None
+
+    def lead(self, tick: int) -> float:
+        """Distance of a goal from where the servo was last seen; of recent sightings the nearest counts."""
+        return min((abs(tick - present) for present in self.presents), default=0)
+
+
+class Monitor:
+    """Feed it both directions of the wire: `host` and `servo`."""
+
+    def __init__(self, bounds: Mapping[int, Bounds], jitter_s: float = 0.0) -> None:
+        self._jitter_s = jitter_s
+        self._host, self._servo = Tap(), Tap()
+        self._reading = Host()
+        self._alerts: dict[int, int] = {}
+        self._tracks = {servo: _Track(bound) for servo, bound in bounds.items()}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget offences and counts; what is known of the servos (torque, mode, goals) stays."""
+        self._report = Report()
+        self._kept: deque[Offence] = deque(maxlen=KEPT)
+
+    def report(self) -> Report:
+        """The account so far."""
+        self._report.offences = list(self._kept)
+        self._report.present = {key: track.presents[-1] for key, track in self._tracks.items() if track.presents}
+        return self._report
+
+    def host(self, chunk: bytes, stamp_ns: int) -> None:
+        """Bytes that the host sent, when they arrived."""
+        for frame in self._host.frames(chunk):
+            self._report.packets += 1
+            for write in self._reading.writes(frame):
+                self._take(write, stamp_ns)
+            if self._reading.rebooted:
+                self._forget_torque()
+
+    def servo(self, chunk: bytes, stamp_ns: int) -> None:
+        """Bytes that the servos sent."""
+        asked = self._reading.asked
+        for frame in self._servo.frames(chunk):
+            for servo, error, data in reported(frame, asked):
+                self._note_alert(servo, bool(error & _ALERT), stamp_ns)
+                track = self._tracks.get(servo)
+                if track is None or asked is None or len(data) != asked[1]:
+                    continue
+                at = PRESENT - asked[0]
+                if 0 <= at <= asked[1] - 4:
+                    track.presents.append(int.from_bytes(data[at : at + 4], "little", signed=True))
+
+    def _note_alert(self, servo: int, alert: bool, stamp_ns: int) -> None:
+        if not alert:
+            self._alerts.pop(servo, None)
+        elif servo not in self._alerts:
+            self._alerts[servo] = stamp_ns
+            self._report.first_error_ns = self._report.first_error_ns or stamp_ns
+
+    def _forget_torque(self) -> None:
+        for servo in self._reading.rebooted:
+            for key, track in self._tracks.items():
+                if servo in (key, _EVERYBODY):
+                    track.torque = False
+        self._reading.rebooted.clear()
+
+    def _take(self, write: Write, stamp_ns: int) -> None:
+        servo, address, data = write
+        end = address + len(data)
+        for key in self._tracks if servo == _EVERYBODY else (servo,):
+            track = self._tracks.get(key)
+            if track is None:
+                continue
+            if address <= MODE < end:
+                track.mode = data[MODE - address]
+            if address <= TORQUE < end:
+                on = bool(data[TORQUE - address])
+                if on and not track.torque:
+                    track.restart()
+                track.torque = on
+            if address <= GOAL and end >= GOAL + 4:
+                at = GOAL - address
+                self._goal(key, track, int.from_bytes(data[at : at + 4], "little", signed=True), stamp_ns)
+            elif address < GOAL + 4 and end > GOAL:
+                self._offend(key, track, "part of a goal", stamp_ns, address, GOAL, 0)
+
+    def _goal(self, servo: int, track: _Track, tick: int, stamp_ns: int) -> None:
+        report = self._report
+        report.goals += 1
+        report.last_goal_ns[servo] = stamp_ns
+        moved = report.last_goal.get(servo) != tick
+        if moved:
+            report.last_goal[servo] = tick
+            report.last_change_ns[servo] = stamp_ns
+        bounds = track.bounds
+        if not bounds.low - 1 <= tick <= bounds.high + 1:
+            nearest = min(max(tick, bounds.low), bounds.high)
+            self._offend(servo, track, "position", stamp_ns, tick, nearest, tick)
+        if track.mode not in POSITION_MODES_ALLOWED:
+            self._offend(servo, track, "mode", stamp_ns, track.mode, POSITION_MODES_ALLOWED[0], tick)
+        if moved and self._alerts and stamp_ns - min(self._alerts.values()) > ERROR_GRACE_NS:
+            self._offend(servo, track, "moved in error", stamp_ns, tick, tick, tick)
+        if not track.torque:
+            return  # without torque a goal moves nothing
+        last = track.last()
+        if moved or last is None:
+            self._judge_lead(servo, track, last, stamp_ns, tick)
+        track.add(stamp_ns, tick)
+        if moved and last is not None:
+            self._judge_speed(servo, track, last, stamp_ns, tick)
+
+    def _judge_lead(self, servo: int, track: _Track, last: tuple[int, int] | None, stamp_ns: int, tick: int) -> None:
+        """A goal further from the arm than the lead may stand or come back, but not move away."""
+        bound = track.bounds.lead + LEAD_MARGIN_RAD / RAD_PER_TICK
+        if not track.presents or abs(tick - track.presents[-1]) <= bound:
+            return
+        lead = track.lead(tick)
+        if lead > bound and (last is None or lead > track.lead(last[1]) + 1):
+            self._offend(servo, track, "lead", stamp_ns, lead, bound, tick)
+
+    def _judge_speed(self, servo: int, track: _Track, last: tuple[int, int], stamp_ns: int, tick: int) -> None:
+        """Speed of the last step and over one and two spans; then how it grew from the one span to the other."""
+        bounds = track.bounds
+        middle = track.before(stamp_ns - SPAN_NS)
+        first = None if middle is None else track.before(middle[0] - SPAN_NS)
+        for start in (last, middle, first):
+            if start is None:
+                return
+            way = abs(tick - start[1])
+            bound = bounds.velocity * ((stamp_ns - start[0]) * 1e-9 + self._jitter_s) + 1
+            if way > bound:
+                self._offend(servo, track, "velocity", stamp_ns, way, bound, tick)
+                return
+        assert middle is not None
+        assert first is not None
+        new_s, old_s = (stamp_ns - middle[0]) * 1e-9, (middle[0] - first[0]) * 1e-9
+        new, old = abs(tick - middle[1]) / new_s, abs(middle[1] - first[1]) / old_s
+        slack = (2 + bounds.velocity * self._jitter_s) * (1 / new_s + 1 / old_s)
+        if track.turned_ns > first[0]:  # from rest within these spans
+            bound = bounds.acceleration * (new_s / 2 + old_s) + slack
+        else:
+            bound = old + bounds.acceleration * (new_s + old_s) / 2 + slack
+        if new > bound:
+            self._offend(servo, track, "acceleration", stamp_ns, new, bound, tick)
+
+    def _offend(
+        self, servo: int, track: _Track, kind: str, stamp_ns: int, value: float, bound: float, goal: int
+    ) -> None:
+        counts = self._report.counts
+        counts[kind] = counts.get(kind, 0) + 1
+        self._kept.append(Offence(stamp_ns, servo, track.bounds.joint, kind, value, bound, goal))
