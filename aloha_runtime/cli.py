@@ -42,7 +42,7 @@ def up(
     checkpoint: Annotated[str, typer.Option("--checkpoint", help="policy of a deploy job")] = "demo",
     run_dir: RunDir = None,
 ) -> None:
-    """Start every process of a job and leave them to `aloha arm`, `status`, `stop`. Ctrl-C parks the arms and ends all."""
+    """Start every process of a job; `aloha arm`, `status`, `stop` work on them. Ctrl-C parks the arms and ends all."""
     from aloha_runtime.commands import operate
 
     operate.up(rig, job, checkpoint, run_dir)
@@ -57,7 +57,7 @@ def teleop(
     seconds: Annotated[float | None, typer.Option("--seconds", min=1, help="stop after so long")] = None,
     run_dir: RunDir = None,
 ) -> None:
-    """Move the followers by the leaders: arms to the start pose, squeeze both leader grippers, go. Ctrl-C ends and parks."""
+    """Leaders move followers: arms to the start pose, squeeze both leader grippers, go. Ctrl-C ends and parks."""
     from aloha_runtime.commands import operate
 
     operate.teleop(rig, scripted=scripted, seed=seed, task=task, seconds=seconds, run_dir=run_dir)

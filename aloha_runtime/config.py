@@ -30,7 +30,7 @@ class ArmConfig(Strict):
     """One arm on one serial port."""
 
     port: str
-    """Stable name of the adapter, e.g. /dev/ttyDXL_follower_left; the simulated rig uses a name in its run directory."""
+    """Stable name of the adapter, e.g. /dev/ttyDXL_follower_left; on a simulated rig a name in the run directory."""
     baud: Literal[57600, 115200, 1_000_000, 2_000_000, 3_000_000, 4_000_000] = 1_000_000
     models: dict[int, str] = {}
     """Servo id -> model name, where this arm really has another than the kit."""
@@ -100,7 +100,7 @@ class SimConfig(Strict):
 
 
 class PolicyConfig(Strict):
-    """How a checkpoint is run. `cameras` maps the policy's own camera names to the rig's: the one place of that mapping."""
+    """How a checkpoint is run. `cameras` maps the policy's own camera names to the rig's: mapped nowhere else."""
 
     cameras: dict[str, CameraName] = {}
     ensemble: Literal["off", "paper", "newest"] = "paper"
@@ -136,7 +136,7 @@ class RigConfig(Strict):
         for theirs, ours in self.policy.cameras.items():
             if ours not in self.cameras:
                 raise ValueError(
-                    f"policy.cameras maps {theirs!r} to {ours!r}, which is no camera of this rig ({', '.join(self.cameras)})"
+                    f"policy.cameras maps {theirs!r} to {ours!r}, no camera of this rig ({', '.join(self.cameras)})"
                 )
         for role in robot.ROLES:
             self._check_pose(role, "start_pose", self.start_pose)
@@ -183,7 +183,9 @@ def find(name_or_path: str) -> Path:
     if shipped.is_file():
         return shipped
     names = ", ".join(sorted(file.stem for file in CONFIG_DIR.glob("*.yaml")))
-    raise ConfigError(f"no configuration named {name_or_path!r}: choose one of {names}, or give the path of a .yaml file")
+    raise ConfigError(
+        f"no configuration named {name_or_path!r}: choose one of {names}, or give the path of a .yaml file"
+    )
 
 
 def policy_path(name_or_path: str) -> Path:
@@ -192,7 +194,7 @@ def policy_path(name_or_path: str) -> Path:
 
 
 def load(name_or_path: str) -> RigConfig:
-    """Read and check a rig configuration; raises ConfigError with file, line, key, value and reason for each mistake."""
+    """Read and check a rig configuration; raises ConfigError with file, line, key and reason of each mistake."""
     path = find(name_or_path)
     try:
         text = path.read_text(encoding="utf-8")

@@ -1,8 +1,8 @@
 """Typed messages and the topic table: the only list of what travels between processes.
 
 Every message carries a monotonic stamp, a sequence number and a validity: stale and invalid are states that a reader
-handles, not exceptions. Each topic has exactly one publisher. Freshness checks, metrics, the recorder and the docs derive
-from `TOPICS`.
+handles, not exceptions. Each topic has exactly one publisher. Freshness checks, metrics, the recorder and the docs
+derive from `TOPICS`.
 """
 
 from dataclasses import dataclass
@@ -90,8 +90,8 @@ class ModeHeartbeat(Message):
 class FrameInfo(Message):
     """One camera frame: where its pixels are. (height, width, 3) uint8 RGB.
 
-    Local readers find the pixels in shared-memory ring `ring`, at `slot` under sequence `seq`; a remote reader gets them in
-    `pixels`, `encoding` "raw" or "jpeg".
+    Local readers find the pixels in shared-memory ring `ring`, at `slot` under sequence `seq`; a remote reader gets them
+    in `pixels`, `encoding` "raw" or "jpeg".
     """
 
     camera: str
@@ -181,7 +181,7 @@ class Reply(msgspec.Struct, kw_only=True):
 
 @dataclass(frozen=True)
 class Topic:
-    """One topic. `rate_hz`: nominal. `max_age_ms`: older content is stale. `publisher`: the one process that sends it."""
+    """One topic. `rate_hz`: nominal. `max_age_ms`: older content is stale. `publisher`: its one sender."""
 
     name: str
     message: type[Message]

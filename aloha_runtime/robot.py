@@ -134,8 +134,8 @@ def joint_limits(role: Role) -> tuple[Vector, Vector]:
 class Gripper:
     """Gripper constants of one arm type: motor angle (rad), finger position (m) and the horn-and-rod geometry (m).
 
-    Two conventions live side by side in recorded ALOHA data, both 0 closed and 1 open: an *action* is normalised from the
-    motor angle, a *state* from the finger position.
+    Two conventions live side by side in recorded ALOHA data, both 0 closed and 1 open: an *action* is normalised from
+    the motor angle, a *state* from the finger position.
     """
 
     angle_open: float
@@ -232,8 +232,8 @@ KITS = {
         gripper_current_ma=807.0,
     ),
 }
-"""The original ALOHA (2023) and Interbotix ALOHA 2. The ALOHA 2 finger positions are the published ones, which belong to
-the older geometry: states then run from -0.08 to 1.33, so a rig measures its own range and states it in its configuration."""
+"""The original ALOHA (2023) and Interbotix ALOHA 2. The ALOHA 2 finger positions are the published ones, which belong
+to the older geometry: states then run from -0.08 to 1.33, so a rig states its own measured range in its configuration."""
 
 
 def pose_vector(pose: Pose, gripper: float) -> Vector:

@@ -7,10 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from aloha_runtime.act.policy import ACTPolicy
 
 Predict = Callable[[Mapping[str, Any]], NDArray[np.float32]]
 """Observation in raw units -> chunk (n, 14) in raw units."""
+
+WARM_UP = 3
+"""Inferences on zeros before the first real one: memory is allocated and kernels are chosen by then."""
 
 USUAL_SHARE = 0.1
 """Weight of the newest duration in the running mean of durations: about the last ten count."""
@@ -94,3 +100,16 @@ class InferenceWorker:
                 self._done.append(Chunk(tick, actions, stamp_ns, duration))
                 self._newest_done = max(self._newest_done, tick)
                 self._condition.notify_all()
+
+
+def predictor(policy: ACTPolicy, threads: int) -> Predict:
+    """A policy as a plain function on arrays, on `threads` CPU threads, warmed up for its first tick."""
+    torch.set_num_threads(threads)
+
+    def predict(observation: Mapping[str, Any]) -> NDArray[np.float32]:
+        return np.asarray(policy.predict_action_chunk(observation).cpu().numpy(), dtype=np.float32)
+
+    blank = {name: np.zeros(feature.shape, dtype=np.float32) for name, feature in policy.config.input_features.items()}
+    for _ in range(WARM_UP):
+        predict(blank)
+    return predict

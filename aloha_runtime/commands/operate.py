@@ -26,7 +26,9 @@ def with_task(rig: RigConfig, seed: int | None, task: str | None, clock: str | N
     """The rig with the simulated task, seed (None: drawn) and clock of the command line; ConfigError on a real rig."""
     if rig.sim is None:
         if seed is not None or task is not None:
-            raise ConfigError(f"rig {rig.name} is a real one: --seed and --task belong to the simulated rig (--rig sim)")
+            raise ConfigError(
+                f"rig {rig.name} is a real one: --seed and --task belong to the simulated rig (--rig sim)"
+            )
         return rig
     chosen = {
         "task": task or rig.sim.task,
@@ -43,7 +45,9 @@ def up(rig_name: str, job: str, checkpoint: str, run_dir: Path | None) -> None:
     rig = with_task(config.load(rig_name), None, None)
     say = Console().print
     with Stack(rig, Job(job), run_dir, checkpoint, say=say) as stack:
-        say(f"{len(stack.table)} processes run in {stack.run_dir}; `aloha arm`, `aloha status`, `aloha stop`; Ctrl-C ends all")
+        say(
+            f"{len(stack.table)} processes run in {stack.run_dir}; go on with `aloha arm` or `aloha status`; Ctrl-C ends all"
+        )
         _watch_until_interrupted(stack, None)
 
 

@@ -18,4 +18,6 @@ def check(name: str) -> None:
     """Say that a rig file is right; raises ConfigError otherwise."""
     rig = config.load(name)
     kind = f"simulated, task {rig.sim.task}" if rig.sim else "real"
-    Console().print(f"{config.find(name)}: ok: {kind}, kit {rig.kit}, {len(rig.arms)} arms, cameras {', '.join(rig.cameras)}")
+    Console().print(
+        f"{config.find(name)}: ok: {kind}, kit {rig.kit}, {len(rig.arms)} arms, cameras {', '.join(rig.cameras)}"
+    )

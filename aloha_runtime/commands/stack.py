@@ -65,7 +65,9 @@ class Stack:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             self._park()
         finally:
@@ -124,7 +126,9 @@ class Stack:
                 if code is not None:
                     raise AlohaError(f"{name} could not start (exit code {code}); its message is above")
             if time.monotonic() > deadline:
-                raise AlohaError(f"{', '.join(sorted(waiting))} did not report within {START_TIMEOUT_S:.0f} s of starting")
+                raise AlohaError(
+                    f"{', '.join(sorted(waiting))} did not report within {START_TIMEOUT_S:.0f} s of starting"
+                )
             time.sleep(0.02)
 
     def _park(self) -> None:
@@ -144,7 +148,9 @@ class Stack:
             if heartbeat and heartbeat.mode is not Mode.PARK:
                 return
             time.sleep(0.02)
-        self.say(f"the arms did not reach their sleep pose within {PARK_TIMEOUT_S:.0f} s; they stay where they are, torque on")
+        self.say(
+            f"the arms are not parked after {PARK_TIMEOUT_S:.0f} s; they stay where they are, torque on"
+        )
 
     def _end(self) -> None:
         """Terminate in reverse order, kill what does not listen, and clean the run directory."""
@@ -169,5 +175,5 @@ def _stage(process: Process) -> int:
 
 
 def _die_with_parent() -> None:
-    """In the child, before it becomes the process: SIGTERM when the stack itself is killed, so nothing is left behind."""
+    """In the child, before it becomes the process: SIGTERM when the stack itself is killed."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

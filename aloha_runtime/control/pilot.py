@@ -2,7 +2,7 @@
 
 The pilot alone decides about torque, and by these rules an arm never falls because a program ended:
 
-- torque goes on when ARMED begins, with the goal where the arm is; it goes off at the end of PARK, and for leaders in TELEOP;
+- torque goes on when ARMED begins, the goal where the arm is; off at the end of PARK, and for leaders in TELEOP;
 - IDLE, HOLD and FAULT change nothing for followers; leaders that a person may have let go of get their torque back;
 - a pilot that starts anew (its process died) moves nothing until it has been through ARMED itself.
 """
@@ -45,7 +45,15 @@ class Pilot:
     """One pair of arms. Call `step` once per cycle; time is the caller's."""
 
     def __init__(
-        self, role: Role, limits: Limits, start: Pose, sleep: Pose, present: Vector, now_ns: int, torque: Torque, timing: GateTiming
+        self,
+        role: Role,
+        limits: Limits,
+        start: Pose,
+        sleep: Pose,
+        present: Vector,
+        now_ns: int,
+        torque: Torque,
+        timing: GateTiming,
     ) -> None:
         """`torque` is how the servos were found; an arm that was found holding goes on holding."""
         self.role = role
@@ -62,7 +70,12 @@ class Pilot:
         self._rearm = False
 
     def step(
-        self, now_ns: int, heartbeat: ModeHeartbeat | None, present: Vector, target: Target | None, rearm_cause: str = ""
+        self,
+        now_ns: int,
+        heartbeat: ModeHeartbeat | None,
+        present: Vector,
+        target: Target | None,
+        rearm_cause: str = "",
     ) -> Command:
         """Orders for this cycle. `heartbeat`: the supervisor's newest, None when it is stale or there was none yet.
         `rearm_cause`: why the servos would not obey goals now; empty when they would."""
@@ -71,7 +84,9 @@ class Pilot:
         if self.torque is Torque.OFF:
             self.gate.freeze(present)
         output = self.gate.step(now_ns, present, target if self.mode in MOVING else None)
-        settled = output.settled or (self.mode is Mode.ARMED and output.motion is Motion.FROZEN and not output.hold_cause)
+        settled = output.settled or (
+            self.mode is Mode.ARMED and output.motion is Motion.FROZEN and not output.hold_cause
+        )
         if self.mode is Mode.ARMED and settled and self.role == "leader" and self._obeyed[1] == "start":
             self.torque = Torque.GRIPPERS_FREE
         if self.mode is Mode.PARK and (output.settled or self.torque is Torque.OFF):
@@ -140,7 +155,7 @@ class Pilot:
             self.gate.hold()
 
     def _enter_hold(self, present: Vector) -> None:
-        """IDLE, HOLD, FAULT: stay. Leaders in a person's hands get torque where they are, so that they can be let go."""
+        """IDLE, HOLD, FAULT: stay. Leaders in a person's hands get torque, so that they can be let go."""
         if self._may_move and self.torque is not Torque.ON and self.mode is not Mode.IDLE:
             self.gate.freeze(present)
             self.torque = Torque.ON

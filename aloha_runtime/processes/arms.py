@@ -1,7 +1,7 @@
 """arms@followers, arms@leaders: a pair of arms, 200 times a second: newest action, gate, goals out, state in, publish.
 
-It alone decides what reaches a motor. In every cycle goals and the state request go to both buses at once; the goals come
-from the action heard last and the state read one cycle ago.
+It alone decides what reaches a motor. In every cycle goals and the state request go to both buses at once; the goals
+come from the action heard last and the state read one cycle ago.
 """
 
 import time
@@ -76,9 +76,7 @@ class ArmsLoop:
             self.reading.present,
             self.service.clock.now_ns(),
             Torque.ON if self.pair.holding() else Torque.OFF,
-            GateTiming(
-                period_ns=self.period_ns, hold_after_ns=int(self.service.rig.limits.hold_after_ms * MS)
-            ),
+            GateTiming(period_ns=self.period_ns, hold_after_ns=int(self.service.rig.limits.hold_after_ms * MS)),
         )
         self.torque = self.pilot.torque
 

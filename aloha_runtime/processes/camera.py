@@ -34,21 +34,21 @@ def main(service: Service) -> None:
     publisher = FramePublisher(
         service.bus, messages.camera_topic(service.instance, source.fps), (source.height, source.width, 3)
     )
-    frames = missed = last_sequence = 0
+    figures = {"frames": 0, "missed": 0}
+    last_sequence = 0
     delay = Histogram()
     try:
         while not service.stopping:
             frame = camera.read(READ_TIMEOUT_S)
             if frame is not None:
                 publisher.send(frame.image, frame.stamp_ns)
-                frames += 1
-                missed += max(0, frame.sequence - last_sequence - 1) if last_sequence else 0
+                figures["frames"] += 1
+                figures["missed"] += max(0, frame.sequence - last_sequence - 1) if last_sequence else 0
                 last_sequence = frame.sequence
                 delay.add(service.clock.now_ns() - frame.stamp_ns)
             service.report(
                 lambda: {
-                    "frames": frames,
-                    "missed": missed,
+                    **figures,
                     "exposure_to_published_p50_ms": delay.p50_ns / messages.MS,
                     "exposure_to_published_p99_ms": delay.p99_ns / messages.MS,
                 },

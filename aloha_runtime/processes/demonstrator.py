@@ -17,7 +17,7 @@ ATTACH_TIMEOUT_S = 10.0
 
 
 class DemonstratorLoop:
-    """Holds the leaders at rest with squeezed grippers while ARMED; plays one demonstration in TELEOP, then holds still."""
+    """Squeezes the leader grippers while ARMED; plays one demonstration in TELEOP, then holds still."""
 
     def __init__(self, service: Service) -> None:
         assert service.rig.sim is not None, "the table starts this process on simulated rigs only"

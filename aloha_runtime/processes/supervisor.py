@@ -1,17 +1,9 @@
 """supervisor: the mode of the rig. Takes requests, listens to every process, and says the mode 50 times a second."""
 
 from aloha_runtime import messages
+from aloha_runtime.control.events import ArmsHeard, BlockerChanged, Decision, Heard, HoldAsked, TimePassed
 from aloha_runtime.control.health import TickHealth, TickRecord
-from aloha_runtime.control.modes import (
-    ARMS,
-    ArmsHeard,
-    BlockerChanged,
-    Decision,
-    Heard,
-    HoldAsked,
-    ModeMachine,
-    TimePassed,
-)
+from aloha_runtime.control.modes import ARMS, ModeMachine
 from aloha_runtime.messages import MOVING, MS, Health, Mode, PolicyTick, Reply, Request, SimReset
 from aloha_runtime.processes.table import every_process
 from aloha_runtime.realtime import Pacer
@@ -72,7 +64,9 @@ class SupervisorLoop:
         """Objects of the simulated task to where a seed puts them."""
         mode = self.machine.mode
         if self.service.rig.sim is None or mode in MOVING or not request.argument.isdigit():
-            return Reply(ok=False, text="reset takes a seed, on a simulated rig, while nothing moves the arms", mode=mode)
+            return Reply(
+                ok=False, text="reset takes a seed, on a simulated rig, while nothing moves the arms", mode=mode
+            )
         self.resets = SimReset(stamp_ns=0, episode=self.resets.episode + 1, task_seed=int(request.argument))
         return Reply(ok=True, text=f"objects of seed {request.argument}", mode=mode)
 
@@ -111,7 +105,9 @@ class SupervisorLoop:
             if self.without_action >= NO_ACTION_TICKS:
                 self._tell(self.machine.handle(HoldAsked(f"policy: {tick.reason}"), now_ns))
             elif verdict is TickHealth.HOLD:
-                cause = f"only {self.record.success:.0%} of the last ticks were on time; see what else runs on this machine"
+                cause = (
+                    f"only {self.record.success:.0%} of the last ticks were on time; see what else runs on this machine"
+                )
                 self._tell(self.machine.handle(HoldAsked(f"policy: {cause}"), now_ns))
 
     def _tell(self, decision: Decision) -> None:

@@ -1,17 +1,20 @@
 """A simulated camera: renders the world's published state, with the same protocol as a real one."""
 
+import numpy as np
+
 from aloha_runtime import messages
 from aloha_runtime.bus import Bus
 from aloha_runtime.config import CameraConfig, RigConfig
-from aloha_runtime.errors import HardwareError
 from aloha_runtime.hardware.base import CameraFrame
 from aloha_runtime.messages import SimState
 from aloha_runtime.realtime import NS_PER_S, Clock, Pacer
 from aloha_runtime.robot import TICK_NS
-from aloha_runtime.sim.gl import ensure_gl
+from aloha_runtime.sim.model import build_model
+from aloha_runtime.sim.render import Image, Renderer
+from aloha_runtime.sim.world import Snapshot
 
 RENDER_LEAD_NS = 14 * messages.MS
-"""Exposures come this long before a 50 Hz tick (at 50 fps), so that the picture (9 ms) is just ready when the tick asks."""
+"""Exposures come this long before a 50 Hz tick (at 50 fps): the picture (9 ms) is just ready when the tick asks."""
 
 
 class SimCamera:
@@ -29,10 +32,6 @@ class SimCamera:
 
     def connect(self) -> None:
         """Make the off-screen renderer. Raises SimulationError when there is no OpenGL or no such camera."""
-        ensure_gl()
-        from aloha_runtime.sim.model import build_model
-        from aloha_runtime.sim.render import Renderer
-
         assert self._rig.sim is not None, "a sim camera needs a rig with `sim:`; config.py refuses anything else"
         kit = self._rig.gripper("follower")
         model = build_model(self._rig.sim.task, kit, self._rig.current_ma())
@@ -47,8 +46,12 @@ class SimCamera:
             if state is not None and state.stamp_ns > self._shown_ns:
                 self._shown_ns = state.stamp_ns
                 self._sequence += 1
-                return CameraFrame(state.stamp_ns, self._renderer.render_qpos(state.qpos), self._sequence)
+                return CameraFrame(state.stamp_ns, self._picture(state), self._sequence)
         return None
+
+    def _picture(self, state: SimState) -> Image:
+        nothing = np.zeros(0)
+        return self._renderer.render(Snapshot(state.stamp_ns, np.asarray(state.qpos), nothing, nothing))
 
     def disconnect(self) -> None:
         if hasattr(self, "_renderer"):

@@ -76,7 +76,9 @@ def test_imports_point_down(path: Path) -> None:
 
 def test_processes_never_import_each_other() -> None:
     for path in (PACKAGE / "processes").glob("*.py"):
-        siblings = [name for name in imported(path) if name.startswith("aloha_runtime.processes") and ".table." not in name]
+        siblings = [
+            name for name in imported(path) if name.startswith("aloha_runtime.processes") and ".table." not in name
+        ]
         assert not siblings, f"{path.name} imports {siblings}"
 
 
@@ -115,6 +117,7 @@ def test_no_call_that_runs_what_it_reads() -> None:
 @pytest.mark.parametrize("module", ["arms", "camera", "teleop", "supervisor"])
 def test_light_processes_load_no_heavy_library(module: str) -> None:
     """Arms and cameras stay small: neither torch nor MuJoCo comes in through an import."""
-    code = f"import sys, aloha_runtime.processes.{module}; print([m for m in ('torch', 'mujoco', 'cv2') if m in sys.modules])"
+    heavy = ("torch", "mujoco", "cv2")
+    code = f"import sys, aloha_runtime.processes.{module}; print([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -1,0 +1,66 @@
+"""The rig's frames and joint states as the policy's own observation, or why there is none."""
+
+from typing import Any
+
+import numpy as np
+
+from aloha_runtime import messages
+from aloha_runtime.act.config import ENVIRONMENT_STATE, STATE, ACTConfig
+from aloha_runtime.bus import Bus
+from aloha_runtime.config import RigConfig
+from aloha_runtime.control.sync import Missing, Observation, Synchroniser
+from aloha_runtime.errors import CheckpointError
+from aloha_runtime.messages import SimState
+from aloha_runtime.rings import FrameSubscriber
+from aloha_runtime.robot import TICK_NS
+
+IMAGES = "observation.images."
+
+
+class PolicyInputs:
+    """Subscribes to what one policy needs of one rig."""
+
+    def __init__(self, bus: Bus, rig: RigConfig, config: ACTConfig) -> None:
+        """Raises CheckpointError when the policy wants the world's true state on a rig that is not simulated."""
+        wanted = [name.removeprefix(IMAGES) for name in config.input_features if name.startswith(IMAGES)]
+        self._features = {rig.policy.cameras.get(name, name): IMAGES + name for name in wanted}
+        self._frames = {
+            camera: FrameSubscriber(bus, messages.camera_topic(camera, rig.cameras[camera].fps))
+            for camera in self._features
+        }
+        self._followers = bus.subscribe(messages.FOLLOWERS, depth=64)
+        self._sim = None
+        if ENVIRONMENT_STATE in config.input_features:
+            if rig.sim is None:
+                raise CheckpointError(f"the policy needs {ENVIRONMENT_STATE}, which only the simulated rig can give")
+            self._sim = bus.subscribe(messages.SIM_STATE)
+        self._sync = Synchroniser({camera: rig.cameras[camera].max_age_ms for camera in self._features})
+
+    def at(self, tick: int) -> tuple[Observation, dict[str, Any]] | Missing:
+        """What the robot knew at the start of a tick, and the same as the network's inputs."""
+        for state in self._followers.drain():
+            self._sync.add_state(state)
+        for camera, subscriber in self._frames.items():
+            for info in subscriber.drain():
+                self._sync.add_frame(camera, info.stamp_ns, info.valid, info)
+        found = self._sync.observation(tick * TICK_NS)
+        if isinstance(found, Missing):
+            return found
+        inputs: dict[str, Any] = {STATE: np.asarray(found.position, dtype=np.float32)}
+        for camera, feature in self._features.items():
+            pixels = self._frames[camera].pixels(found.frames[camera])
+            if pixels is None:
+                return Missing(f"{camera}: the frame was overwritten before it could be read", camera)
+            inputs[feature] = pixels
+        if self._sim is not None:
+            sim: SimState | None = self._sim.latest()
+            if sim is None:
+                return Missing("sim_state: the world has published nothing yet", "sim_state")
+            inputs[ENVIRONMENT_STATE] = np.asarray(sim.environment_state, dtype=np.float32)
+        return found, inputs
+
+
+def camera_sizes(rig: RigConfig) -> dict[str, tuple[int, int]]:
+    """(height, width) of every camera of the rig under the names that policies use."""
+    sizes = {name: (camera.height, camera.width) for name, camera in rig.cameras.items()}
+    return sizes | {theirs: sizes[ours] for theirs, ours in rig.policy.cameras.items()}

@@ -1,0 +1,148 @@
+"""policy: ACT chunks from a worker thread; at every 50 Hz tick the ensemble of all chunks that cover it goes out.
+
+The tick waits for the chunk of its own observation up to a deadline inside its period. With a fast network the result
+is the paper's temporal ensembling; with a slow one the tick goes out on time from the chunks that are there.
+"""
+
+import argparse
+from dataclasses import dataclass
+
+import numpy as np
+
+from aloha_runtime import messages
+from aloha_runtime.act import ACTPolicy, TemporalEnsemble
+from aloha_runtime.act.observe import PolicyInputs, camera_sizes
+from aloha_runtime.act.worker import InferenceWorker, predictor
+from aloha_runtime.config import policy_path
+from aloha_runtime.control.sync import Missing, Observation
+from aloha_runtime.messages import MS, Action, Mode, PolicyTick
+from aloha_runtime.realtime import NS_PER_S, Beat, Pacer
+from aloha_runtime.robot import TICK_NS
+from aloha_runtime.service import Service, run
+
+STUCK_AFTER_NS = 200 * MS
+STUCK_FACTOR = 3
+"""An inference that takes longer than 200 ms and three times its usual time is stuck: no action goes out any more, and
+the gate beside the motors turns that into HOLD."""
+READY = (Mode.ARMED, Mode.POLICY)
+"""Inference runs already while ARMED, so that the first tick of POLICY has its chunk."""
+
+
+@dataclass
+class Sources:
+    """Newest chunk that was taken: what its observation and its inference were."""
+
+    tick: int = -1
+    observation_stamp_ns: int = 0
+    inference_ns: int = 0
+
+
+class PolicyLoop:
+    """One tick after the other; the network runs elsewhere."""
+
+    def __init__(self, service: Service, policy: ACTPolicy) -> None:
+        rig = service.rig
+        self.service = service
+        self.settings = rig.policy
+        self.inputs = PolicyInputs(service.bus, rig, policy.config)
+        self.worker = InferenceWorker(predictor(policy, rig.policy.threads))
+        self.ensemble = TemporalEnsemble(rig.policy.ensemble, rig.policy.ensemble_m, policy.config.n_action_steps)
+        self.mode = service.bus.subscribe(messages.MODE)
+        self.actions = service.bus.publisher(messages.ACTION_POLICY)
+        self.ticks = service.bus.publisher(messages.POLICY_TICK)
+        self.newest = Sources()
+        self.running = False
+
+    def tick(self, beat: Beat) -> None:
+        """Observe, hand over, wait a little, send."""
+        heartbeat = self.mode.fresh(beat.deadline_ns)
+        mode = Mode.IDLE if heartbeat is None else Mode(heartbeat.mode)
+        if (mode is Mode.POLICY) != self.running:
+            self.running = mode is Mode.POLICY
+            self.ensemble.reset()  # what was predicted for another motion must not join this one
+        found = self.inputs.at(beat.index) if mode in READY else Missing(f"mode is {mode}")
+        if not isinstance(found, Missing):
+            observation, tensors = found
+            self.worker.offer(beat.index, observation.oldest_stamp_ns, tensors)
+            self._take(beat)
+        action = self._action(beat.index) if self.running else None
+        if action is not None:
+            self.actions.send(
+                Action(
+                    stamp_ns=self.service.clock.now_ns(),
+                    tick=beat.index,
+                    position=action.tolist(),
+                    observation_stamp_ns=self.newest.observation_stamp_ns,
+                )
+            )
+        if mode in READY:
+            self._report(beat, found if isinstance(found, Missing) else found[0], action is not None)
+
+    def _take(self, beat: Beat) -> None:
+        """Wait for this tick's own chunk until the deadline; take every chunk that is done."""
+        left_ns = beat.deadline_ns + int(self.settings.chunk_deadline_ms * MS) - self.service.clock.now_ns()
+        timeout_s = None if self.service.clock.virtual else max(0, left_ns) / NS_PER_S
+        for chunk in self.worker.take(beat.index, timeout_s):
+            self.ensemble.add(chunk.tick, chunk.actions)
+            if chunk.tick > self.newest.tick:
+                self.newest = Sources(chunk.tick, chunk.observation_stamp_ns, chunk.duration_ns)
+
+    def _action(self, tick: int) -> np.ndarray | None:
+        """The action of a tick, (14,) raw units; None when no chunk covers it or the network is stuck."""
+        return None if self.stuck() else self.ensemble.action(tick)
+
+    def stuck(self) -> str:
+        """That the inference under way takes far too long; empty when it does not."""
+        running_ns = self.worker.running_ns()
+        if running_ns <= max(STUCK_AFTER_NS, STUCK_FACTOR * self.worker.usual_ns):
+            return ""
+        return f"inference is stuck for {running_ns // MS} ms (usual: {self.worker.usual_ns // MS} ms)"
+
+    def _report(self, beat: Beat, found: Observation | Missing, sent: bool) -> None:
+        now_ns = self.service.clock.now_ns()
+        report = PolicyTick(
+            stamp_ns=now_ns,
+            tick=beat.index,
+            lateness_ns=now_ns - beat.deadline_ns,
+            on_time=now_ns - beat.deadline_ns < TICK_NS,
+            skipped=beat.skipped,
+            fresh=self.newest.tick == beat.index,
+            chunks=self.ensemble.coverage(beat.index) if sent else 0,
+            inference_ns=self.newest.inference_ns,
+        )
+        if isinstance(found, Missing):
+            report.reason = found.reason
+        else:
+            report.frame_age_ns = found.frame_age_ns
+            report.camera_skew_ns, report.joint_skew_ns = found.camera_skew_ns, found.joint_skew_ns
+            report.reason = self.stuck()
+        self.ticks.send(report)
+
+
+def main(service: Service) -> None:
+    path = policy_path(service.arguments.checkpoint)
+    policy = ACTPolicy.from_pretrained(path, cameras=camera_sizes(service.rig))
+    loop = PolicyLoop(service, policy)
+    service.prepare_realtime(service.rig.realtime.policy_cores)
+    pacer = Pacer(service.clock, TICK_NS)
+    try:
+        while not service.stopping:
+            loop.tick(pacer.wait())
+            service.report(
+                lambda: {
+                    "ticks": pacer.beats,
+                    "skipped": pacer.skipped_total,
+                    "inference_ms": loop.worker.usual_ns / MS,
+                },
+                message=loop.stuck(),
+            )
+    finally:
+        loop.worker.close()
+
+
+def extend(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", required=True, help="LeRobot policy directory, or `demo`")
+
+
+if __name__ == "__main__":
+    run(main, extend)
