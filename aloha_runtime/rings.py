@@ -34,7 +34,7 @@ class FramePublisher:
         slots: int = SLOTS,
     ) -> None:
         """`shape`: (height, width, 3). `inline`: put the pixels into the message instead of a ring, for readers on
-        another machine, who connect to the tcp `endpoint` (loopback only). A camera may have one publisher of each kind.
+        another machine, who connect to the tcp `endpoint` (loopback only). One publisher of each kind a camera.
 
         TransportError when the topic has a publisher already, shared memory is full, or the endpoint is refused.
         """
