@@ -19,7 +19,7 @@ ArmVector = NDArray[np.float64]
 class ArmReading:
     """State of one arm at one instant.
 
-    `stamp_ns`: monotonic time at which the reply was complete. `angles`: (7,) rad, the last one the gripper *motor*
+    `stamp_ns`: monotonic time at which it was asked for. `angles`: (7,) rad, the last one the gripper *motor*
     angle (not normalised). `velocities`: (7,) rad/s. `efforts_ma`: (7,) mA, or load in 0.1 % where the servo measures
     no current (XL430, XC430). `errors`: joint -> hardware error, empty when all is well; 0x80 is the alert bit alone,
     the lower bits are Hardware_Error_Status once it was read (`dynamixel.registers.describe_hardware_error`).
@@ -72,6 +72,18 @@ class Arm(Protocol):
 
     def silent(self, now_ns: int) -> dict[str, float]:
         """Joint -> seconds since it last answered, for the joints that are silent now; empty when all answer."""
+
+    @property
+    def rearm_cause(self) -> str:
+        """Why goals are withheld until `torque(True)`, in words for the operator; empty when they are sent.
+
+        So after `connect`, after torque off, after an unplugged port, after a pause in which the servos' watchdog
+        tripped, and when a servo was found without its torque or watchdog (a power cut)."""
+
+    def reboot_gripper(self) -> None:
+        """Clear a hardware error of the gripper servo; it lets go and is without torque then. Blocks for half a second.
+
+        There is none for the joints: a joint that reboots drops the arm. Raises HardwareError."""
 
     @property
     def holding(self) -> bool:

@@ -34,7 +34,7 @@ STALL_NS = WATCHDOG_NS - registers.WATCHDOG_UNIT_MS * 1_000_000
 
 
 class DynamixelArm:
-    """`hardware.base.Arm` on a serial port. `now` gives the stamps; virtual in lock-step, while the port runs on wall time.
+    """`hardware.base.Arm` on a serial port. `now` gives the stamps (virtual in lock-step); the port runs on wall time.
 
     `servos`: masters in the order of `robot.JOINTS` with their shadows between, as in `robot.SERVOS`.
     """

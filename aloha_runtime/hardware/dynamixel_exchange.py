@@ -82,12 +82,6 @@ def read_all(port: SerialPort, ids: Sequence[int], address: int, size: int) -> d
     return answers
 
 
-def read_register(port: SerialPort, ids: Sequence[int], register: registers.Register) -> dict[int, int]:
-    """One register of several servos: id -> value; those that do not answer are absent. Raises PortLostError."""
-    answers = read_all(port, ids, register.address, register.size)
-    return {servo_id: register.decode(packet.data) for servo_id, packet in answers.items()}
-
-
 def write_all(port: SerialPort, register: registers.Register, values: Mapping[int, int]) -> None:
     """One register of several servos, by Sync Write: nobody answers, so read it back. Raises PortLostError."""
     packet = write_register(register, values)

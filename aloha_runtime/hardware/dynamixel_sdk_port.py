@@ -19,6 +19,8 @@ ATTEMPTS = 3
 """A lost or damaged packet during set-up is asked for again; three in a row are a fault."""
 _IDLE_S = 0.0002
 _EEPROM_SIZE = 64
+_QUIET_S = 0.005
+"""A reply that somebody asked for just before is on its way no longer; the SDK would take it for an answer."""
 
 
 class SdkPort(PortHandler):  # type: ignore[misc]
@@ -67,6 +69,8 @@ class ServoAccess:
         self._labels = labels
         self._sdk_port = SdkPort(port)
         self._handler = Protocol2PacketHandler()
+        time.sleep(_QUIET_S)
+        self._sdk_port.clearPort()
 
     def label(self, servo_id: int) -> str:
         """Joint of a servo."""

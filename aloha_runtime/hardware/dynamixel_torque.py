@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from aloha_runtime.dynamixel import registers
 from aloha_runtime.dynamixel.registers import Register, describe_hardware_error
 from aloha_runtime.errors import HardwareError
-from aloha_runtime.hardware.dynamixel_exchange import read_register, write_all
+from aloha_runtime.hardware.dynamixel_exchange import read_all, write_all
+from aloha_runtime.hardware.dynamixel_frames import WIDE_ADDRESS, WIDE_SIZE
 from aloha_runtime.hardware.dynamixel_health import Health
 from aloha_runtime.hardware.serial_port import SerialPort
 from aloha_runtime.robot import MA_PER_UNIT, RAD_PER_TICK, Role, Servo
@@ -23,6 +24,9 @@ LIMIT_SLACK_TICKS = round(0.10 / RAD_PER_TICK)
 """A joint this far outside its limits (an arm asleep on its stop) may get torque: it moves in by no more than this."""
 ATTEMPTS = 3
 """Block writes have no acknowledgement: a lost one shows when reading back, and is sent again."""
+
+_Wanted = Mapping[Register, Mapping[int, int]]
+"""Register -> servo id -> value."""
 
 
 class TorqueSwitch:
@@ -52,18 +56,16 @@ class TorqueSwitch:
 
         A program that died left goals its servos had not reached; a tripped watchdog froze them.
         """
-        self._write(registers.BUS_WATCHDOG, dict.fromkeys(self._all, 0))
-        for register, values in self._ram.items():
-            self._write(register, values)
-        self._write(registers.GOAL_POSITION, self._present())
-        self._write(registers.BUS_WATCHDOG, dict.fromkeys(self._all, WATCHDOG))
+        goals = {registers.GOAL_POSITION: self._present()}
+        self._apply({registers.BUS_WATCHDOG: dict.fromkeys(self._all, 0)} | self._ram | goals)
+        self._apply({registers.BUS_WATCHDOG: dict.fromkeys(self._all, WATCHDOG)})
 
     def switch(self, joints: bool, gripper: bool) -> None:
-        """Torque of the joints (shadows included) and of the gripper. On from off: `hold_present` comes first."""
+        """Torque of the joints (shadows included) and of the gripper. Before any goes on: `hold_present`."""
         held = {servo_id: gripper if servo_id == self._gripper else joints for servo_id in self._all}
         if any(held.values()):
             self.hold_present()
-        self._write(registers.TORQUE_ENABLE, {servo_id: int(on) for servo_id, on in held.items()})
+        self._apply({registers.TORQUE_ENABLE: {servo_id: int(on) for servo_id, on in held.items()}})
         self._held = held
 
     def complaint(self, heard: Mapping[int, Health], since_ns: int) -> str:
@@ -79,40 +81,60 @@ class TorqueSwitch:
         return ""
 
     def _present(self) -> dict[int, int]:
-        """Present positions of the masters, moved into their limits where they are a little outside."""
-        ticks = self._read(registers.PRESENT_POSITION, [servo.id for servo in self._masters])
+        """Present positions of the masters, moved into their limits where they are a little outside.
+
+        Read as a block of a size that nothing else has: a late reply to another question must not become a goal.
+        """
+        blocks = self._read([servo.id for servo in self._masters], WIDE_ADDRESS, WIDE_SIZE)
         goals = {}
         for servo in self._masters:
-            goal = min(servo.max_tick, max(servo.min_tick, ticks[servo.id]))
-            if abs(goal - ticks[servo.id]) > LIMIT_SLACK_TICKS:
+            tick = registers.PRESENT_POSITION.decode(blocks[servo.id][-registers.PRESENT_POSITION.size :])
+            goals[servo.id] = min(servo.max_tick, max(servo.min_tick, tick))
+            if abs(goals[servo.id] - tick) > LIMIT_SLACK_TICKS:
                 raise HardwareError(
-                    f"{self._arm}: servo {servo.id} ({servo.joint}) is at tick {ticks[servo.id]}, outside its limits "
+                    f"{self._arm}: servo {servo.id} ({servo.joint}) is at tick {tick}, outside its limits "
                     f"{servo.min_tick}..{servo.max_tick}; move that joint by hand into its range, then start again"
                 )
-            goals[servo.id] = goal
         return goals
 
-    def _write(self, register: Register, values: dict[int, int]) -> None:
-        """Write one register of several servos until they read back; raises HardwareError naming those that do not."""
-        left = values
+    def _apply(self, wanted: _Wanted) -> None:
+        """Write registers in this order until all read back; raises HardwareError naming one that does not."""
+        wrong: list[tuple[int, Register, int]] = []
         for _ in range(ATTEMPTS):
-            write_all(self.port, register, left)
-            found = self._read(register, list(left))
-            left = {servo_id: value for servo_id, value in left.items() if found[servo_id] != value}
-            if not left:
+            for register, values in wanted.items():
+                write_all(self.port, register, values)
+            wrong = self._wrong(wanted)
+            if not wrong:
                 return
-        servo_id, value = next(iter(left.items()))
-        bits = self._read(registers.HARDWARE_ERROR_STATUS, [servo_id])[servo_id]
+        servo_id, register, found = wrong[0]
+        bits = self._read([servo_id], registers.HARDWARE_ERROR_STATUS.address, 1)[servo_id][0]
         why = f"it reports {describe_hardware_error(bits)}" if bits else "it reports no error"
         raise HardwareError(
-            f"{self._arm}: servo {servo_id} ({self._servos[servo_id].joint}) does not take {register.name} {value}: "
-            f"it stays {found[servo_id]}, and {why}; support the arm, switch its power off and on, then start again"
+            f"{self._arm}: servo {servo_id} ({self._servos[servo_id].joint}) does not take "
+            f"{register.name} {wanted[register][servo_id]}: it stays {found}, and {why}; "
+            "support the arm, switch its power off and on, then start again"
         )
 
-    def _read(self, register: Register, ids: list[int]) -> dict[int, int]:
-        found: dict[int, int] = {}
+    def _wrong(self, wanted: _Wanted) -> list[tuple[int, Register, int]]:
+        """Servos and registers that do not hold what was written, and what they hold."""
+        start = min(register.address for register in wanted)
+        end = max(register.address + register.size for register in wanted)
+        blocks = self._read(self._all, start, end - start)
+        wrong = []
+        for register, values in wanted.items():
+            at = register.address - start
+            for servo_id, value in values.items():
+                found = register.decode(blocks[servo_id][at : at + register.size])
+                if found != value:
+                    wrong.append((servo_id, register, found))
+        return wrong
+
+    def _read(self, ids: list[int], address: int, size: int) -> dict[int, bytes]:
+        """One block of several servos."""
+        found: dict[int, bytes] = {}
         for _ in range(ATTEMPTS):
-            found |= read_register(self.port, [servo_id for servo_id in ids if servo_id not in found], register)
+            missing = [servo_id for servo_id in ids if servo_id not in found]
+            found |= {servo_id: packet.data for servo_id, packet in read_all(self.port, missing, address, size).items()}
             if len(found) == len(ids):
                 return found
         servo_id = next(servo_id for servo_id in ids if servo_id not in found)
