@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from aloha_runtime.dynamixel import packets
 from aloha_runtime.dynamixel import registers as reg
 from aloha_runtime.dynamixel.packets import BROADCAST_ID, Instruction, Packet, StatusError
+from aloha_runtime.dynamixel.registers import Register
 from aloha_runtime.robot import JOINTS, SERVOS, Role
 from aloha_runtime.sim.drive import Drive
 from aloha_runtime.sim.fast_reply import FastReply
@@ -103,9 +104,21 @@ class Chain:
         self.line.set(faults)
         self._tune(self._baud, self._heard_ns)
 
+    def servo(self, servo_id: int) -> Firmware:
+        """The servo that was built with this id, whatever its register says now. KeyError when there is none."""
+        return {servo.servo.id: servo for servo in self.servos}[servo_id]
+
+    def poke(self, servo_id: int, entry: Register, value: int) -> None:
+        """Set a register past every rule, as a servo may come from the shop."""
+        servo = self.servo(servo_id)
+        servo.set(entry, value)
+        servo.refresh()
+        self.drive.changed()
+        self._tune(self._baud, self._heard_ns)
+
     def raise_error(self, servo_id: int, bits: int) -> None:
         """Give a servo hardware errors (bits of address 70), as an overload would."""
-        next(servo for servo in self.servos if servo.servo.id == servo_id).raise_error(bits)
+        self.servo(servo_id).raise_error(bits)
         self.drive.changed()
 
     def brown_out(self, now_ns: int) -> None:

@@ -75,7 +75,8 @@ class Link:
 
     @classmethod
     def attach(cls, run_dir: Path, timeout_s: float = 0.0) -> "Link":
-        """Map the block of a running world; TransportError when there is none within `timeout_s`."""
+        """Map the block of a running world; TransportError when there is none within `timeout_s`. A block is of use to
+        a follower's chain once `has_present` is true."""
         path, give_up = link_path(run_dir), time.monotonic() + timeout_s
         while True:
             try:
