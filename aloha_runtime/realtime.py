@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 NS_PER_S = 1_000_000_000
-TRANSPORT_THREAD = "aloha-bus"
+TRANSPORT_THREAD = "ZMQbg"
 """Name of the threads that carry the bus's messages; they get the same priority as the loop that waits for them."""
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _CLOCK_MONOTONIC = 1

@@ -1,5 +1,6 @@
 """The ZeroMQ sockets of one process: a context, their limits, and their places in the run directory."""
 
+import time
 from pathlib import Path
 
 import zmq
@@ -19,6 +20,9 @@ RECONNECT_MS, RECONNECT_MAX_MS = 10, 100
 PROMISED_MS = 5000
 """Wall time after which a message or subscription that virtual time promised is taken for lost with its process."""
 
+THREAD_START_S = 5.0
+"""A thread that has not begun by then belongs to a machine with other troubles."""
+
 
 class Sockets:
     """Makes the sockets that the classes of this room use."""
@@ -27,7 +31,7 @@ class Sockets:
         check_run_dir(run_dir)
         self.run_dir = run_dir.absolute()
         self.clock = clock
-        self._context = _named_context()
+        self._context = _started_context()
 
     def socket(self, kind: int, queue_limit: int) -> "zmq.Socket[bytes]":
         """A socket that keeps at most `queue_limit` messages for a peer, and drops them when it is closed."""
@@ -55,14 +59,17 @@ class Sockets:
         self._context.destroy(linger=0)
 
 
-def _named_context() -> "zmq.Context[zmq.Socket[bytes]]":
-    """A context whose threads carry a name, so that `realtime.prepare` finds them (and so does `top -H`)."""
+def _started_context() -> "zmq.Context[zmq.Socket[bytes]]":
+    """A context whose threads run: each sets its own scheduling and then its name, which must be over before
+    `realtime.prepare` gives it a priority, or libzmq aborts the process."""
     tasks = Path("/proc/self/task")
     before = set(tasks.iterdir())
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     context.socket(zmq.PAIR).close()  # the threads start with the first socket
+    give_up = time.monotonic() + THREAD_START_S
     for thread in set(tasks.iterdir()) - before:
-        (thread / "comm").write_text(TRANSPORT_THREAD)
+        while not (thread / "comm").read_text().startswith(TRANSPORT_THREAD) and time.monotonic() < give_up:
+            time.sleep(0.001)
     return context
 
 
