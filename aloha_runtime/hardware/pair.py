@@ -8,7 +8,7 @@ import numpy as np
 from aloha_runtime.dynamixel.registers import describe_hardware_error
 from aloha_runtime.errors import HardwareError
 from aloha_runtime.hardware.base import Arm, ArmReading
-from aloha_runtime.robot import DOF, GRIPPER_INDEX, SIDE_SLICE, Gripper, Side, Vector
+from aloha_runtime.robot import DOF, GRIPPER_INDEX, JOINTS_PER_ARM, SIDE_SLICE, Gripper, Side, Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +87,16 @@ class ArmPair:
         return ", ".join(f"{joint}: {describe_hardware_error(bits)}" for joint, bits in errors.items())
 
     def silent(self, now_ns: int, longer_than_ns: int) -> str:
-        """Which joints have not answered for so long; empty when all do."""
-        joints = [
-            f"{side}_{joint} silent for {seconds * 1000:.0f} ms"
-            for side, arm in self.arms.items()
-            for joint, seconds in arm.silent(now_ns).items()
-            if seconds * 1e9 > longer_than_ns
-        ]
-        return ", ".join(joints)
+        """Who has not answered for so long, and what to do; empty when all do."""
+        found = []
+        for arm in self.arms.values():
+            joints = {joint: s * 1e3 for joint, s in arm.silent(now_ns).items() if s * 1e9 > longer_than_ns}
+            if len(joints) >= JOINTS_PER_ARM:
+                found.append(f"{arm.name}: no servo answers for {max(joints.values()):.0f} ms; check its power and USB")
+            elif joints:
+                names = ", ".join(f"{joint} silent for {ms:.0f} ms" for joint, ms in joints.items())
+                found.append(f"{arm.name}: {names}; check the cable into the first of them")
+        return "; ".join(found)
 
     def figures(self) -> dict[str, float]:
         """Temperatures and counted events of both arms, for the health report."""

@@ -145,9 +145,9 @@ class ArmsLoop:
     def _trouble(self, newest: PairReading) -> tuple[str, bool]:
         """What is wrong with the arms themselves: cause, and whether only a person can mend it."""
         if newest.errors:
-            return f"{self.service.name}: {self.pair.describe(newest.errors)}", True
+            return self.pair.describe(newest.errors), True
         silent = self.pair.silent(time.monotonic_ns(), SILENT_HOLD_NS)
-        return (f"{self.service.name}: {silent}", False) if silent else ("", False)
+        return silent, False
 
     def figures(self, pacer: Pacer, realtime: RealtimeReport) -> dict[str, float]:
         """Named numbers for the health report."""

@@ -141,6 +141,7 @@ def _role_and_side(arm: str) -> tuple[Role, Side]:
 
 def main(service: Service) -> None:
     loop = ChainLoop(service)
+    service.prepare_realtime([])  # a real servo is never kept waiting by what else the machine does
     try:
         loop.serve()
     finally:

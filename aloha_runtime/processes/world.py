@@ -81,6 +81,7 @@ class WorldLoop:
 
 def main(service: Service) -> None:
     loop = WorldLoop(service)
+    service.prepare_realtime([])
     pacer = Pacer(service.clock, PERIOD_NS)
     try:
         while not service.stopping:
