@@ -43,14 +43,15 @@ class FrozenWatch:
     tens of them mean that the camera repeats an old picture."""
 
     STEP = 16
-    """Every 16th pixel of every 16th row is compared: 1200 of 640x480, 5 microseconds."""
+    """Every 16th pixel of every 16th row is compared first, which settles it for a live picture in microseconds."""
 
     def __init__(self) -> None:
-        self._sample: bytes = b""
+        self._last: NDArray[np.uint8] = np.zeros((0, 0, 3), np.uint8)
         self.identical = 0
 
     def look(self, image: NDArray[np.uint8]) -> None:
-        """Compare an image with the one before."""
-        sample = image[:: self.STEP, :: self.STEP].tobytes()
-        self.identical = self.identical + 1 if sample == self._sample else 0
-        self._sample = sample
+        """Compare an image with the one before; neither may be written again."""
+        step = self.STEP
+        maybe = np.array_equal(image[::step, ::step], self._last[::step, ::step])
+        self.identical = self.identical + 1 if maybe and np.array_equal(image, self._last) else 0
+        self._last = image

@@ -186,8 +186,8 @@ class OpenCVCamera:
 
     def _absent(self) -> HardwareError:
         return HardwareError(
-            f"{self.name}: there is no {self._source}; present are: {_present()}. Plug the camera in, or correct `device`"
-            f" of {self.name}."
+            f"{self.name}: there is no {self._source}; present are: {_present()}. Plug the camera in, or correct"
+            f" `device` of {self.name}."
         )
 
     def _check_size(self, capture: Any) -> None:

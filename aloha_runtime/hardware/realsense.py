@@ -150,7 +150,7 @@ class RealSenseCamera:
         )
 
     def _set_options(self, sensor: Any) -> None:
-        """Device time instead of librealsense's wall-clock time, and the exposure; recordings have no options to set."""
+        """Device time instead of librealsense's wall-clock time, and the exposure; a recording has no options."""
         exposure = self._config.exposure
         if _settable(sensor, rs.option.global_time_enabled):
             sensor.set_option(rs.option.global_time_enabled, 0)
@@ -186,8 +186,8 @@ def find_device(camera: str, serial: str) -> Any:
         return present[serial]
     found = [f"{number} ({_info(device, rs.camera_info.name)})" for number, device in present.items()]
     raise HardwareError(
-        f"{camera}: no RealSense with serial {serial} is connected; connected are: {', '.join(found) or 'none'}. Plug it"
-        f" into a USB 3 port, or correct `serial` of {camera} (it is printed on the camera)."
+        f"{camera}: no RealSense with serial {serial} is connected; connected are: {', '.join(found) or 'none'}. Plug"
+        f" it into a USB 3 port, or correct `serial` of {camera} (it is printed on the camera)."
     )
 
 

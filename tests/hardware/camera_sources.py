@@ -88,14 +88,15 @@ class MjpegServer:
             time.sleep(1 / FPS)
 
 
-def write_video(path, frames):
-    """An H.264 file with pictures 0 to `frames` - 1."""
+def write_video(path, frames, size=(HEIGHT, WIDTH)):
+    """An H.264 file with pictures 0 to `frames` - 1, scaled to `size` (height, width)."""
     with av.open(path, "w") as container:
         stream = container.add_stream("libx264", rate=FPS)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = size[1], size[0], "yuv420p"
         stream.time_base = Fraction(1, FPS)
         for number in range(frames):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
+            image = cv2.resize(picture(number), size[::-1], interpolation=cv2.INTER_NEAREST)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
 
 
@@ -118,7 +119,7 @@ class SoftwareRealSense:
     def add_exposure(self):
         """The exposure controls of a D405."""
         self.sensor.add_option(rs.option.enable_auto_exposure, rs.option_range(0, 1, 1, 1), True)
-        self.sensor.add_option(rs.option.exposure, rs.option_range(1, 165000, 1, 33000), True)
+        self.sensor.add_option(rs.option.exposure, rs.option_range(1, 165000, 33000, 1), True)
 
     def feed(self, image=None, skip=0, exposed_us_before=None, number=None):
         """One frame on the device's own clock, after `skip` frames that got lost."""
