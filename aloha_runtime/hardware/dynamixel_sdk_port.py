@@ -1,7 +1,7 @@
 """dynamixel_sdk on our own port: the SDK's packet handler for single reads and writes, without its faults.
 
 The SDK opens ports without a lock, busy-waits, and measures time-outs on the wall clock; all of that is in its port
-handler, so this one replaces it. Its packet handler returns 0 for a failed read; `ServoAccess` raises instead.
+handler, so this one replaces it. Its packet handler answers 0 for a failed read; `ServoAccess` raises instead.
 """
 
 import time
@@ -10,17 +10,19 @@ from typing import Any
 
 from dynamixel_sdk import COMM_SUCCESS, PortHandler, Protocol2PacketHandler
 
-from aloha_runtime.dynamixel.packets import ALERT, StatusError
+from aloha_runtime.dynamixel.packets import ALERT, Instruction, StatusError
 from aloha_runtime.dynamixel.registers import REGISTERS, Register
 from aloha_runtime.errors import HardwareError
+from aloha_runtime.hardware.dynamixel_exchange import STATUS_SIZE
 from aloha_runtime.hardware.serial_port import PortLostError, SerialPort
 
 ATTEMPTS = 3
 """A lost or damaged packet during set-up is asked for again; three in a row are a fault."""
 _IDLE_S = 0.0002
 _EEPROM_SIZE = 64
-_QUIET_S = 0.005
-"""A reply that somebody asked for just before is on its way no longer; the SDK would take it for an answer."""
+_QUIET_S = 0.02
+"""After this a reply that somebody asked for earlier is on its way no longer."""
+_PATIENCE_MS = 100.0
 
 
 class SdkPort(PortHandler):  # type: ignore[misc]
@@ -51,6 +53,11 @@ class SdkPort(PortHandler):  # type: ignore[misc]
         """Send; returns the number of bytes."""
         self._port.write(bytes(packet))
         return len(packet)
+
+    def setPacketTimeout(self, packet_length: int) -> None:  # noqa: N802
+        """Wait this long for an answer: generous, since a late answer is worse than a slow set-up."""
+        self.packet_start_time = self.getCurrentTime()
+        self.packet_timeout = self.tx_time_per_byte * packet_length + _PATIENCE_MS
 
     def getCurrentTime(self) -> float:  # noqa: N802
         """Monotonic milliseconds."""
@@ -83,9 +90,9 @@ class ServoAccess:
     def ping(self, servo_id: int) -> int | None:
         """Model number, or None when nobody answers."""
         for _ in range(ATTEMPTS):
-            model, result, _ = self._guard(self._handler.ping, servo_id)
-            if result == COMM_SUCCESS:
-                return int(model)
+            _, data = self._ask(servo_id, Instruction.PING, b"", 3)
+            if data:
+                return int.from_bytes(data[:2], "little")
         return None
 
     def scan(self) -> dict[int, tuple[int, int]]:
@@ -105,11 +112,10 @@ class ServoAccess:
 
     def write(self, servo_id: int, register: Register, value: int) -> None:
         """Write one register and read it back."""
-        data = list(register.encode(value))
+        params = register.address.to_bytes(2, "little") + register.encode(value)
         why = ""
         for _ in range(ATTEMPTS):
-            result, error = self._guard(self._handler.writeTxRx, servo_id, register.address, register.size, data)
-            why = self._why(result, error)
+            why, _ = self._ask(servo_id, Instruction.WRITE, params, 0)
             if not why:
                 break
         found = self.read(servo_id, register)
@@ -121,7 +127,7 @@ class ServoAccess:
 
     def reboot(self, servo_id: int) -> None:
         """Reboot one servo and wait for it to answer again: torque drops, RAM is lost, a hardware error is cleared."""
-        self._guard(self._handler.reboot, servo_id)
+        self._ask(servo_id, Instruction.REBOOT, b"", 0)
         deadline = time.monotonic() + 2.0
         while time.monotonic() < deadline:
             if self.ping(servo_id) is not None:
@@ -131,22 +137,36 @@ class ServoAccess:
         )
 
     def _read(self, servo_id: int, address: int, size: int, what: str) -> bytes:
+        params = address.to_bytes(2, "little") + size.to_bytes(2, "little")
         why = ""
         for _ in range(ATTEMPTS):
-            data, result, error = self._guard(self._handler.readTxRx, servo_id, address, size)
-            why = self._why(result, error)
+            why, data = self._ask(servo_id, Instruction.READ, params, size)
             if not why:
-                return bytes(data)
+                return data
         raise HardwareError(
             f"{self.who(servo_id)}: cannot read {what} ({why}); check its cable and power, then start again"
         )
 
-    def _why(self, result: int, error: int) -> str:
-        """Reason of a failed exchange; empty when it went well. The alert bit is no reason: `errors` reports it."""
-        if result != COMM_SUCCESS:
-            return str(self._handler.getTxRxResult(result)).removeprefix("[TxRxResult] ")
-        code = error & ~ALERT
-        return StatusError(code).name.lower().replace("_", " ") if code else ""
+    def _ask(self, servo_id: int, instruction: Instruction, params: bytes, size: int) -> tuple[str, bytes]:
+        """One exchange through the SDK: (why it failed or empty, `size` bytes of data).
+
+        The SDK takes any status packet of that servo for the answer, a late one with other contents too; here the
+        length must fit. The alert bit is no failure: readings report it.
+        """
+        return self._guard(self._exchange, servo_id, instruction, params, size)  # type: ignore[no-any-return]
+
+    def _exchange(self, port: SdkPort, servo_id: int, code: Instruction, params: bytes, size: int) -> tuple[str, bytes]:
+        length = len(params) + 3
+        question = [0, 0, 0, 0, servo_id, length & 0xFF, length >> 8, code, *params, 0, 0]
+        result = self._handler.txPacket(port, question)
+        port.setPacketTimeout(size + STATUS_SIZE)
+        while result == COMM_SUCCESS:
+            answer, result = self._handler.rxPacket(port, False)
+            if result == COMM_SUCCESS and answer[4] == servo_id and answer[5] | answer[6] << 8 == size + 4:
+                error = answer[8] & ~ALERT
+                return StatusError(error).name.lower().replace("_", " ") if error else "", bytes(answer[9 : 9 + size])
+        time.sleep(_QUIET_S)
+        return str(self._handler.getTxRxResult(result)).removeprefix("[TxRxResult] "), b""
 
     def _guard(self, call: Callable[..., Any], *arguments: object) -> Any:
         try:
