@@ -23,6 +23,10 @@ Milliseconds = NDArray[np.float64]
 
 SUCCESS_HELD_NS = 500 * MS
 """A task counts as solved once success has lasted this long: a cube that slips at once was not handed over."""
+FLICKER_NS = 100 * MS
+"""A grasped object loses contact for single physics steps; a shorter interruption of a stage is none."""
+VIOLATIONS = "violations"
+"""Figure in the health of `chain@ARM`."""
 START_PERIODS = 2
 """Ticks that a mode needs to reach the policy: the heartbeat and the tick are 20 ms apart, not in step."""
 
@@ -67,14 +71,17 @@ def frame_age_ms(log: Log) -> Milliseconds:
 
 
 def latency_ms(log: Log, mode: Mode) -> Milliseconds:
-    """Observation to goal: from the oldest part of what an action was computed from (for teleoperation: the leaders'
-    state) to the first followers' cycle that moves to this action in `mode`."""
-    observed = {action.stamp_ns: action.observation_stamp_ns for action in log.of(messages.ACTION_TOPIC[mode])}
+    """Observation to goal: from the oldest part of what an action was computed from to the first followers' cycle that
+    moves to this action in `mode`. For teleoperation the action bears the stamp of the leaders' state itself."""
+    observed = {
+        action.stamp_ns: action.observation_stamp_ns or action.stamp_ns
+        for action in log.of(messages.ACTION_TOPIC[mode])
+    }
     obeyed: dict[int, int] = {}
     for state in log.followers:
         if state.mode is mode and state.action_stamp_ns in observed:
             obeyed.setdefault(state.action_stamp_ns, state.stamp_ns)
-    return _ms(stamp - observed[action] for action, stamp in obeyed.items() if observed[action] > 0)
+    return _ms(stamp_ns - observed[action_ns] for action_ns, stamp_ns in obeyed.items())
 
 
 def figures(log: Log) -> dict[str, Figure]:
@@ -96,14 +103,14 @@ def figures(log: Log) -> dict[str, Figure]:
 
 def success_stamp_ns(states: Iterable[SimState]) -> int | None:
     """When the success that lasted `SUCCESS_HELD_NS` began; None when there was none."""
-    since_ns = None
+    since_ns = last_ns = 0
     for state in states:
-        if not state.success:
-            since_ns = None
-        elif since_ns is None:
-            since_ns = state.stamp_ns
-        if since_ns is not None and state.stamp_ns - since_ns >= SUCCESS_HELD_NS:
-            return since_ns
+        if state.success:
+            if state.stamp_ns - last_ns > FLICKER_NS:
+                since_ns = state.stamp_ns
+            last_ns = state.stamp_ns
+            if last_ns - since_ns >= SUCCESS_HELD_NS:
+                return since_ns
     return None
 
 
@@ -120,6 +127,7 @@ def _outcome(log: Log) -> dict[str, Figure]:
         "stage": max((state.stage for state in log.sim), default=None),
         "stages": SUCCESS_STAGE,
         "time_to_success_s": None if solved_ns is None else (solved_ns - began_ns) / NS_PER_S,
+        "hold_cause": next((said.cause for said in log.modes if said.mode in (Mode.HOLD, Mode.FAULT)), ""),
     }
 
 
@@ -144,11 +152,15 @@ def _tick_figures(log: Log) -> dict[str, Figure]:
 
 def _arms_figures(log: Log) -> dict[str, Figure]:
     """`arms_hz`: cycles of the followers' process a second; `arms_skipped`: cycles that it left out (a gap of two
-    periods skips one); `arms_limited`: share of cycles in which a limit changed the target."""
+    periods skips one); `arms_limited`: share of cycles in which a limit changed the target; `envelope_violations`:
+    goals outside the envelope that the emulated chains' own monitors have seen on the wire since they started."""
     states = log.followers
+    judged = [log.health(name).get(VIOLATIONS) for name in log.usage if name.startswith("chain@")]
+    seen = [count for count in judged if count is not None]
+    found: dict[str, Figure] = {"envelope_violations": int(sum(seen)) if seen else None}
     if len(states) < 2:
-        return {"arms_hz": None, "arms_skipped": None, "arms_limited": None}
-    return {
+        return found | {"arms_hz": None, "arms_skipped": None, "arms_limited": None}
+    return found | {
         "arms_hz": _cycles_per_s(states),
         "arms_skipped": _skipped(states, NS_PER_S // log.rig.arms_hz),
         "arms_limited": sum(state.limited != 0 for state in states) / len(states),

@@ -145,6 +145,11 @@ class Observer:
         """The newest message of a topic, at most `POLL_S` old; None before the first."""
         return self._newest.get(topic.name)
 
+    def so_far(self, topic: Topic) -> list[Any]:
+        """Every message of a topic since the last `mark`."""
+        with self._lock:
+            return list(self._kept[topic.name])
+
     def close(self) -> None:
         """Stop observing; twice is harmless."""
         self._closing.set()
