@@ -27,6 +27,8 @@ PARK_TIMEOUT_S = 15.0
 TERM_TIMEOUT_S = 5.0
 RESTART_DELAY_S = 1.0
 PR_SET_PDEATHSIG = 1
+RIG_FILE = "rig.yaml"
+"""The configuration of the running rig, in the run directory, for its processes and for `aloha status`."""
 
 
 class Stack:
@@ -44,6 +46,7 @@ class Stack:
         self.table = processes(rig, job, checkpoint)
         self.say = say
         self.run_dir = run_dir or default_run_dir()
+        self._rig_file = self.run_dir / RIG_FILE
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._died_s: dict[str, float] = {}
 
@@ -53,7 +56,6 @@ class Stack:
             self.bus = Bus(self.run_dir, WallClock())
             self.health = {p.name: self.bus.subscribe(messages.health_topic(p.name)) for p in self.table}
             self.mode = self.bus.subscribe(messages.MODE)
-            self._rig_file = self.run_dir / "rig.yaml"
             self._rig_file.write_text(yaml.safe_dump(self.rig.model_dump(mode="json"), sort_keys=False))
             for stage in sorted({_stage(process) for process in self.table}):
                 group = [process for process in self.table if _stage(process) == stage]
@@ -134,6 +136,7 @@ class Stack:
     def _park(self) -> None:
         """Arms to their sleep pose and torque off, by the supervisor; a fault leaves them as they are, torque on."""
         try:
+            self.ask("stop")
             reply = self.ask("park")
         except AlohaError as error:
             if not isinstance(error, TransportError):
@@ -166,6 +169,7 @@ class Stack:
                 child.wait()
         if hasattr(self, "bus"):
             self.bus.close()
+        self._rig_file.unlink(missing_ok=True)
         self.directory.cleanup()
 
 
