@@ -29,31 +29,34 @@ class SimCamera:
         self._pacer = Pacer(clock, NS_PER_S // config.fps, phase_ns=TICK_NS - RENDER_LEAD_NS)
         self._sequence = 0
         self._shown_ns = 0
+        self._renderer: Renderer | None = None
 
     def connect(self) -> None:
         """Make the off-screen renderer. Raises SimulationError when there is no OpenGL or no such camera."""
         assert self._rig.sim is not None, "a sim camera needs a rig with `sim:`; config.py refuses anything else"
         kit = self._rig.gripper("follower")
+        self.disconnect()
         model = build_model(self._rig.sim.task, kit, self._rig.current_ma())
         self._renderer = Renderer(model, self._config.width, self._config.height, self.name)
 
     def read(self, timeout_s: float) -> CameraFrame | None:
         """The picture of the newest state at the next exposure; None when the world has published nothing new."""
         deadline_ns = self._clock.now_ns() + int(timeout_s * NS_PER_S)
-        while self._clock.now_ns() < deadline_ns:
+        while self._renderer is not None and self._clock.now_ns() < deadline_ns:
             self._pacer.wait()
             state: SimState | None = self._states.latest()
             if state is not None and state.stamp_ns > self._shown_ns:
                 self._shown_ns = state.stamp_ns
                 self._sequence += 1
-                return CameraFrame(state.stamp_ns, self._picture(state), self._sequence)
+                return CameraFrame(state.stamp_ns, _picture(self._renderer, state), self._sequence)
         return None
 
-    def _picture(self, state: SimState) -> Image:
-        nothing = np.zeros(0)
-        return self._renderer.render(Snapshot(state.stamp_ns, np.asarray(state.qpos), nothing, nothing))
-
     def disconnect(self) -> None:
-        if hasattr(self, "_renderer"):
+        if self._renderer is not None:
             self._renderer.close()
-            del self._renderer
+            self._renderer = None
+
+
+def _picture(renderer: Renderer, state: SimState) -> Image:
+    nothing = np.zeros(0)
+    return renderer.render(Snapshot(state.stamp_ns, np.asarray(state.qpos), nothing, nothing))

@@ -4,21 +4,32 @@ Such a function is a generator: it yields a `Bench` and cleans up. Nothing here 
 """
 
 import contextlib
+import math
+import shutil
+import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from camera_sources import FPS, HEIGHT, WIDTH, MjpegServer, SoftwareRealSense, record_realsense, write_video
 
-from aloha_runtime.config import CameraConfig
-from aloha_runtime.errors import HardwareError
+from aloha_runtime import messages
+from aloha_runtime.bus import Bus
+from aloha_runtime.config import CameraConfig, load
+from aloha_runtime.errors import AlohaError, HardwareError, SimulationError
 from aloha_runtime.hardware import opencv, realsense
 from aloha_runtime.hardware.opencv import OpenCVCamera
 from aloha_runtime.hardware.realsense import RealSenseCamera
+from aloha_runtime.realtime import WallClock
+from aloha_runtime.run_directory import RunDirectory
+from aloha_runtime.sim.camera import SimCamera
+from aloha_runtime.sim.world import World
 
 PATIENCE = 60
 """Reads of half a second before a frame counts as not coming, on a machine however busy."""
@@ -35,6 +46,7 @@ class Bench:
     plug_in: Callable[[], None]
     absent: Any
     absent_words: tuple[str, ...]
+    absent_error: type[AlohaError] = HardwareError
 
 
 def config(**entries):
@@ -115,7 +127,65 @@ def realsense_software_device(tmp_path):
         source.stop()
 
 
-BACKENDS = [opencv_url, opencv_file, realsense_recording, realsense_software_device]
+class MovingWorld:
+    """A simulated world seen from the bus: publishes states in which the left arm moves a little from one to the next."""
+
+    def __init__(self, run_dir):
+        self._bus = Bus(run_dir, WallClock())
+        self._states = self._bus.publisher(messages.SIM_STATE)
+        self._qpos = World("transfer_cube").snapshot().qpos
+        self._stopping = threading.Event()
+        self._thread = None
+        self._count = 0
+
+    def start(self):
+        self._stopping.clear()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def stop(self):
+        if self._thread is not None:
+            self._stopping.set()
+            self._thread.join()
+            self._thread = None
+
+    def close(self):
+        self.stop()
+        self._bus.close()
+
+    def _run(self):
+        while not self._stopping.wait(0.01):
+            self._count += 1
+            qpos = self._qpos.copy()
+            qpos[0] += 0.3 * math.sin(self._count / 10)
+            state = {"task": "transfer_cube", "seed": 0, "environment_state": [], "stage": 0, "success": False}
+            self._states.send(messages.SimState(stamp_ns=time.monotonic_ns(), qpos=qpos.tolist(), **state))
+
+
+def simulated(tmp_path):
+    parent = Path(tempfile.mkdtemp(prefix="aloha-test-"))  # tmp_path is too long for sockets
+    run_dir = RunDirectory(parent / "run")
+    rig = load("sim")
+    world = MovingWorld(run_dir.path)
+    try:
+        with Bus(run_dir.path, WallClock()) as bus:
+            world.start()
+            yield Bench(
+                SimCamera("cam_high", rig.cameras["cam_high"], rig, bus, WallClock()),
+                (120, 160, 3),
+                world.stop,
+                world.start,
+                SimCamera("cam_gone", rig.cameras["cam_high"], rig, bus, WallClock()),
+                ("cam_high", "cam_low"),
+                SimulationError,
+            )
+    finally:
+        world.close()
+        run_dir.cleanup()
+        shutil.rmtree(parent)
+
+
+BACKENDS = [opencv_url, opencv_file, realsense_recording, realsense_software_device, simulated]
 
 
 @pytest.fixture(params=BACKENDS, ids=lambda backend: backend.__name__)
@@ -203,7 +273,7 @@ def test_connect_and_disconnect_in_any_order(bench):
 
 def test_absent_device(bench):
     """The error names the camera, the device asked for, and what is there."""
-    with pytest.raises(HardwareError) as caught:
+    with pytest.raises(bench.absent_error) as caught:
         bench.absent.connect()
     for word in ("cam_gone", *bench.absent_words):
         assert word in str(caught.value)
