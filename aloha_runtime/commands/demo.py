@@ -58,7 +58,7 @@ def policy_inputs(directory: Path) -> list[str]:
         return list(json.loads(path.read_text(encoding="utf-8"))["input_features"])
     except OSError as error:
         raise CheckpointError(
-            f"policy {directory} has no readable {path.name} ({error.strerror}): give `demo` or a LeRobot policy directory"
+            f"policy {directory} has no {path.name} ({error.strerror}): give `demo` or a LeRobot policy directory"
         ) from None
     except (ValueError, KeyError, TypeError):
         raise CheckpointError(

@@ -25,7 +25,7 @@ SUCCESS_HELD_NS = 500 * MS
 """A task counts as solved once success has lasted this long: a cube that slips at once was not handed over."""
 FLICKER_NS = 100 * MS
 """A grasped object loses contact for single physics steps; a shorter interruption of a stage is none."""
-VIOLATIONS = "violations"
+OUTSIDE = "goals_outside_envelope"
 """Figure in the health of `chain@ARM`."""
 START_PERIODS = 2
 """Ticks that a mode needs to reach the policy: the heartbeat and the tick are 20 ms apart, not in step."""
@@ -152,12 +152,12 @@ def _tick_figures(log: Log) -> dict[str, Figure]:
 
 def _arms_figures(log: Log) -> dict[str, Figure]:
     """`arms_hz`: cycles of the followers' process a second; `arms_skipped`: cycles that it left out (a gap of two
-    periods skips one); `arms_limited`: share of cycles in which a limit changed the target; `envelope_violations`:
+    periods skips one); `arms_limited`: share of cycles in which a limit changed the target; `goals_outside_envelope`:
     goals outside the envelope that the emulated chains' own monitors have seen on the wire since they started."""
     states = log.followers
-    judged = [log.health(name).get(VIOLATIONS) for name in log.usage if name.startswith("chain@")]
+    judged = [log.health(name).get(OUTSIDE) for name in log.usage if name.startswith("chain@")]
     seen = [count for count in judged if count is not None]
-    found: dict[str, Figure] = {"envelope_violations": int(sum(seen)) if seen else None}
+    found: dict[str, Figure] = {OUTSIDE: int(sum(seen)) if seen else None}
     if len(states) < 2:
         return found | {"arms_hz": None, "arms_skipped": None, "arms_limited": None}
     return found | {

@@ -61,7 +61,7 @@ def headline_of(found: dict[str, Figure]) -> str:
         ENVIRONMENT_STATE in str(found["policy_inputs"])
     )
     if found["success"]:
-        return f"{solved}{told}, {found['time_to_success_s']:.1f} s after it began"
+        return f"{solved}{told}, {found['time_to_success_s']:.1f} s after the start"
     return f"{failed}{told} within {found['seconds']:.0f} s (stage {found['stage']} of {found['stages']})"
 
 

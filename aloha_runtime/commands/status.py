@@ -1,0 +1,245 @@
+"""`aloha status`: one live table of a running system, known by its run directory alone."""
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from aloha_runtime import config, messages
+from aloha_runtime.bus import Bus
+from aloha_runtime.config import RigConfig
+from aloha_runtime.errors import TransportError
+from aloha_runtime.messages import MS, Health, Mode, Topic
+from aloha_runtime.processes.table import every_process
+from aloha_runtime.realtime import NS_PER_S, WallClock
+from aloha_runtime.robot import JOINTS, ROLES, SIDES
+from aloha_runtime.run_directory import default_run_dir, lock_holder
+
+WINDOW_NS = 2 * NS_PER_S
+"""Rates and jitter are those of the last two seconds."""
+POLL_S = 0.1
+REFRESH_EVERY = 5
+"""Polls between two pictures: twice a second is as fast as a person reads."""
+WARM_C, HOT_C = 55.0, 70.0
+"""Servos switch off at 80 degrees (Temperature_Limit of the X series)."""
+MODE_COLOUR = {Mode.FAULT: "red", Mode.HOLD: "yellow", Mode.IDLE: "white"}
+
+
+class TopicWatch:
+    """One topic: how often, how regularly and how long ago its messages come."""
+
+    def __init__(self, bus: Bus, topic: Topic) -> None:
+        self.topic = topic
+        self.reader = bus.subscribe(topic, depth=1000)
+        self._stamps_ns: deque[int] = deque()
+
+    def poll(self, now_ns: int) -> None:
+        """Take what came; forget what left the window."""
+        self._stamps_ns.extend(message.stamp_ns for message in self.reader.drain())
+        while self._stamps_ns and self._stamps_ns[0] < now_ns - WINDOW_NS:
+            self._stamps_ns.popleft()
+
+    @property
+    def rate_hz(self) -> float:
+        """Messages a second, from the first to the last one in the window; 0 with fewer than two."""
+        if len(self._stamps_ns) < 2 or self._stamps_ns[-1] == self._stamps_ns[0]:
+            return 0.0
+        return (len(self._stamps_ns) - 1) * NS_PER_S / (self._stamps_ns[-1] - self._stamps_ns[0])
+
+    @property
+    def jitter_ms(self) -> float | None:
+        """How far 99 of 100 pauses between messages stay within their median; None with too few messages."""
+        if len(self._stamps_ns) < 3:
+            return None
+        pauses = np.diff(self._stamps_ns)
+        return float(np.percentile(np.abs(pauses - np.median(pauses)), 99)) / MS
+
+    def age_ms(self, now_ns: int) -> float | None:
+        """Age of the newest message; None before the first."""
+        age_ns = self.reader.age_ns(now_ns)
+        return None if age_ns is None else age_ns / MS
+
+
+class System:
+    """Everything that `status` listens to."""
+
+    def __init__(self, bus: Bus, rig: RigConfig) -> None:
+        cameras = [messages.camera_topic(name, camera.fps) for name, camera in rig.cameras.items()]
+        self.rig = rig
+        self.run_dir = bus.run_dir
+        self.topics = [TopicWatch(bus, topic) for topic in (*messages.TOPICS, *cameras)]
+        self.mode = next(watch for watch in self.topics if watch.topic is messages.MODE)
+        self.health = {name: TopicWatch(bus, messages.health_topic(name)) for name in every_process(rig)}
+        self._processes: dict[int, psutil.Process] = {}
+
+    def poll(self, now_ns: int) -> None:
+        """Take every message that came."""
+        for watch in (*self.topics, *self.health.values()):
+            watch.poll(now_ns)
+
+    @property
+    def heard(self) -> bool:
+        """Whether anything at all was received."""
+        return any(watch.reader.received for watch in (*self.topics, *self.health.values()))
+
+    def reports(self) -> Iterator[tuple[str, Health | None, float | None]]:
+        """Every process of the running job: name, newest health report, its age (ms). One that has ended without giving
+        its topic back is among them, without a report."""
+        now_ns = time.monotonic_ns()
+        for name, watch in self.health.items():
+            report: Health | None = watch.reader.latest()
+            if report is not None or (self.run_dir / f"health.{name}.lock").exists():
+                yield name, report, watch.age_ms(now_ns)
+
+    def alive(self, name: str) -> bool:
+        """Whether a process holds its health topic."""
+        return lock_holder(self.run_dir / f"health.{name}.lock") is not None
+
+    def usage(self, pid: int) -> tuple[float, float] | None:
+        """CPU (percent of one core since the last look) and resident memory (MB) of a process; None when it is gone."""
+        try:
+            process = self._processes.setdefault(pid, psutil.Process(pid))
+            return process.cpu_percent(), process.memory_info().rss / 1e6
+        except psutil.Error:
+            return None
+
+
+def status(run_dir: Path | None, once: bool) -> None:
+    """Show the table until Ctrl-C, or once. Raises TransportError when nothing runs."""
+    run_dir = run_dir or default_run_dir()
+    with Bus(run_dir, WallClock()) as bus:
+        rig_file = run_dir / "rig.yaml"
+        nothing = TransportError(f"nothing runs in {run_dir}: start the rig with `aloha up`")
+        if not rig_file.is_file():
+            raise nothing
+        system = System(bus, config.load(str(rig_file)))
+        _listen(system, WINDOW_NS / NS_PER_S)
+        if not system.heard:
+            raise nothing
+        console = Console(highlight=False)
+        if once:
+            console.print(picture(system))
+            return
+        with Live(picture(system), console=console, auto_refresh=False) as live:
+            while True:
+                _listen(system, POLL_S * REFRESH_EVERY)
+                live.update(picture(system), refresh=True)
+
+
+def _listen(system: System, seconds: float) -> None:
+    for _, report, _ in system.reports():
+        if report is not None:
+            system.usage(report.pid)  # the next look gives the CPU since now
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        system.poll(time.monotonic_ns())
+        time.sleep(POLL_S)
+    system.poll(time.monotonic_ns())
+
+
+def picture(system: System) -> RenderableType:
+    """The whole table of this moment."""
+    now_ns = time.monotonic_ns()
+    parts: list[RenderableType] = [_mode_line(system, now_ns), _process_table(system), _topic_table(system, now_ns)]
+    reports = {name: report for name, report, _ in system.reports() if report is not None}
+    arms = _arms_table(reports)
+    return Group(*parts, arms) if arms.row_count else Group(*parts)
+
+
+def _mode_line(system: System, now_ns: int) -> Text:
+    heartbeat = system.mode.reader.latest()
+    age_ms = system.mode.age_ms(now_ns)
+    if heartbeat is None or age_ms is None:
+        return Text("mode unknown: no supervisor is heard", style="bold red")
+    line = Text.assemble(("mode ", "dim"), (heartbeat.mode.upper(), f"bold {MODE_COLOUR.get(heartbeat.mode, 'green')}"))
+    line.append(f"   {heartbeat.cause}" if heartbeat.cause else "")
+    line.append(f"   rig {system.rig.name}, {system.run_dir}", style="dim")
+    if age_ms > messages.MODE.max_age_ms:
+        line.append(f"   the supervisor is silent for {age_ms / 1000:.1f} s", style="bold red")
+    return line
+
+
+def _process_table(system: System) -> Table:
+    table = _table("process", "state", "heard ms ago", "CPU %", "MB", text=("state",), last="message")
+    for name, report, age_ms in system.reports():
+        silent = age_ms is None or age_ms > messages.health_topic(name).max_age_ms
+        state = Text("ok", style="green")
+        if silent:
+            state = Text("silent" if system.alive(name) else "dead", style="bold red")
+        elif report is not None and not report.ok:
+            state = Text("trouble", style="bold yellow")
+        used = system.usage(report.pid) if report is not None else None
+        cpu, memory = (f"{used[0]:.0f}", f"{used[1]:.0f}") if used else ("", "")
+        table.add_row(name, state, _figure(age_ms, 0), cpu, memory, report.message if report is not None else "")
+    return table
+
+
+def _topic_table(system: System, now_ns: int) -> Table:
+    table = _table("topic", "nominal Hz", "measured Hz", "age ms", "jitter ms", "dropped")
+    for watch in system.topics:
+        if not watch.reader.received:
+            continue
+        age_ms, rate_hz, dropped = watch.age_ms(now_ns), watch.rate_hz, watch.reader.dropped
+        table.add_row(
+            watch.topic.name,
+            f"{watch.topic.rate_hz:g}",
+            Text(f"{rate_hz:.1f}", style="red" if rate_hz < 0.95 * watch.topic.rate_hz else ""),
+            Text(_figure(age_ms, 1), style="red" if age_ms is None or age_ms > watch.topic.max_age_ms + 500 else ""),
+            _figure(watch.jitter_ms, 2),
+            Text(str(dropped), style="red" if dropped else ""),
+        )
+    return table
+
+
+def _arms_table(reports: dict[str, Health]) -> Table:
+    """Temperature of every joint, and what each arm's driver has counted; an arm that says nothing has no column."""
+    arms = [(role, side) for role in ROLES for side in SIDES]
+    figures = {role: reports[f"arms@{role}s"].figures if f"arms@{role}s" in reports else {} for role in ROLES}
+    known = [
+        (role, side) for role, side in arms if any(key.startswith(f"temperature_{side}_") for key in figures[role])
+    ]
+    table = _table("servos, deg C", *(f"{role} {side}" for role, side in known))
+    if not known:
+        return table
+    for joint in JOINTS:
+        table.add_row(
+            joint, *(_temperature(figures[role].get(f"temperature_{side}_{joint}_c")) for role, side in known)
+        )
+    counts = [
+        "\n".join(
+            f"{key.removeprefix(f'{side}_')} {value:.0f}" for key, value in figures[role].items() if _counts(key, side)
+        )
+        for role, side in known
+    ]
+    table.add_row("counted", *counts)
+    return table
+
+
+def _counts(key: str, side: str) -> bool:
+    return key.startswith(f"{side}_")
+
+
+def _temperature(value: float | None) -> Text:
+    if value is None:
+        return Text("")
+    return Text(f"{value:.0f}", style="bold red" if value >= HOT_C else "yellow" if value >= WARM_C else "")
+
+
+def _table(first: str, *headings: str, text: tuple[str, ...] = (), last: str = "") -> Table:
+    table = Table(first, box=None, padding=(1, 2, 0, 0), header_style="dim", collapse_padding=True)
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in text else "right", no_wrap=True)
+    if last:
+        table.add_column(last)
+    return table
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
