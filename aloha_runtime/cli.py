@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -115,7 +115,7 @@ def _ask(verb: str, run_dir: Path | None) -> None:
 @app.command()
 def demonstrate(
     out: Annotated[Path, typer.Option("--out", help="dataset folder to create")],
-    task: Annotated[str, typer.Option("--task", help="transfer_cube or insertion")] = "transfer_cube",
+    task: Annotated[Literal["transfer_cube", "insertion"], typer.Option("--task")] = "transfer_cube",
     episodes: Annotated[int, typer.Option("--episodes", min=1)] = 50,
     first_seed: Annotated[int, typer.Option("--first-seed", min=0)] = 100_000,
     workers: Annotated[int, typer.Option("--workers", min=1)] = 2,
@@ -124,6 +124,19 @@ def demonstrate(
     from aloha_runtime.commands.demonstrate import demonstrate as job
 
     job(task=task, episodes=episodes, first_seed=first_seed, out=out, workers=workers)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def train(
+    context: typer.Context,
+    dataset: Annotated[Path, typer.Option("--dataset", help="LeRobot v3 dataset folder")],
+    output_dir: Annotated[Path, typer.Option("--output-dir", help="checkpoints go here")],
+    config: Annotated[Path | None, typer.Option("--config", help="YAML file of training settings")] = None,
+) -> None:
+    """Train ACT. Further options are fields of the training and of the policy: --steps 5000 --policy.chunk-size 50."""
+    from aloha_runtime.commands.train import train as job
+
+    job(dataset, output_dir, config, context.args)
 
 
 @config_app.command("show")
