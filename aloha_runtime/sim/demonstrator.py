@@ -27,7 +27,7 @@ SHORTEST_MOVE_S = 0.4
 GRIP_S = 0.35
 """Time to open or close a gripper fully: peak 4.1 openings/s, below the gate's 5."""
 
-GRID = 13
+GRID = 25
 """Points on a straight line at which the inverse kinematics is solved."""
 
 APART_M = 0.17

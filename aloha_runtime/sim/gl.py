@@ -1,6 +1,6 @@
 """Find an off-screen OpenGL for MuJoCo: EGL first (fastest on Mesa's CPU driver), then OSMesa.
 
-MuJoCo reads `MUJOCO_GL` once, when it is first imported (so its choice is made again here if that has happened), and a
+MuJoCo reads `MUJOCO_GL` once, when it is first imported (its choice is made again here if that has happened), and a
 missing library shows as three different exceptions (ImportError, AttributeError, or a fatal error inside Mesa), so each
 backend is tried in a child process.
 """
@@ -55,14 +55,15 @@ def _probe(backend: str) -> str | None:
 def ensure_gl() -> str:
     """Choose a working off-screen OpenGL, set `MUJOCO_GL` for this process and its children, and name it.
 
-    A `MUJOCO_GL` that the operator has set is the only one tried. Call this before anything renders.
+    A `MUJOCO_GL` that the operator has set is the only one tried ("disable" is no choice). Call this before anything
+    renders.
 
     Raises:
         SimulationError: no backend works; names the reasons and the command that installs one.
     """
-    asked = os.environ.get("MUJOCO_GL")
+    asked = os.environ.get("MUJOCO_GL", "disable")
     reasons = []
-    for backend in (asked,) if asked else BACKENDS:
+    for backend in BACKENDS if asked == "disable" else (asked,):
         reason = _probe(backend)
         if reason is None:
             os.environ["MUJOCO_GL"] = backend
