@@ -68,7 +68,12 @@ class Gate:
     """See the module. Time is the caller's; `step` once per cycle, everything else when the mode changes."""
 
     def __init__(self, limits: Limits, present: Vector, now_ns: int, timing: GateTiming | None = None) -> None:
-        """At rest at `present` (14,), action convention. Check `limits.outside(present)` before torque goes on."""
+        """At rest at `present` (14,), action convention. Check `limits.outside(present)` before torque goes on.
+
+        Raises ValueError for a position that is not 14 finite numbers.
+        """
+        if not _is_finite(present):
+            raise ValueError(f"the arms' position is {present}; check their servos")
         self.limits = limits
         self.timing = timing or GateTiming()
         self.counters = GateCounters()
@@ -90,8 +95,11 @@ class Gate:
         return self._tracker.goal.copy()
 
     def freeze(self, present: Vector) -> None:
-        """Goal to the present position (14,), at rest: while torque is off, and at the moment it goes on."""
-        self._tracker.place(present)
+        """Goal to the present position (14,), at rest: while torque is off, and at the moment it goes on.
+
+        Where the position is not finite, the last one that was is taken.
+        """
+        self._tracker.place(present if _is_finite(present) else self._present)
         self._enter(Motion.FROZEN)
 
     def hold(self) -> None:
@@ -108,11 +116,13 @@ class Gate:
     def ramp(self, now_ns: int, pose: Vector, speed_rad_s: float = RAMP_SPEED_RAD_S) -> None:
         """Move to a pose (14,) at bounded speed, all joints arriving together; `settled` says when.
 
-        Raises ValueError for a pose that is not 14 finite numbers.
+        Raises ValueError for a pose that is not 14 finite numbers, or a speed that is not above 0.
         """
         end = numbers(pose)
         if isinstance(end, str):
-            raise ValueError(f"ramp: {end}")
+            raise ValueError(f"ramp: the pose cannot be used, because {end}")
+        if not speed_rad_s > 0:
+            raise ValueError(f"ramp: the speed is {speed_rad_s} rad/s; it must be above 0")
         self._pose = np.minimum(np.maximum(end, self.limits.low), self.limits.high)
         self._tracker.rest()
         self._enter(Motion.RAMP)
@@ -161,12 +171,11 @@ class Gate:
 
     def _look_at(self, present: Vector, now_ns: int) -> None:
         """Take a present position, or keep the last finite one."""
-        # One number tells: a sum of squares is finite only when all of them are.
-        if present.shape == (DOF,) and math.isfinite(float(present @ present)):
+        if _is_finite(present):
             self._present[:] = present
             self._present_ns = now_ns
-            return
-        self.counters.bad_present += 1
+        else:
+            self.counters.bad_present += 1
 
     def _consider(self, now_ns: int, allowed_ns: int, target: Target) -> None:
         """Aim at an action, when actions are followed and this one is fit."""
@@ -232,3 +241,8 @@ class Gate:
             action_tick=action.tick if action is not None else -1,
             action_stamp_ns=action.stamp_ns if action is not None else 0,
         )
+
+
+def _is_finite(position: Vector) -> bool:
+    """True for 14 finite numbers. One number tells: a sum of squares is finite only when all of them are."""
+    return position.shape == (DOF,) and math.isfinite(float(position @ position))

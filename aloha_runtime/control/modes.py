@@ -111,11 +111,7 @@ class ModeMachine:
         if verb == "shutdown":
             self._ending = True
             if self.mode is Mode.FAULT:
-                return (
-                    True,
-                    "shutting down without moving; torque stays on, hold the arms before you cut the power",
-                    True,
-                )
+                return True, "shutting down; torque stays on, so hold the arms before you cut their power", True
             if self.mode is Mode.IDLE:
                 return True, "shutting down", True
         elif verb != "status":

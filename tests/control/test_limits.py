@@ -1,0 +1,167 @@
+"""Limits are data: right by default, refused when they make no sense, every override honoured."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from envelope import HIGH, JOINTS, LOW
+
+from aloha_runtime.config import LimitsConfig
+from aloha_runtime.control.limits import OVERRIDES, default_limits, limits_from
+from aloha_runtime.errors import ConfigError
+from aloha_runtime.robot import KITS, START_POSE, joint_limits, pose_vector
+
+
+def test_defaults_are_the_promised_ones():
+    limits = default_limits()
+    np.testing.assert_allclose(limits.low, LOW)
+    np.testing.assert_allclose(limits.high, HIGH)
+    for name in ("velocity", "acceleration", "braking", "lead"):
+        np.testing.assert_allclose(getattr(limits, name), [getattr(joint, name) for joint in JOINTS])
+
+
+@pytest.mark.parametrize("role", ["leader", "follower"])
+def test_limits_keep_clear_of_the_servos_own(role):
+    low, high = joint_limits(role)
+    limits = default_limits(role)
+    arms = [index for index in range(14) if index % 7 != 6]
+    np.testing.assert_allclose(limits.low[arms] - low[arms], 0.02)
+    np.testing.assert_allclose(high[arms] - limits.high[arms], 0.02)
+    assert (limits.low[[6, 13]] == 0).all()
+    assert (limits.high[[6, 13]] == 1).all()
+
+
+@pytest.mark.parametrize("role", ["leader", "follower"])
+@pytest.mark.parametrize("kit", KITS.values(), ids=lambda kit: kit.name)
+def test_published_poses_are_inside(role, kit):
+    limits = default_limits(role)
+    for pose in (START_POSE, kit.sleep_pose(role)):
+        position = pose_vector(pose, 0.5)
+        assert ((position >= limits.low) & (position <= limits.high)).all()
+
+
+@pytest.mark.parametrize(
+    ("key", "field", "arm", "gripper"),
+    [
+        ("velocity_rad_s", "velocity", 1.0, 5.0),
+        ("acceleration_rad_s2", "acceleration", 1.0, 100.0),
+        ("acceleration_rad_s2", "braking", 3.0, 300.0),
+        ("braking_rad_s2", "braking", 31.0, 300.0),
+        ("lead_rad", "lead", 1.0, 0.5),
+        ("gripper_openings_s", "velocity", 2.5, 1.0),
+        ("gripper_openings_s2", "acceleration", 30.0, 1.0),
+        ("gripper_openings_s2", "braking", 90.0, 3.0),
+        ("gripper_lead", "lead", 0.10, 1.0),
+    ],
+)
+def test_overrides_reach_their_joints_only(key, field, arm, gripper):
+    value = 31.0 if key == "braking_rad_s2" else 1.0
+    limits = getattr(limits_from({key: value}), field)
+    np.testing.assert_allclose(limits, ([arm] * 6 + [gripper]) * 2)
+
+
+def test_margin_can_be_set():
+    limits = limits_from({"position_margin_rad": 0.0})
+    low, high = joint_limits("follower")
+    np.testing.assert_array_equal(limits.low, low)
+    np.testing.assert_array_equal(limits.high, high)
+
+
+def test_every_limit_of_the_rig_configuration_is_known():
+    assert set(LimitsConfig.model_fields) - {"hold_after_ms"} <= set(OVERRIDES)
+
+
+@pytest.mark.parametrize("margin", [-0.01, math.nan])
+def test_margin_that_opens_the_limits_is_refused(margin):
+    with pytest.raises(ConfigError, match="position_margin_rad"):
+        limits_from({"position_margin_rad": margin})
+
+
+def test_unknown_key_is_refused():
+    with pytest.raises(ConfigError, match=r"unknown key `velocity`.*velocity_rad_s"):
+        limits_from({"velocity": 1.0})
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize("field", ["velocity", "acceleration", "braking", "lead"])
+def test_rates_that_are_no_rates_are_refused(field, value):
+    good = default_limits()
+    wrong = getattr(good, field).copy()
+    wrong[9] = value
+    with pytest.raises(ConfigError, match=f"{field} of right_elbow .* finite and above 0"):
+        replace(good, **{field: wrong})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("field", ["low", "high"])
+def test_bounds_that_are_not_finite_are_refused(field, value):
+    good = default_limits()
+    wrong = getattr(good, field).copy()
+    wrong[0] = value
+    with pytest.raises(ConfigError, match=f"{field} of left_waist is .*; it must be finite$"):
+        replace(good, **{field: wrong})
+
+
+def test_negative_and_zero_bounds_are_fine():
+    good = default_limits()
+    assert replace(good, low=good.low, high=np.maximum(good.high, 0)).low[0] < 0
+
+
+def test_empty_range_wrong_shape_and_slow_brakes_are_refused():
+    good = default_limits()
+    upside_down = good.high.copy()
+    upside_down[1] = good.low[1]
+    with pytest.raises(ConfigError, match="left_shoulder may move from"):
+        replace(good, high=upside_down)
+    with pytest.raises(ConfigError, match=r"lead has shape \(7,\); give 14 numbers"):
+        replace(good, lead=np.ones(7))
+    slow = good.braking.copy()
+    slow[13] = 99.0
+    with pytest.raises(ConfigError, match=r"braking of right_gripper is 99\.0, below its acceleration 100\.0"):
+        replace(good, braking=slow)
+    assert replace(good, braking=good.acceleration).braking[0] == 30.0
+
+
+def test_limits_cannot_be_changed_afterwards():
+    velocity = np.full(14, 1.0)
+    limits = replace(default_limits(), velocity=velocity)
+    velocity[:] = 9.0
+    assert limits.velocity[0] == 1.0
+    with pytest.raises(ValueError, match="read-only"):
+        limits.velocity[0] = 9.0
+
+
+def test_tighter_limits_are_within_and_wider_are_not():
+    rig = default_limits()
+    assert rig.within(rig)
+    assert rig.within(limits_from({"velocity_rad_s": 1.0, "lead_rad": 0.05, "position_margin_rad": 0.1}))
+    for wider in ({"velocity_rad_s": 2.6}, {"acceleration_rad_s2": 31.0}, {"lead_rad": 0.11}, {"gripper_lead": 0.6}):
+        assert not rig.within(limits_from(wider))
+    for name, change in (("low", -0.001), ("high", 0.001)):
+        bound = getattr(rig, name).copy()
+        bound[4] += change
+        assert not rig.within(replace(rig, **{name: bound}))
+
+
+def test_arms_that_stand_outside_their_range_are_named():
+    limits = default_limits()
+    home = pose_vector(START_POSE, 0.5)
+    assert limits.outside(home) == ""
+    hanging = home.copy()
+    hanging[8] = LOW[8] - 0.0999
+    assert limits.outside(hanging) == ""
+    hanging[8] = -2.05
+    assert "right_shoulder stands at -2.050 rad, outside its range -1.832..1.236 rad" in limits.outside(hanging)
+    hanging[2] = HIGH[2] + 0.5
+    assert "left_elbow" in limits.outside(hanging)
+    squeezed = home.copy()
+    squeezed[6], squeezed[13] = -0.7, 1.9
+    assert limits.outside(squeezed) == ""
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_arms_without_a_position_are_named(value):
+    position = pose_vector(START_POSE, 0.5)
+    position[5] = value
+    assert "left_wrist_rotate" in default_limits().outside(position)

@@ -1,0 +1,384 @@
+"""The state machine: every verb in every mode, every event in every mode, and rules that no sequence breaks."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aloha_runtime.control.events import ArmsHeard, BlockerChanged, FaultChanged, Heard, HoldAsked, TimePassed
+from aloha_runtime.control.modes import HISTORY, ModeMachine
+from aloha_runtime.messages import ArmsState, Mode, Request
+
+MS = 1_000_000
+ARMS = ("arms@followers", "arms@leaders")
+MOVING = {Mode.TELEOP: "teleop", Mode.POLICY: "policy", Mode.REPLAY: "replay"}
+N, A, T, P, R, H, K, F = (
+    Mode.IDLE,
+    Mode.ARMED,
+    Mode.TELEOP,
+    Mode.POLICY,
+    Mode.REPLAY,
+    Mode.HOLD,
+    Mode.PARK,
+    Mode.FAULT,
+)
+
+# Rows: verb; columns: mode before; entries: mode after, None where it is refused.
+TABLE = {
+    #            N     A  T     P     R     H     K     F
+    "arm": [A, A, None, None, None, A, None, A],
+    "teleop": [None, T, T, None, None, None, None, None],
+    "policy": [None, P, None, P, None, None, None, None],
+    "replay": [None, R, None, None, R, None, None, None],
+    "stop": [N, H, H, H, H, H, H, F],
+    "park": [N, K, None, None, None, K, K, K],
+    "shutdown": [N, K, K, K, K, K, K, F],
+    "status": [N, A, T, P, R, H, K, F],
+    "dance": [None] * 8,
+}
+COLUMNS = [N, A, T, P, R, H, K, F]
+
+
+class Bench:
+    """A machine with its time, and everybody alive."""
+
+    def __init__(self):
+        self.now = 1000 * MS
+        self.machine = ModeMachine(self.now)
+        self.alive()
+
+    def alive(self, settled=False):
+        """Everybody is heard now; the arms obey, and say whether they have settled."""
+        self.now += MS
+        for driver in MOVING.values():
+            self.machine.handle(Heard(driver), self.now)
+        for source in ARMS:
+            self.arms(source, settled=settled)
+
+    def arms(self, source, mode=None, stamp_ns=None, **fields):
+        stamp = self.now if stamp_ns is None else stamp_ns
+        state = ArmsState(
+            stamp_ns=stamp, position=[], velocity=[], effort_ma=[], mode=mode or self.machine.mode, **fields
+        )
+        return self.machine.handle(ArmsHeard(source, state), self.now)
+
+    def ask(self, verb, operator=True, argument=""):
+        self.now += MS
+        return self.machine.handle(Request(verb=verb, argument=argument, sender="test"), self.now, operator)
+
+    def to(self, mode):
+        if mode is F:
+            self.machine.handle(FaultChanged("servo", "overload"), self.now)
+            self.machine.handle(FaultChanged("servo", ""), self.now)
+        elif mode is not N:
+            assert self.ask("arm").ok
+            self.alive(settled=True)
+            if mode is H:
+                assert self.ask("stop").ok
+            elif mode is K:
+                assert self.ask("park").ok
+            elif mode is not A:
+                assert self.ask(MOVING[mode]).ok
+        assert self.machine.mode is mode
+        return self
+
+
+@pytest.mark.parametrize("verb", TABLE)
+@pytest.mark.parametrize("before", COLUMNS)
+def test_every_verb_in_every_mode(before, verb):
+    bench = Bench().to(before)
+    decision = bench.ask(verb)
+    after = TABLE[verb][COLUMNS.index(before)]
+    assert decision.ok == (after is not None)
+    assert decision.mode is bench.machine.mode is (after or before)
+    assert decision.text
+    if after is not None and after is not before:
+        assert decision.changed
+        assert bench.machine.cause == f"{verb} by test"
+        assert bench.machine.history[-1].before is before
+
+
+@pytest.mark.parametrize("before", COLUMNS)
+@pytest.mark.parametrize("verb", ["arm", "park", "shutdown"])
+def test_only_the_operator_arms_parks_and_shuts_down(before, verb):
+    bench = Bench().to(before)
+    decision = bench.ask(verb, operator=False)
+    assert not decision.ok
+    assert not decision.changed
+    assert not decision.shutdown
+    assert decision.text == f"only the operator may {verb}"
+    assert bench.ask("stop", operator=False).ok
+
+
+@pytest.mark.parametrize("before", COLUMNS)
+def test_fault_and_hold_from_anywhere(before):
+    bench = Bench().to(before)
+    bench.machine.handle(HoldAsked("late ticks"), bench.now)
+    assert bench.machine.mode is (before if before in (N, H, F) else H)
+    assert before in (N, H, F) or bench.machine.cause == "late ticks"
+    bench.machine.handle(FaultChanged("arms@followers", "left_elbow overload"), bench.now)
+    assert bench.machine.mode is F
+    if before is not F:
+        assert bench.machine.cause == "arms@followers: left_elbow overload"
+    assert bench.machine.faults == {"arms@followers": "left_elbow overload"}
+
+
+def test_a_fault_that_lasts_keeps_the_arms_unarmed():
+    bench = Bench().to(T)
+    bench.arms("arms@followers", fault=True, hold_cause="left_elbow: overload (bit 5)")
+    assert bench.machine.mode is F
+    for verb in ("arm", "park"):
+        refused = bench.ask(verb)
+        assert not refused.ok
+        assert refused.text == "arms@followers: left_elbow: overload (bit 5)"
+    bench.arms("arms@followers")
+    assert bench.machine.mode is F
+    assert bench.machine.faults == {}
+    assert bench.ask("arm").mode is A
+
+
+def test_a_fault_without_words_is_a_fault():
+    bench = Bench()
+    bench.arms("arms@leaders", fault=True)
+    assert bench.machine.cause == "arms@leaders: fault without a cause"
+
+
+def test_blockers_keep_idle_arms_idle():
+    bench = Bench()
+    bench.machine.handle(BlockerChanged("realtime", "no real-time priority; see `aloha doctor`"), bench.now)
+    assert bench.ask("arm").text == "realtime: no real-time priority; see `aloha doctor`"
+    bench.machine.handle(BlockerChanged("realtime", ""), bench.now)
+    assert bench.ask("arm").ok
+
+
+def test_arms_must_be_heard_before_they_are_armed():
+    machine = ModeMachine(0)
+    refused = machine.handle(Request(verb="arm"), 0, operator=True)
+    assert "arms@followers has not been heard yet" in refused.text
+    bench = Bench()
+    bench.now += 600 * MS
+    assert "arms@followers has been silent for 601 ms" in bench.ask("arm").text
+
+
+def test_a_rig_without_leaders_needs_none():
+    machine = ModeMachine(0, arms=("arms@followers",))
+    state = ArmsState(stamp_ns=0, position=[], velocity=[], effort_ma=[])
+    machine.handle(ArmsHeard("arms@followers", state), 0)
+    assert machine.handle(Request(verb="arm"), 0, operator=True).ok
+
+
+@pytest.mark.parametrize("verb", ["teleop", "policy", "replay"])
+def test_motion_waits_for_settled_arms_and_a_live_driver(verb):
+    bench = Bench()
+    bench.ask("arm")
+    assert bench.ask(verb).text.startswith("arms@followers and arms@leaders still on the way")
+    bench.now += MS
+    bench.arms("arms@followers", settled=True)
+    assert bench.ask(verb).text.startswith("arms@leaders still on the way")
+    bench.arms("arms@leaders", settled=True, mode=Mode.HOLD)
+    bench.arms("arms@leaders", settled=True, stamp_ns=bench.machine.since_ns)
+    assert not bench.ask(verb).ok
+    bench.arms("arms@leaders", settled=True)
+    assert bench.ask(verb).ok
+
+
+def test_a_driver_that_was_never_heard_cannot_start():
+    machine = ModeMachine(0)
+    for now, settled in ((1, False), (3, True)):
+        for source in ARMS:
+            state = ArmsState(stamp_ns=now, position=[], velocity=[], effort_ma=[], mode=machine.mode, settled=settled)
+            machine.handle(ArmsHeard(source, state), now)
+        if now == 1:
+            machine.handle(Request(verb="arm"), 2, operator=True)
+    assert "policy has not been heard yet" in machine.handle(Request(verb="policy"), 4).text
+
+
+@pytest.mark.parametrize("mode", MOVING)
+def test_a_silent_driver_holds_and_silent_arms_fault(mode):
+    bench = Bench().to(mode)
+    start = bench.now
+    for now in range(start, start + 499 * MS, 10 * MS):
+        bench.now = now
+        for source in ARMS:
+            bench.arms(source)
+        assert bench.machine.mode is mode
+    bench.now = start + 511 * MS
+    for source in ARMS:
+        bench.arms(source)
+    assert bench.machine.mode is H
+    assert bench.machine.cause.startswith(f"{MOVING[mode]} has been silent for 5")
+    bench.machine.handle(TimePassed(), bench.now + 500 * MS)
+    assert bench.machine.mode is H
+    bench.machine.handle(TimePassed(), bench.now + 501 * MS)
+    assert bench.machine.mode is F
+    assert "arms@followers has been silent for 501 ms" in bench.machine.cause
+
+
+@pytest.mark.parametrize("mode", [N, F])
+def test_silence_means_nothing_where_nothing_moves(mode):
+    bench = Bench().to(mode)
+    bench.machine.handle(TimePassed(), bench.now + 10_000 * MS)
+    assert bench.machine.mode is mode
+
+
+@pytest.mark.parametrize("mode", [A, T, P, R, K])
+def test_the_gate_asks_for_hold(mode):
+    bench = Bench().to(mode)
+    bench.arms("arms@followers", hold_cause="no action for 505 ms")
+    assert bench.machine.mode is H
+    assert bench.machine.cause == "arms@followers: no action for 505 ms"
+
+
+def test_what_arms_say_of_an_earlier_mode_is_not_held_against_the_new_one():
+    bench = Bench().to(H)
+    bench.ask("arm")
+    bench.arms("arms@followers", mode=Mode.HOLD, hold_cause="the supervisor is silent")
+    assert bench.machine.mode is A
+    bench.now += 101 * MS
+    bench.arms("arms@followers", mode=Mode.HOLD, hold_cause="the supervisor is silent")
+    assert bench.machine.mode is H
+
+
+@pytest.mark.parametrize(
+    ("before", "argument", "pose"),
+    [(N, "", "start"), (A, "", "start"), (H, "", ""), (F, "", ""), (H, "start", "start"), (N, "here", "")],
+)
+def test_arming_ramps_only_where_it_is_expected(before, argument, pose):
+    bench = Bench().to(before)
+    assert bench.ask("arm", argument=argument).changed
+    assert bench.machine.pose == pose
+    beat = bench.machine.heartbeat(bench.now, 7)
+    assert (beat.mode, beat.pose, beat.since_ns, beat.seq) == (A, pose, bench.now, 7)
+    assert beat.cause == "arm by test"
+
+
+def test_arming_in_an_unknown_way_is_refused():
+    bench = Bench()
+    assert "give `start`" in bench.ask("arm", argument="quickly").text
+    assert bench.machine.mode is N
+
+
+@pytest.mark.parametrize("before", [A, T, P, R, H, K])
+def test_a_clean_shutdown_parks_first(before):
+    bench = Bench().to(before)
+    decision = bench.ask("shutdown")
+    assert decision.mode is K
+    assert not decision.shutdown
+    assert bench.machine.pose == "sleep"
+    bench.now += MS
+    assert not bench.arms("arms@followers", settled=True).shutdown
+    last = bench.arms("arms@leaders", settled=True)
+    assert last.mode is N
+    assert last.shutdown
+    assert bench.machine.cause == "parked"
+
+
+def test_shutdown_without_power_or_after_a_fault_does_not_move():
+    assert Bench().ask("shutdown").shutdown
+    decision = Bench().to(F).ask("shutdown")
+    assert decision.shutdown
+    assert decision.mode is F
+    assert "torque stays on" in decision.text
+
+
+@pytest.mark.parametrize("end", ["stop", "hold", "fault"])
+def test_a_shutdown_that_is_interrupted_is_called_off(end):
+    bench = Bench().to(A)
+    bench.ask("shutdown")
+    if end == "stop":
+        bench.ask("stop", operator=False)
+    elif end == "hold":
+        bench.arms("arms@followers", hold_cause="left_elbow did not arrive")
+    else:
+        bench.machine.handle(FaultChanged("arms@followers", "overload"), bench.now)
+        bench.machine.handle(FaultChanged("arms@followers", ""), bench.now)
+    assert bench.machine.mode in (H, F)
+    bench.ask("park")
+    bench.now += MS
+    bench.alive(settled=True)
+    assert bench.machine.mode is N
+    assert not bench.ask("status").shutdown
+
+
+def test_parking_alone_does_not_shut_down():
+    bench = Bench().to(K)
+    bench.now += MS
+    assert not bench.arms("arms@followers", settled=True).shutdown
+    last = bench.arms("arms@leaders", settled=True)
+    assert last.mode is N
+    assert not last.shutdown
+
+
+requests = st.builds(
+    lambda verb, operator: ("ask", verb, operator), st.sampled_from(sorted(TABLE)), st.booleans() | st.just(True)
+)
+events = st.one_of(
+    st.just(("alive", False)),
+    st.just(("alive", True)),
+    st.just(("alive", True)),
+    st.tuples(st.just("wait"), st.integers(1, 800)),
+    st.tuples(st.just("hold")),
+    st.tuples(st.just("fault"), st.sampled_from(["a", "b"]), st.sampled_from(["", "overload"])),
+    st.tuples(st.just("gate"), st.sampled_from(ARMS), st.sampled_from(["", "no action"]), st.booleans()),
+)
+EDGES = {
+    (N, A), (A, T), (A, P), (A, R), (H, A), (F, A),
+    (A, H), (T, H), (P, H), (R, H), (K, H),
+    (A, K), (H, K), (F, K), (T, K), (P, K), (R, K), (K, N),
+    *((mode, F) for mode in Mode if mode is not F),
+}  # fmt: skip
+
+
+def perform(bench, step):
+    if step[0] == "ask":
+        return bench.ask(step[1], step[2])
+    if step[0] == "alive":
+        bench.alive(settled=step[1])
+    elif step[0] == "wait":
+        bench.now += step[1] * MS
+        bench.machine.handle(TimePassed(), bench.now)
+    elif step[0] == "hold":
+        bench.machine.handle(HoldAsked("late ticks"), bench.now)
+    elif step[0] == "fault":
+        bench.machine.handle(FaultChanged(step[1], step[2]), bench.now)
+    else:
+        bench.arms(step[1], hold_cause=step[2], fault=step[3] and bool(step[2]))
+    return None
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(requests | events, max_size=60))
+def test_no_sequence_breaks_the_rules(steps):
+    bench = Bench()
+    machine = bench.machine
+    for step in steps:
+        before, faults, changes = machine.mode, dict(machine.faults), len(machine.history)
+        settled = set(machine._settled)
+        decision = perform(bench, step)
+        made = list(machine.history)[changes:] if changes < HISTORY else []
+        asked = step[1] if step[0] == "ask" and decision.ok else None
+        for change in made:
+            assert (change.before, change.after) in EDGES or (change.before, change.after) == (A, A)
+            assert change.cause
+            if change.after in (A, K):
+                assert asked in ("arm", "park", "shutdown")
+                assert step[2] is True
+                assert not faults or change.before is not F
+            if change.after in MOVING:
+                assert asked == MOVING[change.after]
+                assert settled == set(ARMS)
+            if change.before is F:
+                assert asked in ("arm", "park")
+        if machine.faults:
+            assert machine.mode is F
+        if step[0] == "ask" and step[1] == "stop":
+            assert decision.ok
+            assert machine.mode in (N, H, F)
+        if decision is not None and not decision.ok:
+            assert machine.mode is before
+            assert not made
+            assert decision.text
+        if decision is not None and decision.shutdown:
+            assert step[1] == "shutdown"
+            assert step[2] is True
+            assert before in (N, F)
+    assert len(machine.history) <= HISTORY
