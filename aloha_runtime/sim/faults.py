@@ -72,6 +72,6 @@ class Line:
 
     def _flip(self, data: bytes) -> bytes:
         damaged = bytearray(data)
-        for _ in range(self._random.randint(1, 3)):
-            damaged[self._random.randrange(len(damaged))] ^= 1 << self._random.randrange(8)
+        for place in self._random.sample(range(8 * len(damaged)), self._random.randint(1, 3)):
+            damaged[place // 8] ^= 1 << place % 8
         return bytes(damaged)

@@ -119,7 +119,9 @@ class _Track:
             step = tick - self._goals[-1]
             direction = (step > 0) - (step < 0)
             if direction and direction != self._direction:
-                self._direction, self.turned_ns = direction, self._stamps[-1]
+                if self._direction:
+                    self.turned_ns = self._stamps[-1]
+                self._direction = direction
         self._stamps.append(stamp_ns)
         self._goals.append(tick)
         if len(self._goals) > 2 * HISTORY:
