@@ -70,6 +70,7 @@ def run(main: Callable[[Service], None], extend: Callable[[argparse.ArgumentPars
     parser.add_argument("name", help="process name from the table, e.g. arms@followers")
     parser.add_argument("--rig", required=True, help="rig configuration: a shipped name or a .yaml file")
     parser.add_argument("--run-dir", required=True, type=Path)
+    parser.add_argument("--stage", type=int, default=2, help="order of turns in virtual time (the table's)")
     if extend:
         extend(parser)
     arguments = parser.parse_args()
@@ -79,7 +80,7 @@ def run(main: Callable[[Service], None], extend: Callable[[argparse.ArgumentPars
         rig = config.load(arguments.rig)
         clock: Clock = WallClock()
         if rig.sim and rig.sim.clock == "virtual":
-            clock = VirtualClock(arguments.run_dir, arguments.name)
+            clock = VirtualClock(arguments.run_dir, arguments.name, arguments.stage)
         service = Service(arguments.name, rig, arguments.run_dir, clock, arguments)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, service.stop)

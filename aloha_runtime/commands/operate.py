@@ -1,7 +1,6 @@
 """The operator's verbs: bring the system up, teleoperate, deploy a policy, and single requests to a running system."""
 
 import secrets
-import time
 from pathlib import Path
 
 from rich.console import Console
@@ -13,7 +12,7 @@ from aloha_runtime.config import RigConfig
 from aloha_runtime.errors import AlohaError, ConfigError
 from aloha_runtime.messages import MOVING, Mode, Request
 from aloha_runtime.processes.table import Job
-from aloha_runtime.realtime import WallClock
+from aloha_runtime.realtime import NS_PER_S, WallClock
 from aloha_runtime.run_directory import default_run_dir
 
 RAMP_TIMEOUT_S = 20.0
@@ -113,16 +112,16 @@ def ask(verb: str, run_dir: Path | None) -> None:
 
 def _watch_until_interrupted(stack: Stack, seconds: float | None) -> None:
     """Until Ctrl-C or the time is over; says every change of mode."""
-    end = time.monotonic() + seconds if seconds else None
+    end_ns = stack.clock.now_ns() + int(seconds * NS_PER_S) if seconds else None
     shown: Mode | None = None
     try:
-        while end is None or time.monotonic() < end:
+        while end_ns is None or stack.clock.now_ns() < end_ns:
             stack.watch()
             heartbeat = stack.mode.latest()
             if heartbeat is not None and heartbeat.mode is not shown:
                 if shown in MOVING and heartbeat.mode in (Mode.HOLD, Mode.FAULT):
                     stack.say(f"{heartbeat.mode.upper()}: {heartbeat.cause}; `aloha arm` goes on, Ctrl-C ends")
                 shown = heartbeat.mode
-            time.sleep(0.05)
+            stack.pause()
     except KeyboardInterrupt:
         stack.say("")

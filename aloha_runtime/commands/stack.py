@@ -13,11 +13,12 @@ import yaml
 
 from aloha_runtime import messages
 from aloha_runtime.bus import Bus
+from aloha_runtime.commands.lockstep import LockStep
 from aloha_runtime.config import RigConfig
 from aloha_runtime.errors import AlohaError, TransportError
 from aloha_runtime.messages import Mode, Reply, Request
 from aloha_runtime.processes.table import Job, Process, processes
-from aloha_runtime.realtime import WallClock
+from aloha_runtime.realtime import NS_PER_S, Clock, WallClock
 from aloha_runtime.run_directory import RunDirectory, default_run_dir
 
 START_TIMEOUT_S = 90.0
@@ -26,6 +27,7 @@ PARK_TIMEOUT_S = 15.0
 """The longest ramp to the sleep pose (3 rad at 0.5 rad/s), twice over."""
 TERM_TIMEOUT_S = 5.0
 RESTART_DELAY_S = 1.0
+POLL_S = 0.02
 PR_SET_PDEATHSIG = 1
 RIG_FILE = "rig.yaml"
 """The configuration of the running rig, in the run directory, for its processes and for `aloha status`."""
@@ -46,6 +48,8 @@ class Stack:
         self.table = processes(rig, job, checkpoint)
         self.say = say
         self.run_dir = run_dir or default_run_dir()
+        self.clock: Clock = WallClock()
+        self._time: LockStep | None = None
         self._rig_file = self.run_dir / RIG_FILE
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._died_s: dict[str, float] = {}
@@ -53,19 +57,41 @@ class Stack:
     def __enter__(self) -> "Stack":
         self.directory = RunDirectory(self.run_dir)
         try:
-            self.bus = Bus(self.run_dir, WallClock())
-            self.health = {p.name: self.bus.subscribe(messages.health_topic(p.name)) for p in self.table}
-            self.mode = self.bus.subscribe(messages.MODE)
             self._rig_file.write_text(yaml.safe_dump(self.rig.model_dump(mode="json"), sort_keys=False))
-            for stage in sorted({_stage(process) for process in self.table}):
-                group = [process for process in self.table if _stage(process) == stage]
-                for process in group:
-                    self._spawn(process)
-                self._wait_ready(group)
+            if self.rig.sim is not None and self.rig.sim.clock == "virtual":
+                self._start_in_lock_step()
+            else:
+                self._listen()
+                for stage in sorted({process.stage for process in self.table}):
+                    self._start([process for process in self.table if process.stage == stage])
         except BaseException:
             self._end()
             raise
         return self
+
+    def _listen(self) -> None:
+        """The stack's own ears: health of every process, and the mode."""
+        self.bus = Bus(self.run_dir, self.clock)
+        self.health = {p.name: self.bus.subscribe(messages.health_topic(p.name)) for p in self.table}
+        self.mode = self.bus.subscribe(messages.MODE)
+
+    def _start(self, group: list[Process]) -> None:
+        for process in group:
+            self._spawn(process)
+        self._wait_ready({process.name for process in group})
+
+    def _start_in_lock_step(self) -> None:
+        """All processes at once: time stands still until everyone has joined, then each sets itself up in its turn."""
+        self._time = LockStep(self.run_dir, [process.name for process in self.table])
+        for process in self.table:
+            self._spawn(process)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while missing := self._time.missing():
+            self._refuse_dead(missing, deadline)
+            time.sleep(POLL_S)
+        self.clock = self._time.join()
+        self._listen()
+        self._wait_ready({process.name for process in self.table})
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -88,12 +114,16 @@ class Stack:
 
     def wait(self, until: Callable[[], bool], timeout_s: float, what: str) -> None:
         """Watch the processes until a condition holds; raises AlohaError saying `what` did not happen in time."""
-        deadline = time.monotonic() + timeout_s
+        deadline_ns = self.clock.now_ns() + int(timeout_s * NS_PER_S)
         while not until():
-            if time.monotonic() > deadline:
+            if self.clock.now_ns() > deadline_ns:
                 raise AlohaError(f"{what} did not happen within {timeout_s:.0f} s")
             self.watch()
-            time.sleep(0.02)
+            self.pause()
+
+    def pause(self, seconds: float = POLL_S) -> None:
+        """Let time pass, on the rig's own clock."""
+        self.clock.sleep_until(self.clock.now_ns() + int(seconds * NS_PER_S))
 
     def watch(self) -> None:
         """Restart what died; raises AlohaError when a process gave up with an error of its own (it has printed it)."""
@@ -113,25 +143,26 @@ class Stack:
 
     def _spawn(self, process: Process) -> None:
         command = [sys.executable, "-m", process.module, process.name]
-        command += ["--rig", str(self._rig_file), "--run-dir", str(self.run_dir), *process.arguments]
+        command += ["--rig", str(self._rig_file), "--run-dir", str(self.run_dir), "--stage", str(process.stage)]
+        command += process.arguments
         # A session of its own keeps the terminal's Ctrl-C away: the stack decides who stops, and when.
         self._children[process.name] = subprocess.Popen(command, start_new_session=True, preexec_fn=_die_with_parent)  # noqa: PLW1509
 
-    def _wait_ready(self, group: list[Process]) -> None:
+    def _wait_ready(self, waiting: set[str]) -> None:
         """Every process is ready when its first health report arrives."""
-        waiting = {process.name for process in group}
         deadline = time.monotonic() + START_TIMEOUT_S
-        while waiting:
-            waiting -= {name for name in waiting if self.health[name].latest() is not None}
-            for name in waiting:
-                code = self._children[name].poll()
-                if code is not None:
-                    raise AlohaError(f"{name} could not start (exit code {code}); its message is above")
-            if time.monotonic() > deadline:
-                raise AlohaError(
-                    f"{', '.join(sorted(waiting))} did not report within {START_TIMEOUT_S:.0f} s of starting"
-                )
-            time.sleep(0.02)
+        while waiting := {name for name in waiting if self.health[name].latest() is None}:
+            self._refuse_dead(waiting, deadline)
+            self.pause()
+
+    def _refuse_dead(self, waiting: set[str], deadline_s: float) -> None:
+        """AlohaError when a process that is waited for ended, or the (wall) deadline is over."""
+        for name in waiting & self._children.keys():
+            code = self._children[name].poll()
+            if code is not None:
+                raise AlohaError(f"{name} could not start (exit code {code}); its message is above")
+        if time.monotonic() > deadline_s:
+            raise AlohaError(f"{', '.join(sorted(waiting))} did not report within {START_TIMEOUT_S:.0f} s of starting")
 
     def _park(self) -> None:
         """Arms to their sleep pose and torque off, by the supervisor; a fault leaves them as they are, torque on."""
@@ -145,18 +176,20 @@ class Stack:
         if reply.mode is Mode.IDLE:
             return
         self.say("parking the arms (Ctrl-C again skips it: the arms then stay where they are, torque on)")
-        deadline = time.monotonic() + PARK_TIMEOUT_S
-        while time.monotonic() < deadline:
+        deadline_ns = self.clock.now_ns() + int(PARK_TIMEOUT_S * NS_PER_S)
+        while self.clock.now_ns() < deadline_ns:
             heartbeat = self.mode.latest()
             if heartbeat and heartbeat.mode is not Mode.PARK:
                 return
-            time.sleep(0.02)
+            self.pause()
         self.say(
             f"the arms are not parked after {PARK_TIMEOUT_S:.0f} s; they stay where they are, torque on"
         )
 
     def _end(self) -> None:
         """Terminate in reverse order, kill what does not listen, and clean the run directory."""
+        if self._time is not None:
+            self._time.leave()  # time goes on without the operator, so that every process gets its turn to end
         running = [child for child in reversed(self._children.values()) if child.poll() is None]
         for child in running:
             child.terminate()
@@ -167,15 +200,12 @@ class Stack:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
+        if self._time is not None:
+            self._time.close()
         if hasattr(self, "bus"):
             self.bus.close()
         self._rig_file.unlink(missing_ok=True)
         self.directory.cleanup()
-
-
-def _stage(process: Process) -> int:
-    """World, then what is attached to it, then the rest: a port exists before a driver asks for it."""
-    return {"world": 0, "chain": 1}.get(process.name.split("@")[0], 2)
 
 
 def _die_with_parent() -> None:

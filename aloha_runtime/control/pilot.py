@@ -13,7 +13,7 @@ from enum import StrEnum
 from aloha_runtime.control.gate import Gate, GateOutput, GateTiming, Motion, Target
 from aloha_runtime.control.limits import Limits
 from aloha_runtime.messages import MOVING, Mode, ModeHeartbeat
-from aloha_runtime.robot import Pose, Role, Vector, pose_vector
+from aloha_runtime.robot import IS_GRIPPER, Pose, Role, Vector, pose_vector
 
 GRIPPER_IN_POSE: dict[Role, float] = {"follower": 0.0, "leader": 0.5}
 """Openings in the start and sleep poses: followers closed, leaders half open so that a person can squeeze them."""
@@ -139,7 +139,10 @@ class Pilot:
         self.torque = Torque.ON
         self._may_move = True
         if pose:
-            self.gate.ramp(now_ns, self._poses[pose])
+            goal = self._poses[pose].copy()
+            if pose == "sleep":  # what a gripper holds it goes on holding
+                goal[IS_GRIPPER] = self.gate.goal[IS_GRIPPER]
+            self.gate.ramp(now_ns, goal)
         else:
             self.gate.hold()
 

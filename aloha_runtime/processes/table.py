@@ -30,6 +30,11 @@ class Process:
     arguments: tuple[str, ...] = ()
 
     @property
+    def stage(self) -> int:
+        """Order of starting: the world, then what is attached to it, then the rest; a port exists before its driver."""
+        return {"world": 0, "chain": 1}.get(self.name.split("@")[0], 2)
+
+    @property
     def module(self) -> str:
         return "aloha_runtime.processes." + self.name.split("@")[0]
 

@@ -24,7 +24,7 @@ LAYERS = [
     {"ring_memory"},
     {"bus"},
     {"time_server"},
-    {"virtual_time"},
+    {"virtual_time", "time_server"},
     {"realtime", "run_directory"},
     {"config"},
     {"messages", "robot"},
