@@ -175,13 +175,15 @@ def _set_gripper(spec: mujoco.MjSpec, prefix: str, gripper: Gripper, current_ma:
 
     The motor is seen through the crank's mean slope, so force = torque / slope; half of everything to each finger.
     """
-    slope = (gripper.position_open - gripper.position_close) / (gripper.angle_open - gripper.angle_close)
+    # From the crank itself: the published positions of ALOHA 2 belong to another geometry.
+    close, opened = (gripper.position_from_angle(angle) for angle in (gripper.angle_close, gripper.angle_open))
+    slope = (opened - close) / (gripper.angle_open - gripper.angle_close)
     motor = GRIPPER_MOTOR
     force = motor.torque_per_ma * current_ma / slope / 2
     stiffness, damping = motor.stiffness / slope**2 / 2, motor.damping / slope**2 / 2
     for finger, sign in (("left_finger", 1.0), ("right_finger", -1.0)):
         joint = spec.joint(f"{prefix}/{finger}")
-        joint.range = sorted((sign * gripper.position_close, sign * gripper.position_open))
+        joint.range = sorted((sign * close, sign * opened))
         joint.armature = motor.reflected_inertia / slope**2 / 2
         joint.frictionloss = motor.friction / slope / 2
         actuator = _actuator_of(spec, f"{prefix}/{finger}")

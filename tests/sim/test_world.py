@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aloha_runtime.errors import SimulationError
-from aloha_runtime.robot import DOF, GRIPPER_INDEX, IS_GRIPPER, KITS, NAMES, START_POSE, joint_limits, pose_vector
+from aloha_runtime.robot import DOF, GRIPPER_INDEX, IS_GRIPPER, KITS, NAMES, START_POSE, Kit, joint_limits, pose_vector
 from aloha_runtime.sim import model
 from aloha_runtime.sim.response import step_response
 from aloha_runtime.sim.world import World
@@ -46,6 +46,38 @@ def test_objects_lie_still_on_the_table_after_a_reset(world: World) -> None:
     assert 0.4 <= cube[1] <= 0.6
     np.testing.assert_array_equal(world.environment_state(), cube)
     assert World("insertion", 5).environment_state().shape == (14,)
+
+
+def test_objects_are_placed_without_touching_the_arms(world: World) -> None:
+    world.reset(5)
+    goal = world.closed_start()
+    goal[0] += 0.4
+    world.command(goal, ON)
+    world.step(1000 * MS)
+    angles = world.angles()
+    world.place_objects(6)
+    np.testing.assert_array_equal(world.angles(), angles)
+    world.step(500 * MS)
+    expected = World("transfer_cube", 6).object_poses()["cube"]
+    assert world.object_poses()["cube"] == pytest.approx(expected, abs=1e-3)
+    assert world.angles() == pytest.approx(angles, abs=0.01)
+
+
+@pytest.mark.parametrize("kit", KITS.values(), ids=KITS)
+def test_grippers_of_every_kit_open_and_close(kit: Kit) -> None:
+    one = World("transfer_cube", 0, kit)
+    goal = one.closed_start()
+    goal[list(GRIPPER_INDEX)] = kit.follower_gripper.angle_open
+    one.command(goal, ON)
+    one.step(1000 * MS)
+    opened = one.angles()[list(GRIPPER_INDEX)]
+    # As finger positions: ALOHA 2 opens past the crank's dead centre, where two angles give one position.
+    finger = kit.follower_gripper.position_from_angle
+    assert finger(opened[0]) == pytest.approx(finger(kit.follower_gripper.angle_open), abs=5e-4)
+    assert np.isfinite(one.velocities()).all()
+    one.command(one.closed_start(), ON)
+    one.step(1000 * MS)
+    assert (one.angles()[list(GRIPPER_INDEX)] < opened - 0.5).all()
 
 
 def test_same_seed_and_commands_give_the_same_numbers(world: World) -> None:
