@@ -74,22 +74,23 @@ class FrameSubscriber:
     """
 
     def __init__(self, bus: Bus, topic: Topic, depth: int = SLOTS, endpoint: str | None = None) -> None:
-        self._messages = bus.subscribe(topic, depth, endpoint, max_bytes=MAX_FRAME_BYTES)
+        self.messages = bus.subscribe(topic, depth, endpoint, max_bytes=MAX_FRAME_BYTES)
+        """The topic itself, for `bus.wait_any`."""
         self._ring = RingReader()
         self.topic = topic
-        self.latest = self._messages.latest
-        self.fresh = self._messages.fresh
-        self.drain = self._messages.drain
-        self.wait = self._messages.wait
-        self.age_ns = self._messages.age_ns
+        self.latest = self.messages.latest
+        self.fresh = self.messages.fresh
+        self.drain = self.messages.drain
+        self.wait = self.messages.wait
+        self.age_ns = self.messages.age_ns
 
     @property
     def dropped(self) -> int:
-        return self._messages.dropped
+        return self.messages.dropped
 
     @property
     def restarts(self) -> int:
-        return self._messages.restarts
+        return self.messages.restarts
 
     @property
     def overwritten(self) -> int:
