@@ -1,5 +1,6 @@
 """Image trunks: torchvision's ResNets with frozen batch norm, and a small convolutional one for a CPU (ours alone)."""
 
+import math
 from collections import OrderedDict
 
 import torch
@@ -28,34 +29,45 @@ def resnet_channels(config: ACTConfig) -> int:
     return 2048 if config.vision_backbone == "resnet50" else 512
 
 
+START_TEMPERATURE = 10.0
+"""Scale of a keypoint's heat map before training: flat maps would all say "the middle" and hardly learn (measured)."""
+
+
 class SmallTrunk(nn.Module):
     """A convolutional trunk for one CPU core that says *where* things are as well as *what* is there.
 
     Two heads share the early layers. A heat map per keypoint at a quarter of the resolution gives image coordinates by
     spatial soft-argmax (Finn et al. 2016, https://arxiv.org/abs/1509.06113), precise to a fraction of a pixel; since
-    convolution treats all places alike, few views teach it to find an object anywhere. Coarse features at a sixteenth
-    of the resolution become tokens, as a ResNet's do.
+    convolution treats all places alike, few views teach it to find an object anywhere. Coarse features at 1/32 of the
+    resolution become tokens, as a ResNet's do. Train it with a high learning rate (`SMALL_POLICY` has one that works).
     """
 
     def __init__(self, width: int, keypoints: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(*_conv(3, width, stride=2, kernel=5), *_conv(width, width, stride=2))
-        self.fine = nn.Sequential(*_conv(width, width), *_conv(width, width))
+        self.fine = nn.Sequential(
+            *_convolution(3, width, kernel=8, stride=4, padding=2),
+            *_convolution(width, width),
+            *_convolution(width, width),
+        )
         self.heat = nn.Conv2d(width, keypoints, kernel_size=1)
-        self.log_temperature = nn.Parameter(torch.zeros(keypoints))
-        self.coarse = nn.Sequential(*_conv(width, 2 * width, stride=2), *_conv(2 * width, 4 * width, stride=2))
-        self.channels = 4 * width
+        self.log_temperature = nn.Parameter(torch.full((keypoints,), math.log(START_TEMPERATURE)))
+        self.coarse = nn.Sequential(
+            *_convolution(width, 2 * width, stride=2),
+            *_convolution(2 * width, 4 * width, stride=2),
+            *_convolution(4 * width, 4 * width, stride=2),
+        )
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) -> features (B, 4 * width, H / 16, W / 16) and keypoints (B, K, 2), (x, y) in -1..1."""
-        fine = self.fine(self.stem(image))  # (B, width, H/4, W/4)
-        heat = self.heat(fine) * self.log_temperature.exp().view(1, -1, 1, 1)  # (B, K, H/4, W/4)
+        """(B, 3, H, W) -> features (B, 4 * width, H / 32, W / 32) and keypoints (B, K, 2), (x, y) in -1..1."""
+        fine = self.fine(image.contiguous(memory_format=torch.channels_last))  # (B, width, H / 4, W / 4)
+        heat = self.heat(fine) * self.log_temperature.exp().view(1, -1, 1, 1)  # (B, K, H / 4, W / 4)
         return self.coarse(fine), soft_argmax(heat)
 
 
-def _conv(inputs: int, outputs: int, stride: int = 1, kernel: int = 3) -> list[nn.Module]:
+def _convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, padding: int = 1) -> list[nn.Module]:
     # Group norm rather than batch norm: the same in training and at run time, whatever the batch.
-    convolution = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=padding, bias=False)
     return [convolution, nn.GroupNorm(8, outputs), nn.ReLU(inplace=True)]
 
 

@@ -149,15 +149,18 @@ def policy_config(config: TrainConfig, data: TrainingData) -> ACTConfig:
 
 
 def make_optimizer(policy: ACTPolicy) -> torch.optim.AdamW:
-    """AdamW with the image trunk in a group of its own (`optimizer_lr_backbone`), as in the paper."""
+    """AdamW with the image trunk (and what reads its keypoints) in a group of its own, as in the paper."""
     named = [(name, parameter) for name, parameter in policy.named_parameters() if parameter.requires_grad]
-    trunk = [parameter for name, parameter in named if name.startswith("model.backbone.")]
-    rest = [parameter for name, parameter in named if not name.startswith("model.backbone.")]
+    trunk = [parameter for name, parameter in named if name.startswith(_TRUNK)]
+    rest = [parameter for name, parameter in named if not name.startswith(_TRUNK)]
     lr, lr_backbone = policy.config.optimizer_lr, policy.config.optimizer_lr_backbone
     groups = [{"params": rest, "lr": lr, "base_lr": lr}]
     if trunk:
         groups.append({"params": trunk, "lr": lr_backbone, "base_lr": lr_backbone})
     return torch.optim.AdamW(groups, weight_decay=policy.config.optimizer_weight_decay)
+
+
+_TRUNK = ("model.backbone.", "model.spatial.estimate_head.")
 
 
 def training_batch(
