@@ -108,6 +108,11 @@ class Chain:
         """The servo that was built with this id, whatever its register says now. KeyError when there is none."""
         return {servo.servo.id: servo for servo in self.servos}[servo_id]
 
+    def peek(self, servo_id: int, entry: Register, now_ns: int) -> int:
+        """A register's value now, past the bus."""
+        self._sense_tables(now_ns)
+        return self.servo(servo_id).get(entry)
+
     def poke(self, servo_id: int, entry: Register, value: int) -> None:
         """Set a register past every rule, as a servo may come from the shop."""
         servo = self.servo(servo_id)

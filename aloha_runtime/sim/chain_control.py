@@ -148,7 +148,7 @@ class BackDoor:
                 self._plug_at = None
                 server.terminal.plug()
             case Peek(servo, register):
-                answer.value = server.chain.servo(servo).get(reg.BY_NAME[register])
+                answer.value = server.chain.peek(servo, reg.BY_NAME[register], server.now_ns())
             case Poke(servo, register, value):
                 server.chain.poke(servo, reg.BY_NAME[register], value)
             case GetReport(reset):
