@@ -102,7 +102,7 @@ class DynamixelArm:
         self._alerts: dict[int, int] = {}
         self._health_seen = self._cycle.health.count
         self._attached_ns = time.monotonic_ns()
-        self._asked_at_ns = self._now()
+        self._asked_at_ns = self._stamp_ns = self._now()
         self._last: list[float] | None = None
         self._last_ns = 0
         self._reopen_at_ns = 0
@@ -129,7 +129,8 @@ class DynamixelArm:
                 self._rearm_cause = f"nothing was sent for {pause // 1_000_000} ms, so the servos' watchdog has tripped"
             ticks = self._goal_ticks(goal)
         try:
-            self._cycle.request(ticks)
+            if self._cycle.request(ticks):
+                self._stamp_ns = now
         except PortLostError:
             self._lose_port()
 
@@ -138,16 +139,14 @@ class DynamixelArm:
         if self._rearm_cause:
             self._counts["goal_withheld"] += 1
             return None
-        try:
-            ticks = [round(angle / RAD_PER_TICK) + CENTRE_TICK for angle in goal.tolist()]
-        except (ValueError, OverflowError):  # NaN, infinity
-            ticks = []
-        if len(ticks) == len(self._limits) and all(
-            low <= tick <= high for tick, (low, high) in zip(ticks, self._limits, strict=True)
-        ):
-            return ticks
-        self._counts["goal_refused"] += 1
-        return None
+        ticks = []
+        for angle, (low, high) in zip(goal.tolist(), self._limits, strict=True):
+            place = angle / RAD_PER_TICK + CENTRE_TICK
+            if not low - 0.5 <= place <= high + 0.5:  # so is NaN
+                self._counts["goal_refused"] += 1
+                return None
+            ticks.append(min(high, max(low, round(place))))
+        return ticks
 
     def collect(self, deadline_ns: int) -> ArmReading | None:
         """See `Arm.collect`."""
@@ -166,11 +165,11 @@ class DynamixelArm:
         joints = slice(None, STRIDE * len(JOINTS))
         mine = state[joints]
         angles = [(tick - CENTRE_TICK) * RAD_PER_TICK for tick in mine[POSITION::STRIDE]]
-        if not self._believable(angles, self._asked_at_ns):
+        if not self._believable(angles, self._stamp_ns):
             self._counts["implausible"] += 1
             return None
         return ArmReading(
-            self._asked_at_ns,
+            self._stamp_ns,
             np.array(angles),
             np.array(mine[VELOCITY::STRIDE]) * RAD_S_PER_UNIT,
             np.array([raw * unit for raw, unit in zip(mine[CURRENT::STRIDE], self._effort_units, strict=True)]),

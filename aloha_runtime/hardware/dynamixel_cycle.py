@@ -1,7 +1,9 @@
 """The periodic cycle on one chain: send goals and ask for the state, later collect it. Ticks in, raw units out.
 
-Fast Sync Read is the normal way. One servo that stays silent spoils it for all behind it, so a failed one is followed
-by Sync Reads, which ask missing servos again one by one and so tell who is silent, until all have answered.
+Fast Sync Read is the normal way. A question stays open until it is answered or GIVE_UP_NS old: an adapter or machine
+that is a few milliseconds late costs no reading, and no second question collides with the answer to the first. One
+servo that stays silent spoils a Fast Sync Read for all behind it; after two failures every other question is a Sync
+Read, which asks missing servos again one by one and so tells who is silent.
 
 The shadow servos of shoulder and elbow repeat their masters, so most reads skip them; every FULL_READ_NS one read takes
 them in, because a shadow in overload must be heard of as fast as any other servo.
@@ -18,17 +20,19 @@ from collections.abc import Sequence
 
 from aloha_runtime.dynamixel.packets import BROADCAST_ID, Packet, Parser
 from aloha_runtime.hardware import dynamixel_health as health
-from aloha_runtime.hardware.dynamixel_exchange import STATUS_SIZE, gather, pause
+from aloha_runtime.hardware.dynamixel_exchange import QUIET_NS, Gathering, pause
 from aloha_runtime.hardware.dynamixel_frames import STATE_SIZE, WIDE_SIZE, GoalWrite, StateRead
-from aloha_runtime.hardware.serial_port import SerialPort
+from aloha_runtime.hardware.serial_port import WAIT_NS, SerialPort
 
 FULL_READ_NS = 25_000_000
 """A shadow's alert is heard of within 30 ms (promise: HOLD within 40 ms)."""
+GIVE_UP_NS = 12_000_000
+"""An answer this late is no longer waited for (an adapter with the wrong latency timer is refused at start)."""
 SILENT_NS = 40_000_000
 """A servo that answered nothing for this long while others were asked again is named as silent."""
-FAST_FAILURES = 3
+FAST_DOUBTS = 3
 FAST_PAUSE_NS = 1_000_000_000
-"""After this many failed Fast Sync Reads in a row, Sync Read for this long: on a bad cable it loses less."""
+"""Where Sync Read had to help this often in a row it takes over for a while: on a bad cable it loses less."""
 
 
 class BusCycle:
@@ -49,62 +53,82 @@ class BusCycle:
         self._port = port
         self._fast_supported = fast
         self._fast_from_ns = 0  # no Fast Sync Read before this
-        self._fast_failures = 0
-        self._use_sync = not fast
-        self._size = STATE_SIZE
+        self._doubts = 0
+        self._failures = 0
+        self._gathering: Gathering | None = None
+        self._wide = False
         self._read = self._lean
-        self._full_at_ns = now
+        self._open = False
+        self._asked_ns = self._expected_ns = self._full_at_ns = now
         self._quiet_from_ns = now  # the bus carries a health reply until then
-        self._answered = True
-        self._outstanding = False
         self._heard_all_ns = now
         self._heard_ns = dict.fromkeys(self.all_ids, now)
         self._parser.reset()
-
-    def detach(self) -> None:
-        """Use the port no longer; closing it is the owner's business."""
-        self._port = None
 
     @property
     def attached(self) -> bool:
         """True while there is a port."""
         return self._port is not None
 
-    def request(self, goal_ticks: Sequence[int] | None) -> None:
-        """Send goals (ticks in the order of the ids; None: none) and the state request. Raises PortLostError."""
+    def detach(self) -> None:
+        """Use the port no longer; closing it is the owner's business."""
+        self._port = None
+
+    def request(self, goal_ticks: Sequence[int] | None) -> bool:
+        """Send goals (ticks in the order of the ids; None: none), and ask for the state unless an answer is still due.
+
+        True when it was asked now. Raises PortLostError.
+        """
         port = self._port
         if port is None:
-            return
-        self._drain(port)
+            return False
         now = time.monotonic_ns()
+        if self._open and now - self._asked_ns < GIVE_UP_NS:
+            if goal_ticks is not None:
+                port.write(self._goals.packet(goal_ticks))
+            return False
+        if self._open:
+            self._fail()
+        self._drain(port)
         if now < self._quiet_from_ns:  # only when cycling faster than the bus allows with a health read between
             time.sleep((self._quiet_from_ns - now) / 1e9)
             now = time.monotonic_ns()
         self._read = self._full if now >= self._full_at_ns else self._lean
-        if self._use_sync:
-            self._size = STATE_SIZE if self._size == WIDE_SIZE else WIDE_SIZE
-            question = self._read.sync(self._size)
-            reply = len(self._read.ids) * (STATUS_SIZE + self._size)
-        else:
-            question, reply = self._read.fast, self._read.length
+        sync = not self._fast_supported or now < self._fast_from_ns or (self._failures >= 2 and not self._failures % 2)
+        question = self._read.question(sync, self._wide)
+        reply_size = self._read.reply_size(sync, self._wide)
         if goal_ticks is not None:
             question = self._goals.packet(goal_ticks) + question
         port.write(question)
-        self._expected_ns = now + (len(question) + reply) * port.byte_ns
-        self._outstanding = True
+        self._asked_ns = now
+        self._expected_ns = now + (len(question) + reply_size) * port.byte_ns
+        self._open = True
+        self._gathering = self._gather() if sync else None
+        return True
+
+    def _gather(self) -> Gathering:
+        read, wide = self._read, self._wide
+        ids = sorted(read.ids, key=self._heard_ns.__getitem__)
+        size = WIDE_SIZE if wide else STATE_SIZE
+        return Gathering(self._parser, ids, size, lambda servo_id: read.single(servo_id, wide), self._expected_ns)
 
     def collect(self, deadline_ns: int) -> tuple[int, ...] | None:
         """The flat state asked for, or None when it is not whole by `deadline_ns`. Raises PortLostError."""
         port = self._port
-        if port is None or not self._outstanding:
+        if port is None or not self._open:
             return None
-        self._outstanding = False
-        state = self._collect_sync(port, deadline_ns) if self._use_sync else self._collect_fast(port, deadline_ns)
-        self._answered = state is not None
+        if time.monotonic_ns() < self._expected_ns:  # of several arms, only the first is waited for
+            port.wait_for_reply(min(deadline_ns, self._expected_ns) if self._gathering else deadline_ns)
+        if self._gathering:
+            state = self._collect_sync(port, self._gathering, deadline_ns)
+        else:
+            state = self._collect_fast(port, deadline_ns)
         if state is None:
             self._counts["incomplete"] += 1
             return None
         now = time.monotonic_ns()
+        self._open = False
+        self._failures = 0
         self._heard_all_ns = now
         if self._read is self._full:
             self._full_at_ns = now + FULL_READ_NS
@@ -115,27 +139,24 @@ class BusCycle:
         return state
 
     def _collect_fast(self, port: SerialPort, deadline_ns: int) -> tuple[int, ...] | None:
-        port.wait_for_reply(deadline_ns)
         data = port.read()
-        state = self._read.decode_fast(data)
+        state = None if self._wide or self._parser.pending else self._read.decode_fast(data)
         if state is None:
+            damaged = self._parser.crc_errors
             state = self._parse_fast(port, data, deadline_ns)
+            spoilt = self._parser.pending or self._parser.crc_errors != damaged
+            if state is None and spoilt and time.monotonic_ns() > self._expected_ns + QUIET_NS:
+                self._fail()  # damaged, or cut short by a silent servo: nothing more will come
         if state is not None:
-            self._fast_failures = 0
-            return state
-        self._fast_failures += 1
-        self._use_sync = True
-        if self._fast_failures >= FAST_FAILURES:
-            self._fast_from_ns = time.monotonic_ns() + FAST_PAUSE_NS
-            self._counts["fast_read_paused"] += 1
-        return None
+            self._doubts = 0
+        return state
 
     def _parse_fast(self, port: SerialPort, data: bytes, deadline_ns: int) -> tuple[int, ...] | None:
         """The reply when it comes in pieces, stuffed, or behind something else; of several the last is fresh."""
         state: tuple[int, ...] | None = None
         while True:
             for packet in self._feed(data):
-                found = self._read.decode_fast_packet(packet)
+                found = self._read.decode_fast_packet(packet, self._wide)
                 if found is None:
                     self._stray(packet)
                 elif state is not None:
@@ -144,36 +165,42 @@ class BusCycle:
             now = time.monotonic_ns()
             if state is not None or now >= deadline_ns:
                 return state
-            pause(now, self._expected_ns, deadline_ns)
+            if self._parser.pending or deadline_ns - now < WAIT_NS:
+                pause(now, self._expected_ns, deadline_ns)
+            else:
+                port.wait_for_reply(deadline_ns)
             data = port.read()
 
-    def _collect_sync(self, port: SerialPort, deadline_ns: int) -> tuple[int, ...] | None:
-        ids, size = self._read.ids, self._size
-        port.wait_for_reply(min(deadline_ns, self._expected_ns))
+    def _collect_sync(self, port: SerialPort, gathering: Gathering, deadline_ns: int) -> tuple[int, ...] | None:
         errors = self._parser.crc_errors
-        answers, strays = gather(
-            port,
-            self._parser,
-            sorted(ids, key=self._heard_ns.__getitem__),
-            size,
-            lambda servo_id: self._read.single(servo_id, size),
-            expected_ns=self._expected_ns,
-            deadline_ns=deadline_ns,
-        )
+        complete = gathering.run(port, deadline_ns)
         self._counts["corrupt"] += self._parser.crc_errors - errors
         now = time.monotonic_ns()
-        self._heard_ns.update(dict.fromkeys(answers, now))
-        for packet in strays:
+        self._heard_ns.update(dict.fromkeys(gathering.answers, now))
+        for packet in gathering.strays:
             self._stray(packet)
-        if len(answers) < len(ids):
-            self._parser.reset()
+        gathering.strays.clear()
+        if not complete:
+            if gathering.answers:  # the others are silent, not late
+                self._fail()
             return None
-        self._use_sync = not self._fast_supported or now < self._fast_from_ns
-        return self._read.decode_sync(answers)
+        if self._failures and self._fast_supported:
+            self._doubts += 1
+            if self._doubts >= FAST_DOUBTS:
+                self._doubts, self._fast_from_ns = 0, now + FAST_PAUSE_NS
+                self._counts["fast_read_paused"] += 1
+        return self._read.decode_sync(gathering.answers)
+
+    def _fail(self) -> None:
+        """The open question stays without a whole answer. What still comes has another size than the next answer."""
+        self._open = False
+        self._failures += 1
+        self._wide = not self._wide
+        self._parser.reset()
 
     def silent(self, now_ns: int) -> dict[int, int]:
         """Servo id -> ns since it last answered, for those that are silent now."""
-        if self._port is None or self._answered:
+        if self._port is None or not self._failures:
             return {}
         ages = {servo_id: now_ns - max(heard, self._heard_all_ns) for servo_id, heard in self._heard_ns.items()}
         return {servo_id: age for servo_id, age in ages.items() if age >= SILENT_NS}
@@ -201,4 +228,4 @@ class BusCycle:
         if not ours or not packet.params:
             self._counts["foreign"] += 1
         else:
-            self._counts["duplicate" if self._answered else "late"] += 1
+            self._counts["late" if self._failures else "duplicate"] += 1

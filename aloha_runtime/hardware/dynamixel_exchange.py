@@ -8,15 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 from aloha_runtime.dynamixel import packets, registers
 from aloha_runtime.dynamixel.packets import Instruction, Packet, Parser
-from aloha_runtime.hardware.dynamixel_frames import write_register
+from aloha_runtime.hardware.dynamixel_frames import STATUS_SIZE, write_register
 from aloha_runtime.hardware.serial_port import SerialPort
 
 QUIET_NS = 1_500_000
 """A servo that said nothing for this long after its turn counts as silent: the adapter holds bytes back up to 1 ms."""
 STEP_NS = 200_000
 """Sleep between two looks at the port while a reply is overdue; each wake-up costs about 25 us of CPU."""
-STATUS_SIZE = 11
-"""Bytes of a status packet around its data."""
 _EXCHANGE_NS = 100_000_000
 
 
@@ -27,40 +25,53 @@ def pause(now_ns: int, expected_ns: int, deadline_ns: int) -> None:
         time.sleep(left / 1e9)
 
 
-def gather(
-    port: SerialPort,
-    parser: Parser,
-    ids: Sequence[int],
-    size: int,
-    single: Callable[[int], bytes],
-    *,
-    expected_ns: int,
-    deadline_ns: int,
-) -> tuple[dict[int, Packet], list[Packet]]:
-    """Status packets with `size` bytes of data from `ids`: (by servo id, packets that belong to nothing asked here).
+class Gathering:
+    """Status packets with `size` bytes of data from `ids`, as they come in.
 
-    `expected_ns`: when the answers should be complete. Servos that are missing QUIET_NS later are asked one by one with
-    `single(id)` until `deadline_ns`, in the order of `ids`. Raises PortLostError.
+    `answers`: by servo id. `strays`: packets that belong to nothing asked here. `expected_ns`: when the answers should
+    be complete. Servos missing QUIET_NS later are asked one by one with `single(id)`, in the order of `ids`; one only
+    where nobody has answered, because then the whole chain is late or gone, and more questions would make it later.
     """
-    wanted, answers, strays = list(ids), dict[int, Packet](), list[Packet]()
-    while True:
-        for packet in parser.feed(port.read()):
-            fits = packet.instruction == Instruction.STATUS and len(packet.params) == size + 1
-            if fits and packet.id in wanted:
-                wanted.remove(packet.id)
-                answers[packet.id] = packet
-            else:
-                strays.append(packet)
-        now = time.monotonic_ns()
-        if not wanted or now >= deadline_ns:
-            return answers, strays
-        if now >= expected_ns + QUIET_NS:
-            parser.reset()
-            question = single(wanted[0])
-            wanted.append(wanted.pop(0))
-            port.write(question)
-            expected_ns = now + (len(question) + STATUS_SIZE + size) * port.byte_ns
-        pause(now, expected_ns, deadline_ns)
+
+    def __init__(
+        self, parser: Parser, ids: Sequence[int], size: int, single: Callable[[int], bytes], expected_ns: int
+    ) -> None:
+        self.answers: dict[int, Packet] = {}
+        self.strays: list[Packet] = []
+        self._parser = parser
+        self._wanted = list(ids)
+        self._size = size
+        self._single = single
+        self._expected_ns = expected_ns
+        self._asked_again = False
+
+    def run(self, port: SerialPort, deadline_ns: int) -> bool:
+        """Go on until all have answered (True) or `deadline_ns`. Raises PortLostError."""
+        while True:
+            for packet in self._parser.feed(port.read()):
+                self._take(packet)
+            now = time.monotonic_ns()
+            if not self._wanted or now >= deadline_ns:
+                return not self._wanted
+            if now >= self._expected_ns + QUIET_NS and (self.answers or not self._asked_again):
+                self._ask_again(port, now)
+            pause(now, self._expected_ns, deadline_ns)
+
+    def _take(self, packet: Packet) -> None:
+        fits = packet.instruction == Instruction.STATUS and len(packet.params) == self._size + 1
+        if fits and packet.id in self._wanted:
+            self._wanted.remove(packet.id)
+            self.answers[packet.id] = packet
+        else:
+            self.strays.append(packet)
+
+    def _ask_again(self, port: SerialPort, now_ns: int) -> None:
+        self._asked_again = True
+        self._parser.reset()
+        question = self._single(self._wanted[0])
+        self._wanted.append(self._wanted.pop(0))
+        port.write(question)
+        self._expected_ns = now_ns + (len(question) + STATUS_SIZE + self._size) * port.byte_ns
 
 
 def read_all(port: SerialPort, ids: Sequence[int], address: int, size: int) -> dict[int, Packet]:
@@ -70,16 +81,9 @@ def read_all(port: SerialPort, ids: Sequence[int], address: int, size: int) -> d
     port.write(question)
     now = time.monotonic_ns()
     expected = now + (len(question) + len(ids) * (STATUS_SIZE + size)) * port.byte_ns
-    answers, _ = gather(
-        port,
-        Parser(),
-        ids,
-        size,
-        lambda servo_id: packets.read(servo_id, address, size),
-        expected_ns=expected,
-        deadline_ns=now + _EXCHANGE_NS,
-    )
-    return answers
+    gathering = Gathering(Parser(), ids, size, lambda servo_id: packets.read(servo_id, address, size), expected)
+    gathering.run(port, now + _EXCHANGE_NS)
+    return gathering.answers
 
 
 def write_all(port: SerialPort, register: registers.Register, values: Mapping[int, int]) -> None:

@@ -19,8 +19,10 @@ ERROR, ID, CURRENT, VELOCITY, POSITION = range(5)
 
 STATE_ADDRESS, STATE_SIZE = registers.STATE_BLOCK
 WIDE_ADDRESS, WIDE_SIZE = registers.PRESENT_PWM.address, STATE_SIZE + 2
-"""The state block with two bytes of Present_PWM before it. Sync Reads take turns between the two sizes, so that a late
-reply to the last request is told from a reply to this one."""
+"""The state block with two bytes of Present_PWM before it. After a question that failed the other size is asked for, so
+that a late answer is told from the answer to the new question."""
+STATUS_SIZE = 11
+"""Bytes of a status packet around its data."""
 
 _STUFFED = b"\xff\xff\xfd"
 
@@ -47,48 +49,59 @@ class GoalWrite:
 class StateRead:
     """Reads of the state block of fixed servos, and the layout of the replies.
 
-    `fast`: the Fast Sync Read packet; `length`: bytes of its reply when nothing in it is stuffed.
+    `wide` questions ask for WIDE_SIZE bytes in place of STATE_SIZE; the state is the same.
     """
 
     def __init__(self, ids: Sequence[int]) -> None:
         self.ids = tuple(ids)
-        self.fast = packets.sync_read(ids, STATE_ADDRESS, STATE_SIZE, fast=True)
-        self._sync = {size: packets.sync_read(ids, address, size) for address, size in _BLOCKS}
-        self._single = {(i, size): packets.read(i, address, size) for i in ids for address, size in _BLOCKS}
+        blocks = ((False, STATE_ADDRESS, STATE_SIZE), (True, WIDE_ADDRESS, WIDE_SIZE))
+        self._questions = {
+            (sync, wide): packets.sync_read(ids, address, size, fast=not sync)
+            for sync in (False, True)
+            for wide, address, size in blocks
+        }
+        self._single = {(i, wide): packets.read(i, address, size) for i in ids for wide, address, size in blocks}
         self._layout = struct.Struct("<" + "BBhiiH" * len(ids))
-        self.length = packets.HEADER_SIZE + 1 + self._layout.size
-        length = self.length - packets.HEADER_SIZE
+        self._wide_layout = struct.Struct("<" + "BB2xhiiH" * len(ids))
+        length = 1 + self._layout.size
+        self._length = packets.HEADER_SIZE + length
         self._head = HEADER + bytes((BROADCAST_ID,)) + length.to_bytes(2, "little") + bytes((Instruction.STATUS,))
 
-    def sync(self, size: int) -> bytes:
-        """The Sync Read packet for a block of STATE_SIZE or WIDE_SIZE."""
-        return self._sync[size]
+    def question(self, sync: bool, wide: bool) -> bytes:
+        """The Sync Read or Fast Sync Read packet."""
+        return self._questions[sync, wide]
 
-    def single(self, servo_id: int, size: int) -> bytes:
+    def reply_size(self, sync: bool, wide: bool) -> int:
+        """Bytes of the answer when nothing in it is stuffed."""
+        size = WIDE_SIZE if wide else STATE_SIZE
+        return len(self.ids) * (STATUS_SIZE + size) if sync else len(self.ids) * (4 + size) + packets.HEADER_SIZE + 1
+
+    def single(self, servo_id: int, wide: bool) -> bytes:
         """The Read packet for one servo of the chain."""
-        return self._single[servo_id, size]
+        return self._single[servo_id, wide]
 
     def decode_fast(self, data: bytes) -> tuple[int, ...] | None:
-        """Flat state from exactly one unstuffed reply of the expected length; None when `data` is anything else.
+        """Flat state from exactly one reply to the narrow question; None when `data` is anything else or damaged.
 
         A reply of nominal length is never unstuffed: FF FF FD FD in it can only be data.
         """
-        if len(data) != self.length or not data.startswith(self._head):
+        if len(data) != self._length or not data.startswith(self._head):
             return None
         if crc16.umts(data[:-2]) != data[-2] | data[-1] << 8:
             return None
         return self._checked(self._layout.unpack_from(data, packets.HEADER_SIZE + 1))
 
-    def decode_fast_packet(self, packet: Packet) -> tuple[int, ...] | None:
-        """Flat state from a reply that went through the parser; None when it is no reply to this request."""
+    def decode_fast_packet(self, packet: Packet, wide: bool) -> tuple[int, ...] | None:
+        """Flat state from a reply that went through the parser; None when it is no answer to this question."""
         if packet.id != BROADCAST_ID or packet.instruction != Instruction.STATUS:
             return None
-        size = self._layout.size - 2  # the last CRC is the packet's own
+        layout = self._wide_layout if wide else self._layout
+        size = layout.size - 2  # the last CRC is the packet's own
         params = packet.params if len(packet.params) == size else packets.unstuff(packet.params)
-        return self._checked(self._layout.unpack(params + b"\0\0")) if len(params) == size else None
+        return self._checked(layout.unpack(params + b"\0\0")) if len(params) == size else None
 
     def decode_sync(self, answers: Mapping[int, Packet]) -> tuple[int, ...] | None:
-        """Flat state from one status packet per servo; None when a servo refused."""
+        """Flat state from one status packet per servo, of either size; None when a servo refused."""
         state: list[int] = []
         for servo_id in self.ids:
             packet = answers[servo_id]
@@ -102,7 +115,6 @@ class StateRead:
         return state
 
 
-_BLOCKS = ((STATE_ADDRESS, STATE_SIZE), (WIDE_ADDRESS, WIDE_SIZE))
 _STATE = struct.Struct("<hii")
 
 

@@ -13,7 +13,7 @@ from dynamixel_sdk import COMM_SUCCESS, PortHandler, Protocol2PacketHandler
 from aloha_runtime.dynamixel.packets import ALERT, Instruction, StatusError
 from aloha_runtime.dynamixel.registers import REGISTERS, Register
 from aloha_runtime.errors import HardwareError
-from aloha_runtime.hardware.dynamixel_exchange import STATUS_SIZE
+from aloha_runtime.hardware.dynamixel_frames import STATUS_SIZE
 from aloha_runtime.hardware.serial_port import PortLostError, SerialPort
 
 ATTEMPTS = 3

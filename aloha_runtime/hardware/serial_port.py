@@ -18,6 +18,8 @@ from aloha_runtime.errors import HardwareError
 WAKE_BYTES = 64
 """`poll` reports input from this many bytes on (VMIN), so that one wake-up brings a whole reply of an arm (107 bytes
 come as USB chunks of 62 and 45). More would not help: the kernel then hands out 64 bytes a `read`."""
+WAIT_NS = 1_000_000
+"""`poll` counts whole milliseconds."""
 LATENCY_LIMIT_MS = 1
 """An FTDI adapter holds short replies back this long; its default of 16 ms limits a cycle to 62 Hz."""
 _PTY_MAJORS = range(136, 144)
@@ -113,8 +115,8 @@ class SerialPort:
             raise PortLostError(f"took {written} of {len(data)} bytes")
 
     def wait_for_reply(self, deadline_ns: int) -> None:
-        """Sleep until WAKE_BYTES have arrived, the port is lost, or under a millisecond is left to `deadline_ns`."""
-        self._poll.poll(max(0, deadline_ns - time.monotonic_ns()) // 1_000_000)
+        """Sleep until WAKE_BYTES have arrived, the port is lost, or less than WAIT_NS is left to `deadline_ns`."""
+        self._poll.poll(max(0, deadline_ns - time.monotonic_ns()) // WAIT_NS)
 
     def flush(self) -> None:
         """Throw away what has arrived. Raises PortLostError."""
