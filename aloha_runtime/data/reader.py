@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from aloha_runtime.data import layout, statistics
 from aloha_runtime.data.layout import Feature, Info
+from aloha_runtime.data.rows import read_episode_rows, read_table
 from aloha_runtime.data.statistics import Stats
 from aloha_runtime.data.video import Image, VideoReader
 from aloha_runtime.errors import DatasetError
@@ -205,34 +205,6 @@ class Dataset:
                 f" or they are out of order. Restore the dataset from a copy."
             )
         return columns
-
-
-def read_table(path: Path, without: str = "") -> pa.Table:
-    """A Parquet file as a table, less the columns that start with `without`; DatasetError when absent or damaged."""
-    try:
-        with pq.ParquetFile(path) as file:
-            names = [name for name in file.schema_arrow.names if not (without and name.startswith(without))]
-            return file.read(names)
-    except FileNotFoundError:
-        raise DatasetError(f"{path} is missing. Restore it from a copy of the dataset.") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DatasetError(f"{path} is damaged ({error}). Restore it from a copy of the dataset.") from None
-
-
-def read_episode_rows(root: Path, total: int, with_stats: bool) -> list[dict[str, Any]]:
-    """The first `total` rows of `meta/episodes`, each with LeRobot's column names."""
-    without = "" if with_stats else "stats/"
-    rows: list[dict[str, Any]] = []
-    for path in sorted((root / "meta/episodes").glob("chunk-*/file-*.parquet")):
-        if len(rows) >= total:
-            break
-        rows += read_table(path, without).to_pylist()
-    if [row.get("episode_index") for row in rows[:total]] != list(range(total)):
-        raise DatasetError(
-            f"{root}/meta/episodes describes {len(rows)} episodes and {layout.INFO_PATH} counts {total}, or they are"
-            f" out of order. Restore the dataset from a copy."
-        )
-    return rows[:total]
 
 
 def _to_numpy(path: Path, name: str, column: pa.ChunkedArray, feature: Feature) -> NDArray[Any]:

@@ -7,11 +7,13 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from aloha_runtime.data import layout, statistics
 from aloha_runtime.data.layout import COUNTERS, Info
 from aloha_runtime.data.statistics import Stats
+from aloha_runtime.errors import DatasetError
 
 Place = tuple[int, int]
 """(chunk, file) number."""
@@ -146,3 +148,31 @@ def next_place(used: set[Place], chunks_size: int) -> Place:
         return 0, 0
     chunk, file = max(used)
     return (chunk, file + 1) if file + 1 < chunks_size else (chunk + 1, 0)
+
+
+def read_table(path: Path, without: str = "") -> pa.Table:
+    """A Parquet file as a table, less the columns that start with `without`; DatasetError when absent or damaged."""
+    try:
+        with pq.ParquetFile(path) as file:
+            names = [name for name in file.schema_arrow.names if not (without and name.startswith(without))]
+            return file.read(names)
+    except FileNotFoundError:
+        raise DatasetError(f"{path} is missing. Restore it from a copy of the dataset.") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DatasetError(f"{path} is damaged ({error}). Restore it from a copy of the dataset.") from None
+
+
+def read_episode_rows(root: Path, total: int, with_stats: bool) -> list[dict[str, Any]]:
+    """The first `total` rows of `meta/episodes`, each with LeRobot's column names."""
+    without = "" if with_stats else "stats/"
+    rows: list[dict[str, Any]] = []
+    for path in sorted((root / "meta/episodes").glob("chunk-*/file-*.parquet")):
+        if len(rows) >= total:
+            break
+        rows += read_table(path, without).to_pylist()
+    if [row.get("episode_index") for row in rows[:total]] != list(range(total)):
+        raise DatasetError(
+            f"{root}/meta/episodes describes {len(rows)} episodes and {layout.INFO_PATH} counts {total}, or they are"
+            f" out of order. Restore the dataset from a copy."
+        )
+    return rows[:total]

@@ -18,11 +18,11 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from aloha_runtime.data import files, layout, rows, statistics
-from aloha_runtime.data.layout import COUNTERS, IMAGE_PREFIX, Feature, Info
-from aloha_runtime.data.reader import Dataset, read_episode_rows
+from aloha_runtime.data import features, files, layout, rows, statistics
+from aloha_runtime.data.layout import Info
+from aloha_runtime.data.reader import Dataset
 from aloha_runtime.data.statistics import Stats
-from aloha_runtime.data.video import CODECS, Image, VideoEncoder, video_info
+from aloha_runtime.data.video import CODECS, VideoEncoder
 from aloha_runtime.errors import DatasetError
 
 ASIDE = ".writing"
@@ -70,11 +70,11 @@ class DatasetWriter:
         path = Path(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise DatasetError(f"{path} already exists. Choose another path, or continue the dataset that is there.")
-        features = _features(vectors, cameras or {}, fps, codec)
+        described = features.describe(vectors, cameras or {}, fps, codec)
         files.make_directory(path.absolute())
         lock = _lock(path)
         (path / ASIDE).mkdir(exist_ok=True)
-        info = Info(fps=fps, features=features, robot_type=robot_type)
+        info = Info(fps=fps, features=described, robot_type=robot_type)
         files.publish_bytes(_pretty_json(info), path / ASIDE / "info.json", path / layout.INFO_PATH)
         return cls(path, info, lock)
 
@@ -83,17 +83,7 @@ class DatasetWriter:
         """Continue a dataset. Removes what an interrupted commit left behind."""
         path = Path(path)
         info = layout.read_info(path)
-        for key, feature in info.features.items():
-            if key not in COUNTERS and key not in info.vectors and feature.dtype != "video":
-                raise DatasetError(
-                    f"{path}: feature {key!r} is {feature.dtype} of shape {feature.shape}; only float32 vectors and"
-                    f" videos can be appended. Record into a new dataset."
-                )
-            if feature.dtype == "video" and _codec_name(feature) not in CODECS:
-                raise DatasetError(
-                    f"{path}: video of {key!r} is {_codec_name(feature)}; this runtime encodes {', '.join(CODECS)}."
-                    f" Record into a new dataset."
-                )
+        features.check_appendable(path, info)
         return cls(path, info, _lock(path))
 
     def __enter__(self) -> Self:
@@ -114,7 +104,7 @@ class DatasetWriter:
         adds nothing. Arrays may be reused by the caller at once.
         """
         self._check_usable()
-        images, vectors = self._checked(frame)
+        images, vectors = features.fitting(frame, self.path, self.info, self.episode_frames)
         try:
             for key in self._video_keys:
                 if key not in self._encoders:
@@ -168,46 +158,12 @@ class DatasetWriter:
         if self._failed:
             raise DatasetError(f"Nothing more is written after an error: {self._failed}")
 
-    def _checked(self, frame: Mapping[str, ArrayLike]) -> tuple[dict[str, Image], dict[str, NDArray[np.float32]]]:
-        """The images and the vectors of a frame that fits."""
-        expected = [key for key in self.info.features if key not in COUNTERS]
-        if missing := [key for key in expected if key not in frame]:
-            raise DatasetError(f"{self.path}: the frame lacks {', '.join(missing)}. Give every feature in every frame.")
-        if unknown := [key for key in frame if key not in expected]:
-            raise DatasetError(f"{self.path} has no feature {', '.join(unknown)}; it has: {', '.join(expected)}.")
-        images, vectors = {}, {}
-        for key in expected:
-            value = np.asarray(frame[key])
-            shape, is_image = tuple(self.info.features[key].shape), key in self._video_keys
-            fits = value.dtype == np.uint8 if is_image else value.dtype.kind == "f"
-            if value.shape != shape or not fits:
-                raise DatasetError(
-                    f"{self.path}: {key} is {value.dtype} of shape {value.shape}; it must be"
-                    f" {'uint8' if is_image else 'floating point'} of shape {shape}."
-                )
-            if is_image:
-                images[key] = value
-            else:
-                vectors[key] = self._finite(key, value)
-        return images, vectors
-
-    def _finite(self, key: str, value: NDArray[Any]) -> NDArray[np.float32]:
-        with np.errstate(over="ignore"):
-            vector = value.astype(np.float32)  # also the copy that lets the caller reuse its array
-        if not np.isfinite(vector).all():
-            bad = int(np.flatnonzero(~np.isfinite(vector))[0])
-            names = self.info.features[key].names
-            name = names[bad] if isinstance(names, list) else f"number {bad}"
-            raise DatasetError(
-                f"{self.path}: {key} of frame {self.episode_frames} is not finite: {name} is {value[bad]}. Drop the"
-                f" frame or discard the episode, and look at where that value comes from."
-            )
-        return vector
-
     def _start_encoder(self, key: str) -> VideoEncoder:
         feature = self.info.features[key]
         height, width = feature.shape[:2]
-        return VideoEncoder(self._aside / f"{key}.mp4", height, width, int(self.info.fps), CODECS[_codec_name(feature)])
+        return VideoEncoder(
+            self._aside / f"{key}.mp4", height, width, int(self.info.fps), CODECS[features.codec_name(feature)]
+        )
 
     def _commit(self, task: str) -> None:
         info, length, places = self.info, self.episode_frames, self._next_place
@@ -267,7 +223,7 @@ class DatasetWriter:
         """Read how far the dataset is, and remove or rewrite what an interrupted commit left."""
         shutil.rmtree(self._aside, ignore_errors=True)
         self._aside.mkdir()
-        episode_rows = read_episode_rows(self.path, self.info.total_episodes, with_stats=True)
+        episode_rows = rows.read_episode_rows(self.path, self.info.total_episodes, with_stats=True)
         for row in episode_rows:
             self._stats = statistics.merge_all(self._stats, rows.row_stats(row))
         if episode_rows:
@@ -286,10 +242,6 @@ class DatasetWriter:
             (self.path / layout.STATS_PATH).unlink(missing_ok=True)
 
 
-def _codec_name(feature: Feature) -> str:
-    return str((feature.info or {}).get("video.codec", "h264"))
-
-
 def _lock(path: Path) -> int:
     """Hold the dataset directory against other writers; the lock ends with the process."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -299,27 +251,6 @@ def _lock(path: Path) -> int:
         os.close(descriptor)
         raise DatasetError(f"{path} is being written by another process. Wait until it ends, or stop it.") from None
     return descriptor
-
-
-def _features(
-    vectors: Mapping[str, Sequence[str]], cameras: Mapping[str, tuple[int, int]], fps: int, codec: str
-) -> dict[str, Feature]:
-    if codec not in CODECS:
-        raise DatasetError(f"There is no video codec {codec!r}. Choose one of: {', '.join(CODECS)}.")
-    features = {}
-    for camera, (height, width) in cameras.items():
-        if height < 2 or width < 2 or height % 2 or width % 2:
-            raise DatasetError(f"Camera {camera!r} is {width}x{height}; {codec} needs even sizes. Crop or resize it.")
-        info = video_info(CODECS[codec], height, width, fps)
-        features[IMAGE_PREFIX + camera] = Feature("video", [height, width, 3], ["height", "width", "channels"], info)
-    for key, names in vectors.items():
-        if not names or key in COUNTERS or "/" in key:
-            raise DatasetError(f"Vector {key!r} of {len(names)} numbers cannot be a feature. Rename it.")
-        features[key] = Feature("float32", [len(names)], list(names))
-    if not vectors:
-        raise DatasetError("A dataset needs at least one vector, such as the action.")
-    features |= {key: Feature(dtype, [1], None) for key, dtype in COUNTERS.items()}
-    return features
 
 
 def _pretty_json(value: Any) -> bytes:

@@ -1,8 +1,10 @@
-"""Things that stand where a camera would: an MJPEG server, a video file, RealSense recordings and software devices.
+"""Things that stand where a camera would: an MJPEG server, a video file, RealSense recordings and software devices, and
+a simulated world.
 
-All of them show `picture(n)`: a red frame with a bar that moves, so that no two frames are alike.
+All but the last show `picture(n)`: a red frame with a bar that moves, so that no two frames are alike.
 """
 
+import math
 import socketserver
 import threading
 import time
@@ -13,6 +15,11 @@ import av
 import cv2
 import numpy as np
 import pyrealsense2 as rs
+
+from aloha_runtime import messages
+from aloha_runtime.bus import Bus
+from aloha_runtime.realtime import WallClock
+from aloha_runtime.sim.world import World
 
 HEIGHT, WIDTH, FPS = 48, 64, 30
 
@@ -164,3 +171,38 @@ def record_realsense(path, frames):
         time.sleep(1 / FPS)  # the recorder stamps frames with their arrival, and playback keeps that time
     sensor.stop()
     sensor.close()
+
+
+class MovingWorld:
+    """A simulated world as the bus shows it: states in which the left arm moves a little from one to the next."""
+
+    def __init__(self, run_dir):
+        self._bus = Bus(run_dir, WallClock())
+        self._states = self._bus.publisher(messages.SIM_STATE)
+        self._qpos = World("transfer_cube").snapshot().qpos
+        self._stopping = threading.Event()
+        self._thread = None
+        self._count = 0
+
+    def start(self):
+        self._stopping.clear()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def stop(self):
+        if self._thread is not None:
+            self._stopping.set()
+            self._thread.join()
+            self._thread = None
+
+    def close(self):
+        self.stop()
+        self._bus.close()
+
+    def _run(self):
+        while not self._stopping.wait(0.01):
+            self._count += 1
+            qpos = self._qpos.copy()
+            qpos[0] += 0.3 * math.sin(self._count / 10)
+            state = {"task": "transfer_cube", "seed": 0, "environment_state": [], "stage": 0, "success": False}
+            self._states.send(messages.SimState(stamp_ns=time.monotonic_ns(), qpos=qpos.tolist(), **state))

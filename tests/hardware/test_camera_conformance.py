@@ -4,10 +4,8 @@ Such a function is a generator: it yields a `Bench` and cleans up. Nothing here 
 """
 
 import contextlib
-import math
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,9 +15,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from camera_sources import FPS, HEIGHT, WIDTH, MjpegServer, SoftwareRealSense, record_realsense, write_video
+from camera_sources import (
+    FPS,
+    HEIGHT,
+    WIDTH,
+    MjpegServer,
+    MovingWorld,
+    SoftwareRealSense,
+    record_realsense,
+    write_video,
+)
 
-from aloha_runtime import messages
 from aloha_runtime.bus import Bus
 from aloha_runtime.config import CameraConfig, load
 from aloha_runtime.errors import AlohaError, HardwareError, SimulationError
@@ -29,7 +35,6 @@ from aloha_runtime.hardware.realsense import RealSenseCamera
 from aloha_runtime.realtime import WallClock
 from aloha_runtime.run_directory import RunDirectory
 from aloha_runtime.sim.camera import SimCamera
-from aloha_runtime.sim.world import World
 
 PATIENCE = 60
 """Reads of half a second before a frame counts as not coming, on a machine however busy."""
@@ -125,41 +130,6 @@ def realsense_software_device(tmp_path):
         )
     finally:
         source.stop()
-
-
-class MovingWorld:
-    """A simulated world seen from the bus: publishes states in which the left arm moves a little from one to the next."""
-
-    def __init__(self, run_dir):
-        self._bus = Bus(run_dir, WallClock())
-        self._states = self._bus.publisher(messages.SIM_STATE)
-        self._qpos = World("transfer_cube").snapshot().qpos
-        self._stopping = threading.Event()
-        self._thread = None
-        self._count = 0
-
-    def start(self):
-        self._stopping.clear()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def stop(self):
-        if self._thread is not None:
-            self._stopping.set()
-            self._thread.join()
-            self._thread = None
-
-    def close(self):
-        self.stop()
-        self._bus.close()
-
-    def _run(self):
-        while not self._stopping.wait(0.01):
-            self._count += 1
-            qpos = self._qpos.copy()
-            qpos[0] += 0.3 * math.sin(self._count / 10)
-            state = {"task": "transfer_cube", "seed": 0, "environment_state": [], "stage": 0, "success": False}
-            self._states.send(messages.SimState(stamp_ns=time.monotonic_ns(), qpos=qpos.tolist(), **state))
 
 
 def simulated(tmp_path):
