@@ -155,7 +155,7 @@ def _arms_figures(log: Log) -> dict[str, Figure]:
     periods skips one); `arms_limited`: share of cycles in which a limit changed the target; `goals_outside_envelope`:
     goals outside the envelope that the emulated chains' own monitors have seen on the wire since they started."""
     states = log.followers
-    judged = [log.health(name).get(OUTSIDE) for name in log.usage if name.startswith("chain@")]
+    judged = [log.health(f"chain@{arm}").get(OUTSIDE) for arm in log.rig.arms]
     seen = [count for count in judged if count is not None]
     found: dict[str, Figure] = {OUTSIDE: int(sum(seen)) if seen else None}
     if len(states) < 2:
