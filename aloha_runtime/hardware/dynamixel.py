@@ -162,19 +162,16 @@ class DynamixelArm:
         errors = state[ERROR::STRIDE]
         if self._alerts or len(errors) > len(JOINTS) or any(errors):
             self._note_alerts(errors, state[ID::STRIDE])
-        joints = slice(None, STRIDE * len(JOINTS))
-        mine = state[joints]
+        mine = state[: STRIDE * len(JOINTS)]
         angles = [(tick - CENTRE_TICK) * RAD_PER_TICK for tick in mine[POSITION::STRIDE]]
         if not self._believable(angles, self._stamp_ns):
             self._counts["implausible"] += 1
             return None
-        return ArmReading(
-            self._stamp_ns,
-            np.array(angles),
-            np.array(mine[VELOCITY::STRIDE]) * RAD_S_PER_UNIT,
-            np.array([raw * unit for raw, unit in zip(mine[CURRENT::STRIDE], self._effort_units, strict=True)]),
-            {self._labels[servo_id]: bits for servo_id, bits in self._alerts.items()},
-        )
+        velocities = [raw * RAD_S_PER_UNIT for raw in mine[VELOCITY::STRIDE]]
+        efforts = [raw * unit for raw, unit in zip(mine[CURRENT::STRIDE], self._effort_units, strict=True)]
+        block = np.array((angles, velocities, efforts))  # one array, since making it is what costs
+        errors_by_joint = {self._labels[servo_id]: bits for servo_id, bits in self._alerts.items()}
+        return ArmReading(self._stamp_ns, block[0], block[1], block[2], errors_by_joint)
 
     def _believable(self, angles: list[float], stamp_ns: int) -> bool:
         """A CRC lets one damaged packet in 10^5 through: nothing moves faster than its servo or a hand can."""
