@@ -41,7 +41,6 @@ def demo(seed: int | None, policy: str, out: Path, run_dir: Path | None) -> None
         with Observer(stack, policy) as observer:
             raise_arms(stack)
             log = _episode(stack, observer, console)
-        stack.ask("stop")
     written = _report(log, out, inputs, console)
     report.print_summary(written, console)
     if cause := written.figures["hold_cause"]:
