@@ -60,7 +60,7 @@ class ArmPair:
         for side, arm in self.arms.items():
             arm.request(None if goal is None else self._motor_angles(goal[SIDE_SLICE[side]]))
         complete = True
-        for side, arm in self.arms.items():
+        for side, arm in reversed(self.arms.items()):  # when the last one asked has answered, so has the other
             reading = arm.collect(deadline_ns)
             if reading is None:
                 complete = False
