@@ -153,6 +153,36 @@ def test_a_slow_reader_has_received_all_that_was_published_before_its_turn(run_d
     assert counts == [999, 1000, 1000], "at each instant `reader` comes before `writer`"
 
 
+def test_a_second_subscription_is_promised_only_what_comes_after_it(run_dir: Path, serve: Serve) -> None:
+    serve(["sender", "reader"])
+    seen: list[list[int]] = []
+
+    def sender() -> None:
+        clock = VirtualClock(run_dir, "sender", 0)
+        with Bus(run_dir, clock) as bus:
+            actions = bus.publisher(PING)
+            for tick in range(6):
+                clock.sleep_until(EPOCH_NS + (tick + 1) * MS)
+                actions.send(action(tick))
+        clock.close()
+
+    def reader() -> None:
+        clock = VirtualClock(run_dir, "reader", 1)
+        with Bus(run_dir, clock) as bus:
+            first = bus.subscribe(PING, depth=10)
+            clock.sleep_until(EPOCH_NS + 3 * MS)
+            seen.append([message.tick for message in first.drain()])
+            second = bus.subscribe(PING, depth=10)
+            seen.append([message.tick for message in second.drain()])  # waits for nothing
+            clock.sleep_until(EPOCH_NS + 5 * MS)
+            seen.extend([message.tick for message in each.drain()] for each in (first, second))
+            assert first.dropped == second.dropped == 0
+        clock.close()
+
+    run_all(sender, reader)
+    assert seen == [[0, 1, 2], [], [3, 4], [3, 4]]
+
+
 def test_waiting_for_a_message_wakes_at_the_instant_of_its_publication(run_dir: Path, serve: Serve) -> None:
     serve(["publisher", "waiter"])
     woken: list[tuple[int, int | None]] = []
