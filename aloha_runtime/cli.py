@@ -11,13 +11,17 @@ from aloha_runtime.errors import AlohaError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 config_app = typer.Typer(no_args_is_help=True, help="Show or check a rig configuration.")
 bench_app = typer.Typer(no_args_is_help=True, help="Measure; every benchmark compares with a peer in the same run.")
+servo_app = typer.Typer(no_args_is_help=True, help="Look at and correct servos on a port that nobody uses.")
 app.add_typer(config_app, name="config")
+app.add_typer(servo_app, name="servo")
 app.add_typer(bench_app, name="bench")
 
 Rig = Annotated[str, typer.Option("--rig", help="shipped rig (sim, aloha, aloha2) or a .yaml file")]
 RunDir = Annotated[Path | None, typer.Option("--run-dir", help="sockets and locks; default: $XDG_RUNTIME_DIR/aloha")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="seed of the simulated task; default: drawn anew")]
 Task = Annotated[str | None, typer.Option("--task", help="simulated task: transfer_cube or insertion")]
+Port = Annotated[str, typer.Argument(help="serial port, such as /dev/ttyDXL_follower_left")]
+Baud = Annotated[int, typer.Option("--baud", help="baud rate of the servos")]
 Json = Annotated[Path | None, typer.Option("--json", help="also write the rows to this file")]
 Seconds = Annotated[float, typer.Option("--seconds", min=1, help="length of each measurement")]
 
@@ -153,6 +157,31 @@ def config_check(rig: Annotated[str, typer.Argument(help="shipped rig or .yaml f
     from aloha_runtime.commands import rig as job
 
     job.check(rig)
+
+
+@servo_app.command("scan")
+def servo_scan(port: Port) -> None:
+    """Every servo on a port, at every baud rate: id, model, firmware."""
+    from aloha_runtime.commands import servo
+
+    servo.scan(port)
+
+
+@servo_app.command("write")
+def servo_write(port: Port, servo_id: int, register: str, value: int, baud: Baud = 1_000_000) -> None:
+    """Set one EEPROM register, such as Return_Delay_Time, and read it back."""
+    from aloha_runtime.commands import servo
+
+    servo.write(port, servo_id, register, value, baud)
+
+
+@servo_app.command("release")
+def servo_release(port: Port, baud: Baud = 1_000_000) -> None:
+    """Switch off torque of a whole arm. It falls unless somebody holds it, so this asks first."""
+    from aloha_runtime.commands import servo
+
+    typer.confirm("The arm will fall unless it is supported. Is somebody holding it?", abort=True)
+    typer.echo(f"no torque now: servos {servo.release(port, baud)}")
 
 
 @bench_app.command("bus")

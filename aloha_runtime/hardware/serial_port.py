@@ -24,7 +24,8 @@ LATENCY_LIMIT_MS = 1
 """An FTDI adapter holds short replies back this long; its default of 16 ms limits a cycle to 62 Hz."""
 _PTY_MAJORS = range(136, 144)
 _READ_SIZE = 4096
-_BAUD_NAMES = {rate: f"B{rate}" for rate in (57_600, 115_200, 1_000_000, 2_000_000, 3_000_000, 4_000_000)}
+BAUDS = (57_600, 115_200, 1_000_000, 2_000_000, 3_000_000, 4_000_000)
+"""Rates that both X servos and Linux know by name."""
 
 
 class PortLostError(Exception):
@@ -68,10 +69,10 @@ class SerialPort:
             fcntl.ioctl(self.fd, termios.TIOCEXCL)
 
     def _configure(self) -> None:
-        speed = getattr(termios, _BAUD_NAMES.get(self.baud, ""), None)
-        if speed is None:
-            known = ", ".join(str(rate) for rate in _BAUD_NAMES)
+        if self.baud not in BAUDS:
+            known = ", ".join(str(rate) for rate in BAUDS)
             raise HardwareError(f"{self.path}: {self.baud} baud is not supported; choose one of {known}")
+        speed = getattr(termios, f"B{self.baud}")
         control = list(termios.tcgetattr(self.fd)[6])
         control[termios.VMIN], control[termios.VTIME] = WAKE_BYTES, 0
         flags = termios.CS8 | termios.CREAD | termios.CLOCAL
