@@ -134,10 +134,9 @@ class Pacer:
         if self._last is None:
             self._last = self._slot(self._clock.now_ns() - 1)  # an instant exactly on a beat takes that beat
         wanted = self._last + 1
-        index = max(wanted, self._slot(self._clock.now_ns()))
-        self._clock.sleep_until(index * self._period_ns + self._phase_ns)
+        self._clock.sleep_until(wanted * self._period_ns + self._phase_ns)
         now_ns = self._clock.now_ns()
-        index = max(index, self._slot(now_ns))  # the sleep itself may have lost slots
+        index = max(wanted, self._slot(now_ns))  # the work before, or the sleep itself, may have lost slots
         deadline_ns = index * self._period_ns + self._phase_ns
         beat = Beat(index, deadline_ns, now_ns - deadline_ns, index - wanted)
         self._last = index

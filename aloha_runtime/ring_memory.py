@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from aloha_runtime.errors import TransportError
 from aloha_runtime.messages import FrameInfo
-from aloha_runtime.run_directory import SHARED_MEMORY, lock_holder, ring_prefix
+from aloha_runtime.run_directory import RING, SHARED_MEMORY, lock_holder, ring_prefix, same_file
 
 Image = NDArray[np.uint8]
 """(height, width, 3) uint8 RGB."""
@@ -94,11 +94,9 @@ class RingWriter:
         self.seq = 0
         prefix = f"{ring_prefix(run_dir)}{camera}-"
         _remove_dead(prefix, camera)
-        self._path = SHARED_MEMORY / f"{prefix}{os.getpid()}-{next(_numbers)}"
         geometry = _Geometry(slots, *shape)
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._path, self._fd = _create(prefix)
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
             _allocate(self._fd, geometry.total_bytes, camera)
         except BaseException:
             self.close()
@@ -150,6 +148,17 @@ class RingWriter:
             self._fd = -1
 
 
+def _create(prefix: str) -> tuple[Path, int]:
+    """A new file that this process holds; again when a rig that starts just now took it for a dead one's."""
+    while True:
+        path = SHARED_MEMORY / f"{prefix}{os.getpid()}-{next(_numbers)}"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if same_file(fd, path):
+            return path, fd
+        os.close(fd)
+
+
 def _remove_dead(prefix: str, camera: str) -> None:
     for path in SHARED_MEMORY.glob(f"{prefix}*"):
         holder = lock_holder(path)
@@ -169,7 +178,7 @@ def _allocate(fd: int, size: int, camera: str) -> None:
         free = status.f_bavail * status.f_frsize
         raise TransportError(
             f"no shared memory left for camera {camera}: its ring needs {size / 2**20:.1f} MiB, {SHARED_MEMORY} has "
-            f"{free / 2**20:.1f} MiB free; stop another rig, remove stale /dev/shm/aloha-* files, enlarge it "
+            f"{free / 2**20:.1f} MiB free; stop another rig, remove stale /dev/shm/aloha-ring-* files, enlarge it "
             "(`mount -o remount,size=512M /dev/shm`, in a container --shm-size=512m) or lower the resolution"
         ) from None
 
@@ -234,7 +243,7 @@ class RingReader:
 
 def _open(name: str) -> _Mapping | None:
     """Map a ring to read; None when it is gone or is not a ring."""
-    if "/" in name or not name.startswith("aloha-"):
+    if "/" in name or not name.startswith(RING):
         return None
     try:
         fd = os.open(SHARED_MEMORY / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)

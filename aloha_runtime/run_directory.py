@@ -14,6 +14,8 @@ from aloha_runtime.errors import TransportError
 IPC_PATH_LIMIT = 107
 """Bytes of a Unix socket's path (sun_path holds 108 with the terminating zero; man 7 unix)."""
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  (the kernel's shared memory, names are ours and files are 0600)
+RING = "aloha-ring-"
+"""What the names of all frame rings begin with."""
 _RUN_LOCK = "run.lock"
 _COMMAND_LIMIT = 160
 
@@ -26,7 +28,7 @@ def default_run_dir() -> Path:
 
 def ring_prefix(run_dir: Path) -> str:
     """What the names of this run directory's frame rings in /dev/shm begin with."""
-    return f"aloha-{hashlib.sha256(os.fsencode(run_dir.resolve())).hexdigest()[:12]}-"
+    return f"{RING}{hashlib.sha256(os.fsencode(run_dir.resolve())).hexdigest()[:12]}-"
 
 
 def socket_path(run_dir: Path, name: str) -> Path:
@@ -74,7 +76,7 @@ class Lock:
                 pid, _, command = os.pread(self._fd, 4096, 0).decode(errors="replace").partition(" ")
                 os.close(self._fd)
                 raise TransportError(taken.format(pid=pid or "unknown", command=command or "?")) from None
-            if _same_file(self._fd, path):
+            if same_file(self._fd, path):
                 break
             os.close(self._fd)  # the last holder removed it between our open and our lock
         os.ftruncate(self._fd, 0)
@@ -89,9 +91,17 @@ class Lock:
             self._fd = -1
 
 
-def _same_file(fd: int, path: Path) -> bool:
+def same_file(fd: int, path: Path) -> bool:
+    """Whether `path` still is the open file: somebody may have removed it before it was locked."""
     try:
         return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        return path.stat().st_uid == os.getuid()
     except FileNotFoundError:
         return False
 
@@ -147,8 +157,8 @@ class RunDirectory:
             if lock_holder(socket.with_suffix(".lock")) is None:
                 socket.unlink(missing_ok=True)
                 removed.append(socket.name)
-        for ring in SHARED_MEMORY.glob(f"{ring_prefix(self.path)}*"):
-            if lock_holder(ring) is None:
+        for ring in SHARED_MEMORY.glob(f"{RING}*"):  # of any run directory: a temporary one never comes back
+            if _is_ours(ring) and lock_holder(ring) is None:
                 ring.unlink(missing_ok=True)
                 removed.append(ring.name)
         return removed

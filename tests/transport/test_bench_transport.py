@@ -3,7 +3,8 @@
 import pytest
 
 from aloha_runtime.commands import bench_transport
-from aloha_runtime.commands.bench_transport import FPS, Sums
+from aloha_runtime.commands.bench_transport import Sums
+from aloha_runtime.commands.bench_transport_worker import FPS
 
 
 @pytest.mark.parametrize("way", bench_transport.WAYS)
@@ -21,3 +22,7 @@ def test_a_figure_is_held_against_its_share_of_the_peers() -> None:
     assert bench_transport._row("x", "us", 1.0, 3.0, 1 / 3).met is True
     assert bench_transport._row("x", "us", 1.1, 3.0, 1 / 3).met is False
     assert bench_transport._row("x", "us", 1.1, 3.0, None).goal is None
+
+
+def test_virtual_time_goes_round() -> None:
+    assert bench_transport._grants_per_s(0.2) > 0

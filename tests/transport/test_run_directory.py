@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from transport_workers import publish_frames, publish_heartbeats, until
 
-from aloha_runtime import run_directory
+from aloha_runtime import ring_memory, run_directory
 from aloha_runtime.bus import Bus
 from aloha_runtime.errors import TransportError
 from aloha_runtime.realtime import WallClock
+from aloha_runtime.ring_memory import RingWriter
 from aloha_runtime.run_directory import SHARED_MEMORY, RunDirectory, default_run_dir, lock_holder, ring_prefix
 
 Spawn = Callable[..., BaseProcess]
@@ -125,3 +126,32 @@ def test_a_lock_survives_a_race_with_its_release(tmp_path: Path, monkeypatch: py
         run_directory.Lock(path, "taken by {pid}")
     lock.release()
     assert not path.exists()
+
+
+def test_a_ring_of_a_dead_writer_in_a_run_directory_of_the_past_is_removed(run_dir: Path, tmp_path: Path) -> None:
+    dead = SHARED_MEMORY / f"{ring_prefix(tmp_path / 'gone')}top-1-1"
+    dead.touch()
+    with Bus(run_dir, WallClock()) as bus:
+        living = bus.own(RingWriter(run_dir, "top", (4, 5)))
+        with RunDirectory(tmp_path / "another") as another:
+            assert dead.name in another.stale
+            assert living.name not in another.stale
+    assert not dead.exists()
+
+
+def test_a_writer_whose_new_ring_was_taken_for_a_dead_one_makes_another(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, taken = ring_memory.fcntl.flock, []
+
+    def flock(fd: int, operation: int) -> None:
+        if not taken:
+            taken.extend(SHARED_MEMORY.glob(f"{ring_prefix(run_dir)}*"))
+            taken[0].unlink()
+        real(fd, operation)
+
+    monkeypatch.setattr(ring_memory.fcntl, "flock", flock)
+    with Bus(run_dir, WallClock()) as bus:
+        writer = bus.own(RingWriter(run_dir, "top", (4, 5)))
+        assert taken
+        assert (SHARED_MEMORY / writer.name).exists()
