@@ -208,10 +208,11 @@ class DynamixelArm:
         """See `Arm.torque`."""
         if self._port is None or not self._cycle.attached:
             raise HardwareError(f"{self.name}: {self._path} is not connected, so torque cannot be switched; replug it")
+        obeying = not self._rearm_cause
         self._rearm_cause = "torque is off"
         try:
             self._holding = True  # until known better, should it fail half-way
-            self._switch.switch(on, on if gripper is None else gripper)
+            self._switch.switch(on, on if gripper is None else gripper, obeying)
         except PortLostError:
             self._lose_port()
             raise HardwareError(f"{self.name}: {self._path} was lost while switching torque; replug it") from None

@@ -56,14 +56,21 @@ class TorqueSwitch:
 
         A program that died left goals its servos had not reached; a tripped watchdog froze them.
         """
-        goals = {registers.GOAL_POSITION: self._present()}
-        self._apply({registers.BUS_WATCHDOG: dict.fromkeys(self._all, 0)} | self._ram | goals)
+        goals = self._present()  # sent right behind the clearing: a servo set free goes on to the goal it has
+        freed = {registers.BUS_WATCHDOG: dict.fromkeys(self._all, 0), registers.GOAL_POSITION: goals}
+        self._apply(freed | self._ram)
         self._apply({registers.BUS_WATCHDOG: dict.fromkeys(self._all, WATCHDOG)})
 
-    def switch(self, joints: bool, gripper: bool) -> None:
-        """Torque of the joints (shadows included) and of the gripper. Before any goes on: `hold_present`."""
+    def switch(self, joints: bool, gripper: bool, obeying: bool) -> None:
+        """Torque of the joints (shadows included) and of the gripper. Before any goes on: `hold_present`.
+
+        `obeying`: the servos have followed goals until now. Then those that keep their torque while others lose theirs
+        keep their goals: where a joint sags, its present position as a goal would let it down with a jerk.
+        """
         held = {servo_id: gripper if servo_id == self._gripper else joints for servo_id in self._all}
-        if any(held.values()):
+        gives = any(on and not self._held.get(servo_id) for servo_id, on in held.items())
+        takes = any(self._held.get(servo_id) and not on for servo_id, on in held.items())
+        if any(held.values()) and (gives or not takes or not obeying):
             self.hold_present()
         self._apply({registers.TORQUE_ENABLE: {servo_id: int(on) for servo_id, on in held.items()}})
         self._held = held

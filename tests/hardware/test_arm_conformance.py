@@ -141,6 +141,15 @@ def test_the_gripper_can_be_free_alone(rig: Rig) -> None:
     assert np.abs(reading.angles[:6] - held[:6]).max() <= 2 * TICK_RAD
 
 
+def test_freeing_the_gripper_leaves_the_goals_of_the_joints(rig: Rig) -> None:
+    rig.arm.torque(True)
+    rig.settle(GOAL)
+    waist = rig.world("get", 1, 116, 4)
+    rig.world("place", 0, GOAL[0] + 0.5)  # as if its load had pulled it off its goal
+    rig.arm.torque(True, gripper=False)
+    assert rig.world("get", 1, 116, 4) == waist
+
+
 def test_torque_on_does_not_move_the_arm(rig: Rig) -> None:
     rig.arm.torque(True)
     rig.settle(GOAL)
