@@ -1,7 +1,7 @@
 """Limits are data: right by default, refused when they make no sense, every override honoured."""
 
 import math
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
@@ -130,6 +130,8 @@ def test_limits_cannot_be_changed_afterwards():
     assert limits.velocity[0] == 1.0
     with pytest.raises(ValueError, match="read-only"):
         limits.velocity[0] = 9.0
+    with pytest.raises(FrozenInstanceError):
+        limits.velocity = velocity
 
 
 def test_tighter_limits_are_within_and_wider_are_not():
