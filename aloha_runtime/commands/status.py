@@ -24,6 +24,8 @@ from aloha_runtime.run_directory import default_run_dir, lock_holder
 
 WINDOW_NS = 2 * NS_PER_S
 """Rates and jitter are those of the last two seconds."""
+FIRST_S = 1.0
+"""Long enough for a health report of every process."""
 POLL_S = 0.1
 REFRESH_EVERY = 5
 """Polls between two pictures: twice a second is as fast as a person reads."""
@@ -105,7 +107,9 @@ class System:
     def usage(self, pid: int) -> tuple[float, float] | None:
         """CPU (percent of one core since the last look) and resident memory (MB) of a process; None when it is gone."""
         try:
-            process = self._processes.setdefault(pid, psutil.Process(pid))
+            if pid not in self._processes:
+                self._processes[pid] = psutil.Process(pid)
+            process = self._processes[pid]
             return process.cpu_percent(), process.memory_info().rss / 1e6
         except psutil.Error:
             return None
@@ -120,9 +124,11 @@ def status(run_dir: Path | None, once: bool) -> None:
         if not rig_file.is_file():
             raise nothing
         system = System(bus, config.load(str(rig_file)))
-        _listen(system, WINDOW_NS / NS_PER_S)
+        _listen(system, FIRST_S)
         if not system.heard:
             raise nothing
+        picture(system)  # CPU is counted from the first look on
+        _listen(system, WINDOW_NS / NS_PER_S)
         console = Console(highlight=False)
         if once:
             console.print(picture(system))
@@ -134,9 +140,6 @@ def status(run_dir: Path | None, once: bool) -> None:
 
 
 def _listen(system: System, seconds: float) -> None:
-    for _, report, _ in system.reports():
-        if report is not None:
-            system.usage(report.pid)  # the next look gives the CPU since now
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         system.poll(time.monotonic_ns())
@@ -147,10 +150,11 @@ def _listen(system: System, seconds: float) -> None:
 def picture(system: System) -> RenderableType:
     """The whole table of this moment."""
     now_ns = time.monotonic_ns()
-    parts: list[RenderableType] = [_mode_line(system, now_ns), _process_table(system), _topic_table(system, now_ns)]
+    parts: list[RenderableType] = [_mode_line(system, now_ns), "", _process_table(system), ""]
+    parts.append(_topic_table(system, now_ns))
     reports = {name: report for name, report, _ in system.reports() if report is not None}
     arms = _arms_table(reports)
-    return Group(*parts, arms) if arms.row_count else Group(*parts)
+    return Group(*parts, "", arms) if arms.row_count else Group(*parts)
 
 
 def _mode_line(system: System, now_ns: int) -> Text:
@@ -233,7 +237,7 @@ def _temperature(value: float | None) -> Text:
 
 
 def _table(first: str, *headings: str, text: tuple[str, ...] = (), last: str = "") -> Table:
-    table = Table(first, box=None, padding=(1, 2, 0, 0), header_style="dim", collapse_padding=True)
+    table = Table(first, box=None, padding=(0, 2, 0, 0), header_style="dim")
     for heading in headings:
         table.add_column(heading, justify="left" if heading in text else "right", no_wrap=True)
     if last:

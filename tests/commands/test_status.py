@@ -58,7 +58,7 @@ def test_one_table_says_mode_processes_topics_and_servos(running: Path, capsys: 
 
 
 def test_nothing_to_show_is_one_clear_error(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status, "WINDOW_NS", 100 * MS)
+    monkeypatch.setattr(status, "FIRST_S", 0.1)
     with pytest.raises(TransportError, match="aloha up"):
         status.status(run_dir / "absent", once=True)
     with pytest.raises(TransportError, match="nothing runs in"):
