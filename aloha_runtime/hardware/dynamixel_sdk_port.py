@@ -87,9 +87,9 @@ class ServoAccess:
         """A servo as messages name it."""
         return f"{self.arm}: servo {servo_id} ({self.label(servo_id)})"
 
-    def ping(self, servo_id: int) -> int | None:
+    def ping(self, servo_id: int, attempts: int = ATTEMPTS) -> int | None:
         """Model number, or None when nobody answers."""
-        for _ in range(ATTEMPTS):
+        for _ in range(attempts):
             _, data = self._ask(servo_id, Instruction.PING, b"", 3)
             if data:
                 return int.from_bytes(data[:2], "little")

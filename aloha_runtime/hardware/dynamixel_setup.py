@@ -55,7 +55,9 @@ def set_up(access: ServoAccess, role: Role, servos: Sequence[Servo], gripper_cur
 
 def _identify(access: ServoAccess, servos: Sequence[Servo]) -> None:
     """Refuse silent servos and models that are not what the rig's configuration says."""
-    found = {servo.id: access.ping(servo.id) for servo in servos}
+    found = {servo.id: access.ping(servo.id, attempts=1) for servo in servos}
+    if any(found.values()):
+        found = {servo_id: number or access.ping(servo_id) for servo_id, number in found.items()}
     silent = [servo for servo in servos if found[servo.id] is None]
     scan = f"`aloha servo scan {access.port.path}`"
     if len(silent) == len(servos):

@@ -25,6 +25,8 @@ LIMIT_SLACK_TICKS = round(0.10 / RAD_PER_TICK)
 ATTEMPTS = 3
 """Block writes have no acknowledgement: a lost one shows when reading back, and is sent again."""
 
+_ERROR_BLOCK = (registers.HARDWARE_ERROR_STATUS.address - 6, 7)
+"""Address and size of a block that ends with Hardware_Error_Status: a size that no other question here has."""
 _Wanted = Mapping[Register, Mapping[int, int]]
 """Register -> servo id -> value."""
 
@@ -114,7 +116,7 @@ class TorqueSwitch:
             if not wrong:
                 return
         servo_id, register, found = wrong[0]
-        bits = self._read([servo_id], registers.HARDWARE_ERROR_STATUS.address, 1)[servo_id][0]
+        bits = self._read([servo_id], *_ERROR_BLOCK)[servo_id][-1]
         why = f"it reports {describe_hardware_error(bits)}" if bits else "it reports no error"
         raise HardwareError(
             f"{self._arm}: servo {servo_id} ({self._servos[servo_id].joint}) does not take "

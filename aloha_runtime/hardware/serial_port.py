@@ -22,6 +22,7 @@ WAIT_NS = 1_000_000
 """`poll` counts whole milliseconds."""
 LATENCY_LIMIT_MS = 1
 """An FTDI adapter holds short replies back this long; its default of 16 ms limits a cycle to 62 Hz."""
+SYS_TTY = Path("/sys/class/tty")
 _PTY_MAJORS = range(136, 144)
 _READ_SIZE = 4096
 BAUDS = (57_600, 115_200, 1_000_000, 2_000_000, 3_000_000, 4_000_000)
@@ -145,7 +146,7 @@ def is_pty(fd: int) -> bool:
 def check_latency_timer(path: str) -> None:
     """Refuse an FTDI adapter that holds replies back, naming the cure. Ports without the setting pass."""
     device = os.path.basename(os.path.realpath(path))
-    setting = Path("/sys/class/tty", device, "device", "latency_timer")
+    setting = SYS_TTY / device / "device" / "latency_timer"
     if not setting.is_file():
         return
     latency_ms = int(setting.read_text())

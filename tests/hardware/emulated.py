@@ -3,6 +3,7 @@
 import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,8 @@ class _Controls:
         servo.refresh()
 
     def model(self, servo_id: int, number: int) -> None:
-        self.set(servo_id, 0, 2, number)
+        servo = self.chain.servos[servo_id - 1]
+        servo.model = replace(servo.model, number=number)
 
 
 def _serve(wire: Connection, port: Path, role: Role, version: int) -> None:

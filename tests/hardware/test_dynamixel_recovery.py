@@ -1,0 +1,104 @@
+"""What happens behind the driver's back: power cuts, gripper reboots, and programs that die with torque on."""
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from emulated import Emulated, emulated_chain
+
+from aloha_runtime.dynamixel import registers as reg
+from aloha_runtime.hardware.dynamixel import DynamixelArm
+
+PATIENCE_S = 20.0
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulated]:
+    with emulated_chain(tmp_path_factory.mktemp("ports") / "ttyDXL_test", "follower") as world:
+        yield world
+
+
+@pytest.fixture
+def world(chain: Emulated) -> Emulated:
+    chain("reset")
+    return chain
+
+
+@pytest.fixture
+def arm(world: Emulated) -> Iterator[DynamixelArm]:
+    arm = DynamixelArm("follower_right", "follower", world.port)
+    arm.connect()
+    yield arm
+    arm.disconnect()
+
+
+def cycle_until(arm: DynamixelArm, done, goal=None):
+    """Cycle until a reading satisfies `done(reading)`, which also gets None."""
+    give_up = time.monotonic() + PATIENCE_S
+    while time.monotonic() < give_up:
+        arm.request(goal)
+        reading = arm.collect(time.monotonic_ns() + 20_000_000)
+        if done(reading):
+            return reading
+    raise AssertionError(f"it never came to that: {arm.counts}, {arm.rearm_cause!r}")
+
+
+def test_a_power_cut_is_noticed_and_torque_comes_back_only_by_an_operator(arm: DynamixelArm, world: Emulated) -> None:
+    arm.torque(True)
+    held = cycle_until(arm, lambda reading: reading is not None).angles
+    world("brown_out")
+    cycle_until(arm, lambda reading: arm.rearm_cause, held)
+    for _ in range(5):
+        arm.request(held + 0.2)
+        arm.collect(time.monotonic_ns() + 20_000_000)
+    assert world("get", 1, reg.TORQUE_ENABLE.address, 1) == 0
+    cycle_until(arm, lambda reading: reading is not None)
+    arm.torque(True)
+    assert arm.rearm_cause == ""
+    assert world("get", 9, reg.GOAL_CURRENT.address, 2) == 200
+    assert world("get", 1, reg.BUS_WATCHDOG.address, 1) == 5
+    after = cycle_until(arm, lambda reading: reading is not None).angles
+    assert np.abs(after - held).max() < 0.01
+
+
+def test_rebooting_the_gripper_clears_its_error_and_spares_the_joints(arm: DynamixelArm, world: Emulated) -> None:
+    arm.torque(True)
+    world("error", 9, 0x20)
+    reading = cycle_until(arm, lambda reading: reading is not None and reading.errors.get("gripper", 0) & 0x20)
+    assert reading.errors == {"gripper": 0xA0}
+    arm.reboot_gripper()
+    assert arm.rearm_cause
+    cycle_until(arm, lambda reading: reading is not None and not reading.errors)
+    assert world("get", 1, reg.TORQUE_ENABLE.address, 1) == 1
+    assert world("get", 9, reg.TORQUE_ENABLE.address, 1) == 0
+    arm.torque(True)
+    assert world("get", 9, reg.TORQUE_ENABLE.address, 1) == 1
+    assert world("get", 9, reg.GOAL_CURRENT.address, 2) == 200
+
+
+def test_a_restarted_program_takes_the_present_for_its_goal(arm: DynamixelArm, world: Emulated) -> None:
+    """The goal of a dead program is far away; the watchdog froze it. Clearing the watchdog must not set it free."""
+    arm.torque(True)
+    start = cycle_until(arm, lambda reading: reading is not None).angles
+    goal = start.copy()
+    goal[0] += 2.0
+    arm.request(goal)  # the last words of a program
+    arm.disconnect()
+    time.sleep(0.25)
+    assert world("get", 1, reg.BUS_WATCHDOG.address, 1) == 255
+    here = np.array(world("angles"))
+    assert 0.1 < here[0] - start[0] < 1.9  # stopped on its way
+    arm.connect()
+    assert arm.holding
+    for _ in range(20):
+        reading = cycle_until(arm, lambda reading: reading is not None)
+        assert np.abs(reading.angles - here).max() < 0.01
+
+
+def test_an_implausible_jump_is_not_believed_at_once(arm: DynamixelArm, world: Emulated) -> None:
+    cycle_until(arm, lambda reading: reading is not None)
+    world("place", 0, 2.5)
+    reading = cycle_until(arm, lambda reading: reading is not None)
+    assert arm.counts["implausible"] > 0
+    assert reading.angles[0] == pytest.approx(2.5, abs=0.01)  # the servo insists, and half a second would have sufficed
