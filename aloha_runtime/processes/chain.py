@@ -21,6 +21,8 @@ WORLD_TIMEOUT_S = 30.0
 WORLD_CHECK_S = 1.0
 JITTER_S = 0.02
 """How far wall-clock stamps of goals may be off on a machine that also renders: for the monitor's speed rules."""
+VIRTUAL_JITTER_S = 0.004
+"""In virtual time the chain's clock is the world's, which beats every 4 ms."""
 VIRTUAL_BEAT_NS = 100 * MS
 """In virtual time the chain answers whoever has the turn; its own turns only carry health reports."""
 
@@ -44,7 +46,7 @@ class ChainLoop:
         self.server = ChainServer(
             Chain(role, self.plant),
             Terminal(service.run_dir / ports[self.arm]),
-            Monitor(bounds, 0.0 if virtual else JITTER_S),
+            Monitor(bounds, VIRTUAL_JITTER_S if virtual else JITTER_S),
             self._virtual_now if virtual else None,
         )
         self.door = BackDoor(self.server, service.run_dir, self.arm)
