@@ -233,7 +233,7 @@ KITS = {
     ),
 }
 """The original ALOHA (2023) and Interbotix ALOHA 2. The ALOHA 2 finger positions are the published ones, which belong
-to the older geometry: states then run from -0.08 to 1.33, so a rig states its own measured range in its configuration."""
+to the older geometry: states then run from -0.08 to 1.33, so a rig's file states its own measured range."""
 
 
 def pose_vector(pose: Pose, gripper: float) -> Vector:

@@ -44,9 +44,7 @@ def up(rig_name: str, job: str, checkpoint: str, run_dir: Path | None) -> None:
     rig = with_task(config.load(rig_name), None, None)
     say = Console().print
     with Stack(rig, Job(job), run_dir, checkpoint, say=say) as stack:
-        say(
-            f"{len(stack.table)} processes run in {stack.run_dir}; go on with `aloha arm` or `aloha status`; Ctrl-C ends all"
-        )
+        say(f"{len(stack.table)} processes run in {stack.run_dir}; now `aloha arm` or `aloha status`; Ctrl-C ends all")
         _watch_until_interrupted(stack, None)
 
 

@@ -31,8 +31,8 @@ RAMP_SPEED_RAD_S = 0.6
 """Ramps to the start and sleep poses: 1.4 s between them, slow enough to step back from."""
 RAMP_GRIPPER_S = 1.0
 """Openings per second in a ramp."""
-ARRIVED = 1e-3
-"""rad (openings): below the servos' resolution of 0.0015 rad."""
+ARRIVED = np.where(IS_GRIPPER, np.inf, 1e-3)
+"""rad: below the servos' resolution of 0.0015 rad. A gripper may be stopped by what it holds and has no need to arrive."""
 SETTLED_RAD = 0.08
 """A joint this near has arrived: more than an arm sags under its weight, less than the lead."""
 

@@ -64,10 +64,10 @@ class Tracker:
         self._start_ns, self._duration_ns = start_ns, max(duration_ns, 1)
         self._speed = self.limits.velocity if speed is None else np.minimum(speed, self.limits.velocity)
 
-    def arrived(self, now_ns: int, tolerance: float) -> bool:
+    def arrived(self, now_ns: int, tolerance: Vector) -> bool:
         """True when the reference has run out and every goal is within `tolerance` (rad, openings) of its end."""
         done = now_ns - self._start_ns >= self._duration_ns
-        return done and float(np.abs(self._end - self.goal).max()) <= tolerance
+        return done and bool((np.abs(self._end - self.goal) <= tolerance).all())
 
     def advance(self, now_ns: int, elapsed_s: float, allowed_s: float, present: Vector) -> None:
         """Move `goal` to its value for this cycle.
@@ -109,6 +109,7 @@ class Tracker:
         # Goals beyond the lead (the joint was pushed) may come back but not go further; stopping there is at once.
         np.minimum(moved, np.maximum(upper, goal, out=a), out=moved)
         np.maximum(moved, np.minimum(lower, goal, out=a), out=moved)
+        # `aim` is inside the position limits already; this is for rounding, and for whatever is wrong above.
         np.minimum(np.maximum(moved, limits.low, out=moved), limits.high, out=moved)
 
         np.not_equal(moved, wanted, out=self.limited)
