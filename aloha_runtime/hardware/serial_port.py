@@ -186,10 +186,10 @@ def opened_by(path: str) -> str:
 
 def _process(pid: int) -> str:
     try:
-        command = Path("/proc", str(pid), "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        words = Path("/proc", str(pid), "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").split()
     except OSError:
-        command = "ended meanwhile"
-    return f"process {pid} ({command[:120]})"
+        words = ["ended meanwhile"]
+    return f"process {pid} ({' '.join(words)[:120]})"
 
 
 def _busy(path: str, holder: str) -> str:
