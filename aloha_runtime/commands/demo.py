@@ -59,7 +59,7 @@ def policy_inputs(directory: Path) -> list[str]:
         raise CheckpointError(
             f"policy {directory} has no {path.name} ({error.strerror}): give `demo` or a LeRobot policy directory"
         ) from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):  # not JSON, or JSON of something else
         raise CheckpointError(
             f"policy {directory}: config.json has no `input_features`; it is not a LeRobot policy"
         ) from None

@@ -24,7 +24,7 @@ STAGES = {
     "insertion": ("not touched", "both touch", "both lifted", "peg at socket", "inserted"),
 }
 """Stages 0 to 4 of each task, as `sim/tasks.py` counts them."""
-RATE_TOLERANCE = 0.05
+RATE_TOLERANCE = 0.1
 """A topic that falls further below its nominal rate is marked."""
 
 
