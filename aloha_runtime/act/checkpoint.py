@@ -44,7 +44,7 @@ class LoadedCheckpoint:
 def load(directory: Path) -> LoadedCheckpoint:
     """Everything in a policy directory, checked as far as possible without building the network."""
     config = load_config(directory)
-    return LoadedCheckpoint(directory, config, _read_tensors(directory / WEIGHTS), _load_stats(directory))
+    return LoadedCheckpoint(directory, config, _read_tensors(directory / WEIGHTS), load_stats(directory))
 
 
 def load_config(directory: Path) -> ACTConfig:
@@ -147,22 +147,37 @@ def _normalizer(kind: str, features: Mapping[str, Any], lerobot: Mapping[str, An
     return {"registry_name": kind, "config": values, "state_file": state}
 
 
-def _load_stats(directory: Path) -> dict[str, dict[str, Tensor]]:
+def load_stats(directory: Path) -> dict[str, dict[str, Tensor]]:
     """`{feature: {statistic: tensor}}`; those of the actions come from the postprocessor, which undoes them."""
+    _refuse_renaming(directory / f"{PREPROCESSOR}.json")
     stats = _pipeline_stats(directory, PREPROCESSOR, "normalizer_processor")
     stats[ACTION] = _pipeline_stats(directory, POSTPROCESSOR, "unnormalizer_processor").get(ACTION, {})
     return stats
 
 
-def _pipeline_stats(directory: Path, pipeline: str, kind: str) -> dict[str, dict[str, Tensor]]:
-    path = directory / f"{pipeline}.json"
+def _refuse_renaming(path: Path) -> None:
+    for step in _steps(path):
+        renamed = (step.get("config") or {}).get("rename_map") or {}
+        for old, new in renamed.items():
+            raise CheckpointError(
+                f"{path} renames {old} to {new}; the rig's camera names are mapped in its configuration instead: empty "
+                "the rename_map and map the names there"
+            )
+
+
+def _steps(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         raise CheckpointError(
             f"{path} is missing, so there are no statistics to normalise with; copy the whole policy directory "
             "(LeRobot up to 0.3 wrote none: convert such a checkpoint with LeRobot's migrate_policy_normalization)"
         )
     steps = _read_json(path).get("steps")
-    found = [step for step in steps or [] if isinstance(step, dict) and step.get("registry_name") == kind]
+    return [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
+
+
+def _pipeline_stats(directory: Path, pipeline: str, kind: str) -> dict[str, dict[str, Tensor]]:
+    path = directory / f"{pipeline}.json"
+    found = [step for step in _steps(path) if step.get("registry_name") == kind]
     if len(found) != 1 or not isinstance(found[0].get("state_file"), str):
         raise CheckpointError(f"{path} does not have exactly one {kind} step with a state file; it is damaged")
     if Path(found[0]["state_file"]).name != found[0]["state_file"]:

@@ -14,12 +14,17 @@ from aloha_runtime.act.config import ACTION, ENVIRONMENT_STATE, ACTConfig, Featu
 from aloha_runtime.act.ensemble import TemporalEnsemble
 from aloha_runtime.act.model import ACT, IS_PAD
 from aloha_runtime.act.normalize import Normalizer, Stats
+from aloha_runtime.errors import CheckpointError
 
 Observation = Mapping[str, Any]
 """`{feature name: array or tensor}`, with or without a leading batch dimension, the same for all.
 
 Images are uint8 (height, width, 3) or float 0..1 (3, height, width); `observation.state` is in rad, grippers 0..1.
 """
+
+
+ESTIMATE_STD_FLOOR = 1e-3
+"""Smallest scale of an estimated number: 1 mm for a position."""
 
 
 class ACTPolicy(nn.Module):
@@ -44,7 +49,10 @@ class ACTPolicy(nn.Module):
         loaded = checkpoint.load(Path(directory))
         if cameras is not None:
             checkpoint.check_cameras(loaded.config, cameras, Path(directory))
-        policy = cls(loaded.config, loaded.stats)
+        try:
+            policy = cls(loaded.config, loaded.stats)
+        except CheckpointError as error:
+            raise CheckpointError(f"checkpoint {directory} cannot be used: {error}") from error
         checkpoint.load_weights(policy, loaded)
         return policy.to(device).eval()
 
@@ -138,17 +146,20 @@ class ACTPolicy(nn.Module):
 
     def estimate_error(self, estimate: Tensor, environment_state: Any) -> float:
         """Mean absolute error of the estimate (B, estimate_dim), in the units of the environment state."""
-        std = self.normalizer.stats[ENVIRONMENT_STATE]["std"][: self.config.estimate_dim].to(self.device)
-        error = (estimate - self.estimate_target(environment_state)).abs() * std
-        return error.mean().item()
+        scale = self._estimate_scale()[1]
+        return ((estimate - self.estimate_target(environment_state)).abs() * scale).mean().item()
 
     def estimate_target(self, environment_state: Any) -> Tensor:
         """Leading numbers of the environment state (B, n), scaled as the estimate is: (B, estimate_dim)."""
-        dim = self.config.estimate_dim
+        mean, scale = self._estimate_scale()
+        truth = torch.as_tensor(environment_state, dtype=torch.float32, device=self.device)
+        return (truth[..., : self.config.estimate_dim] - mean) / scale
+
+    def _estimate_scale(self) -> tuple[Tensor, Tensor]:
+        """Mean and scale (estimate_dim,) of the estimated numbers; the scale is never zero."""
         stats = self.normalizer.stats[ENVIRONMENT_STATE]
-        mean, std = stats["mean"][:dim].to(self.device), stats["std"][:dim].to(self.device)
-        truth = torch.as_tensor(environment_state, dtype=torch.float32, device=self.device)[..., :dim]
-        return (truth - mean) / std
+        mean, std = (stats[key][: self.config.estimate_dim].to(self.device) for key in ("mean", "std"))
+        return mean, std.clamp(min=ESTIMATE_STD_FLOOR)
 
     def _normalized(self, observation: Observation) -> tuple[dict[str, Tensor], bool]:
         """Checked and normalised inputs with a batch dimension, and whether there was one already."""

@@ -83,11 +83,16 @@ def load_training_state(
 
 
 def _tensors(policy: ACTPolicy, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    tensors = {f"weight.{name}": value.detach().cpu().clone() for name, value in policy.state_dict().items()}
+    tensors = {f"weight.{name}": _plain(value) for name, value in policy.state_dict().items()}
     for name, parameter in policy.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{key}.{name}"] = value.detach().cpu().clone()
+            tensors[f"{key}.{name}"] = _plain(value)
     return tensors
+
+
+def _plain(value: Tensor) -> Tensor:
+    """A copy that safetensors takes: on the CPU, contiguous (the small trunk's weights are channels-last)."""
+    return value.detach().cpu().contiguous().clone()
 
 
 def _restore_optimizer(policy: ACTPolicy, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:

@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
+import reference_vectors as vectors
 import torch
-
-from tests.act import vectors
-from tests.act.vectors import NAMES, Vector
+from reference_vectors import NAMES, Vector
 
 TOLERANCE = 1e-4
 
