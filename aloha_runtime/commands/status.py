@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,8 @@ WINDOW_NS = 2 * NS_PER_S
 FIRST_S = 1.0
 """Long enough for a health report of every process."""
 POLL_S = 0.1
-REFRESH_EVERY = 5
-"""Polls between two pictures: twice a second is as fast as a person reads."""
+REFRESH_S = 0.5
+"""Twice a second is as fast as a person reads."""
 WARM_C, HOT_C = 55.0, 70.0
 """Servos switch off at 80 degrees (Temperature_Limit of the X series)."""
 MODE_COLOUR = {Mode.FAULT: "red", Mode.HOLD: "yellow", Mode.IDLE: "white"}
@@ -116,7 +117,7 @@ class System:
 
 
 def status(run_dir: Path | None, once: bool) -> None:
-    """Show the table until Ctrl-C, or once. Raises TransportError when nothing runs."""
+    """Show the table until Ctrl-C or the end of the rig, or once. Raises TransportError when nothing runs."""
     run_dir = run_dir or default_run_dir()
     with Bus(run_dir, WallClock()) as bus:
         rig_file = run_dir / "rig.yaml"
@@ -133,9 +134,9 @@ def status(run_dir: Path | None, once: bool) -> None:
         if once:
             console.print(picture(system))
             return
-        with Live(picture(system), console=console, auto_refresh=False) as live:
-            while True:
-                _listen(system, POLL_S * REFRESH_EVERY)
+        with suppress(KeyboardInterrupt), Live(picture(system), console=console, auto_refresh=False) as live:
+            while rig_file.exists():
+                _listen(system, REFRESH_S)
                 live.update(picture(system), refresh=True)
 
 
@@ -181,8 +182,15 @@ def _process_table(system: System) -> Table:
             state = Text("trouble", style="bold yellow")
         used = system.usage(report.pid) if report is not None else None
         cpu, memory = (f"{used[0]:.0f}", f"{used[1]:.0f}") if used else ("", "")
-        table.add_row(name, state, _figure(age_ms, 0), cpu, memory, report.message if report is not None else "")
+        table.add_row(name, state, _figure(age_ms, 0), cpu, memory, _said(report))
     return table
+
+
+def _said(report: Health | None) -> str:
+    """The process's own message, or else the real-time priority that it was granted."""
+    priority = report.figures.get("realtime_priority", 0) if report is not None else 0
+    granted = f"SCHED_FIFO {priority:.0f}" if priority else ""
+    return (report.message if report is not None else "") or granted
 
 
 def _topic_table(system: System, now_ns: int) -> Table:
@@ -218,16 +226,14 @@ def _arms_table(reports: dict[str, Health]) -> Table:
         )
     counts = [
         "\n".join(
-            f"{key.removeprefix(f'{side}_')} {value:.0f}" for key, value in figures[role].items() if _counts(key, side)
+            f"{key.removeprefix(f'{side}_')} {value:.0f}"
+            for key, value in figures[role].items()
+            if key.startswith(f"{side}_")
         )
         for role, side in known
     ]
     table.add_row("counted", *counts)
     return table
-
-
-def _counts(key: str, side: str) -> bool:
-    return key.startswith(f"{side}_")
 
 
 def _temperature(value: float | None) -> Text:
