@@ -55,8 +55,8 @@ def test_equals_brute_force_for_any_order_of_arrival(history, moment):
     assert found.frame_stamps_ns == frames
     assert found.state_stamp_ns == joints
     assert found.position == [joints / MS] * 14
-    assert found.velocity == [2 * joints / MS] * 14
-    assert found.effort_ma == [3 * joints / MS] * 14
+    assert found.velocity == [2 * (joints / MS)] * 14
+    assert found.effort_ma == [3 * (joints / MS)] * 14
     assert found.camera_skew_ns == abs(frames["cam_high"] - frames["cam_low"])
     assert found.joint_skew_ns == abs(joints - max(frames.values()))
     assert found.frame_age_ns == moment - min(frames.values())
