@@ -55,7 +55,7 @@ class Chain:
         self.drive = Drive(self.servos, plant)
         self.packets = 0
         """Valid packets heard, of any kind."""
-        self._joint = [JOINTS.index(firmware.servo.joint) for firmware in self.servos]
+        self._placed = [(firmware, JOINTS.index(firmware.servo.joint)) for firmware in self.servos]
         self._parser = packets.Parser()
         self._known: dict[bytes, Packet] = {}
         self._fast: dict[bytes, FastReply | None] = {}
@@ -161,7 +161,7 @@ class Chain:
 
     def _trip(self, now_ns: int) -> None:
         """Stop the servos whose Bus_Watchdog has waited too long."""
-        self._sense(now_ns)
+        self._sense_tables(now_ns)
         quiet_ns = now_ns - self._heard_ns
         for servo in self.servos:
             if servo.torque and 0 < servo.watchdog * reg.WATCHDOG_UNIT_MS * 1_000_000 < quiet_ns:
@@ -172,8 +172,9 @@ class Chain:
         """(current, velocity, position) of every servo, in register units."""
         angles, velocities, currents = self.drive.plant.read(now_ns)
         return [
-            servo.sense(angles[joint], velocities[joint], currents[joint])
-            for servo, joint in zip(self.servos, self._joint, strict=True)
+            (round(per_ma * currents[j]), round(per_rad_s * velocities[j]), round(zero + per_rad * angles[j]))
+            for servo, j in self._placed
+            for zero, per_rad, per_rad_s, per_ma in (servo.scale,)
         ]
 
     def _sense_tables(self, now_ns: int) -> None:

@@ -30,6 +30,10 @@ class _Joint:
         self.shadow = shadow
         self.angle = self.speed = 0.0
         self.goal = self.cruise = math.inf
+        self.source = master
+        """The servo whose goal moves the joint."""
+        self.direct = True
+        """No profile: the goal register is what the motor is told."""
         self.torque = False
         self.limit_ma = STALL_MA
         self.fighting_since_ns: int | None = None
@@ -42,7 +46,8 @@ class _Joint:
 
     def update(self, present: float) -> None:
         """Take over torque and limits after a write."""
-        servo = self.leader()
+        self.source = servo = self.leader()
+        self.direct = servo.mode != reg.MODE_VELOCITY and servo.direct
         torque = servo.torque and servo.mode in _POSITIONED
         if torque and not self.torque:
             self.angle, self.speed = present, 0.0
@@ -53,7 +58,10 @@ class _Joint:
 
     def move(self, step_s: float) -> bool:
         """Move the motor's goal on; False when it has arrived."""
-        servo = self.leader()
+        servo = self.source
+        if self.direct:
+            self.angle = (servo.goal_tick - servo.zero_tick) / servo.ticks_per_rad
+            return False
         if servo.mode == reg.MODE_VELOCITY:
             speed = servo.get(reg.GOAL_VELOCITY) / servo.units_per_rad_s
             self.angle += speed * step_s
@@ -90,6 +98,10 @@ class Drive:
         if [joint.master.servo.joint for joint in self._joints] != list(JOINTS):
             raise ValueError("a chain needs one master per joint, in the order of robot.JOINTS")
         self._pairs = [joint for joint in self._joints if joint.shadow]
+        self._moved: list[_Joint] = []
+        self._torque = [False] * len(self._joints)
+        self._limits_ma = [STALL_MA] * len(self._joints)
+        self._pairs_driven = False
         self._time_ns: int | None = None
         self._settings_changed = self._goals_changed = False
 
@@ -112,14 +124,10 @@ class Drive:
             self._take_settings(now_ns)
         step_s, self._time_ns = (now_ns - self._time_ns) * 1e-9, now_ns
         moving = False
-        for joint in self._joints:
-            if joint.torque:
-                moving |= joint.move(step_s)
-        joints = self._joints
-        self.plant.command(
-            now_ns, [joint.angle for joint in joints], [joint.torque for joint in joints], [j.limit_ma for j in joints]
-        )
-        fighting = self._judge_pairs(now_ns)
+        for joint in self._moved:
+            moving |= joint.move(step_s)
+        self.plant.command(now_ns, [joint.angle for joint in self._joints], self._torque, self._limits_ma)
+        fighting = self._pairs_driven and self._judge_pairs(now_ns)
         self._goals_changed = moving or fighting
         return now_ns + PROFILE_PERIOD_NS if self._goals_changed else None
 
@@ -128,6 +136,10 @@ class Drive:
         angles = self.plant.read(now_ns).angles
         for joint, angle in zip(self._joints, angles, strict=True):
             joint.update(angle)
+        self._moved = [joint for joint in self._joints if joint.torque]
+        self._torque = [joint.torque for joint in self._joints]
+        self._limits_ma = [joint.limit_ma for joint in self._joints]
+        self._pairs_driven = any(joint.torque for joint in self._pairs)
         limits = [servo.watchdog for servo in self._servos if servo.torque and servo.watchdog > 0]
         self.watchdog_ns = min(limits, default=0) * reg.WATCHDOG_UNIT_MS * 1_000_000
 

@@ -121,13 +121,15 @@ class Firmware:
         growth = self.get(reg.PROFILE_ACCELERATION)
         timed = self.get(reg.DRIVE_MODE) & reg.DRIVE_MODE_TIME_PROFILE
         self.acceleration = growth * RAD_S2_PER_UNIT if growth and not timed else math.inf
+        self.direct = not growth and not self.get(reg.PROFILE_VELOCITY)
         turned, offset = self._mount
         direction = -1 if self.get(reg.DRIVE_MODE) & reg.DRIVE_MODE_REVERSE else 1
         # Present = actual + Homing_Offset, whose sign the reverse mode does not change (e-manual).
         self.ticks_per_rad = direction * turned / RAD_PER_TICK
         self.zero_tick = CENTRE_TICK + direction * offset + self.get(reg.HOMING_OFFSET)
         self.units_per_rad_s = direction * turned / RAD_S_PER_UNIT
-        self.units_per_ma = direction * turned * self.current_unit
+        units_per_ma = direction * turned * self.current_unit
+        self.scale = (self.zero_tick, self.ticks_per_rad, self.units_per_rad_s, units_per_ma)
 
     def cruise(self, distance_rad: float) -> float:
         """Speed (rad/s) at which the profile goes to a new goal; infinite where Profile_Velocity is 0."""
@@ -143,14 +145,10 @@ class Firmware:
         """Joint angle that the goal position asks for."""
         return (self.goal_tick - self.zero_tick) / self.ticks_per_rad
 
-    def sense(self, angle: float, velocity: float, current_ma: float) -> tuple[int, int, int]:
-        """Motor state as the registers tell it: (current or load, velocity, position)."""
-        self.present_tick = tick = round(self.zero_tick + self.ticks_per_rad * angle)
-        return round(self.units_per_ma * current_ma), round(self.units_per_rad_s * velocity), tick
-
     def store_state(self, state: tuple[int, int, int], now_ns: int) -> None:
         """Put a sensed state and what follows from it into the table, for reads other than of the state block."""
         current, velocity, position = state
+        self.present_tick = position
         self.moving = abs(velocity) > self.get(reg.MOVING_THRESHOLD)
         self.set(reg.REALTIME_TICK, now_ns // 1_000_000 % 32768)
         self.set(reg.MOVING, int(self.moving))

@@ -15,7 +15,7 @@ import msgspec
 from aloha_runtime import robot
 from aloha_runtime.control.limits import Limits
 from aloha_runtime.robot import RAD_PER_TICK, SERVOS, Gripper, Role
-from aloha_runtime.sim.wire import Host, Tap, Write, reported
+from aloha_runtime.sim.wire import Host, Tap, reported
 
 GOAL, PRESENT, TORQUE, MODE = 116, 132, 64, 11
 POSITION_MODES_ALLOWED = (3, 5)
@@ -163,8 +163,11 @@ class Monitor:
         """Bytes that the host sent, when they arrived."""
         for frame in self._host.frames(chunk):
             self._report.packets += 1
-            for write in self._reading.writes(frame):
-                self._take(write, stamp_ns)
+            for servo, address, data in self._reading.writes(frame):
+                if address == GOAL and len(data) == 4 and servo in self._tracks:
+                    self._goal(servo, self._tracks[servo], int.from_bytes(data, "little", signed=True), stamp_ns)
+                else:
+                    self._take(servo, address, data, stamp_ns)
             if self._reading.rebooted:
                 self._forget_torque()
 
@@ -173,13 +176,13 @@ class Monitor:
         asked = self._reading.asked
         for frame in self._servo.frames(chunk):
             for servo, error, data in reported(frame, asked):
-                self._note_alert(servo, bool(error & _ALERT), stamp_ns)
-                track = self._tracks.get(servo)
-                if track is None or asked is None or len(data) != asked[1]:
+                if error & _ALERT or servo in self._alerts:
+                    self._note_alert(servo, bool(error & _ALERT), stamp_ns)
+                if asked is None or len(data) != asked[1] or servo not in self._tracks:
                     continue
                 at = PRESENT - asked[0]
                 if 0 <= at <= asked[1] - 4:
-                    track.presents.append(int.from_bytes(data[at : at + 4], "little", signed=True))
+                    self._tracks[servo].presents.append(int.from_bytes(data[at : at + 4], "little", signed=True))
 
     def _note_alert(self, servo: int, alert: bool, stamp_ns: int) -> None:
         if not alert:
@@ -195,8 +198,8 @@ class Monitor:
                     track.torque = False
         self._reading.rebooted.clear()
 
-    def _take(self, write: Write, stamp_ns: int) -> None:
-        servo, address, data = write
+    def _take(self, servo: int, address: int, data: bytes, stamp_ns: int) -> None:
+        """A write of whatever block, to one servo or to all."""
         end = address + len(data)
         for key in self._tracks if servo == _EVERYBODY else (servo,):
             track = self._tracks.get(key)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from fastcrc import crc16
 
 _START = b"\xff\xff\xfd\x00"
+_STUFFED = b"\xff\xff\xfd\xfd"
 _LONGEST = 2048
 _BROADCAST = 0xFE
 _STATUS = 0x55
@@ -26,12 +27,8 @@ class Frame(NamedTuple):
     body: bytes
 
 
-class Write(NamedTuple):
-    """Bytes that a packet puts into a servo's control table."""
-
-    id: int
-    address: int
-    data: bytes
+Write = tuple[int, int, bytes]
+"""Bytes that a packet puts into a servo's control table: id, address, data."""
 
 
 class Tap:
@@ -47,26 +44,29 @@ class Tap:
             self.damaged += len(self._rest)
             self._rest = b""
         stream, self._rest = self._rest + chunk, b""
-        while stream:
-            start = stream.find(_START)
+        at = 0
+        while at < len(stream):
+            start = stream.find(_START, at)
             if start < 0:
-                self._rest = stream[-3:]
+                self._rest = stream[max(at, len(stream) - 3) :]
                 return
-            self.damaged += start
-            stream = stream[start:]
-            length = int.from_bytes(stream[5:7], "little")
-            if len(stream) < 7 or (3 <= length <= _LONGEST and len(stream) < 7 + length):
-                self._rest = stream
+            self.damaged += start - at
+            length = stream[start + 5] | stream[start + 6] << 8 if len(stream) >= start + 7 else -1
+            end = start + 7 + length
+            if length < 0 or (3 <= length <= _LONGEST and len(stream) < end):
+                self._rest = stream[start:]
                 return
-            packet, stream = stream[: 7 + length], stream[7 + length :]
-            if not 3 <= length <= _LONGEST or crc16.umts(packet[:-2]) != int.from_bytes(packet[-2:], "little"):
+            if (
+                not 3 <= length <= _LONGEST
+                or crc16.umts(stream[start : end - 2]) != stream[end - 2] | stream[end - 1] << 8
+            ):
                 self.damaged += 1
-                stream = packet[1:] + stream
+                at = start + 1
                 continue
-            body, joint_reply = packet[8:-2], packet[4] == _BROADCAST and packet[7] == _STATUS
-            yield Frame(
-                packet[4], packet[7], body if joint_reply else body.replace(b"\xff\xff\xfd\xfd", b"\xff\xff\xfd")
-            )
+            at, device, code, body = end, stream[start + 4], stream[start + 7], stream[start + 8 : end - 2]
+            if _STUFFED in body and not (device == _BROADCAST and code == _STATUS):  # joint replies are not stuffed
+                body = body.replace(_STUFFED, _STUFFED[:-1])
+            yield Frame(device, code, body)
 
 
 class Host:
@@ -87,7 +87,7 @@ class Host:
             size = int.from_bytes(body[2:4], "little")
             address = int.from_bytes(body[:2], "little")
             starts = range(4, len(body) - size, size + 1)
-            return self._resolved([Write(body[at], address, body[at + 1 : at + 1 + size]) for at in starts])
+            return self._resolved([(body[at], address, body[at + 1 : at + 1 + size]) for at in starts], address + size)
         if code in (0x02, 0x82, 0x8A):
             self.asked = struct.unpack_from("<HH", body) if len(body) >= 4 else None
         elif code in (0x92, 0x9A):
@@ -96,9 +96,9 @@ class Host:
         elif code in (0x06, 0x08):
             self.rebooted.append(servo)
         elif code == 0x03:
-            return self._resolved([Write(servo, int.from_bytes(body[:2], "little"), body[2:])])
+            return self._resolved([(servo, int.from_bytes(body[:2], "little"), body[2:])])
         elif code == 0x04:
-            self._registered[servo] = Write(servo, int.from_bytes(body[:2], "little"), body[2:])
+            self._registered[servo] = servo, int.from_bytes(body[:2], "little"), body[2:]
         elif code == 0x05:
             due = [key for key in self._registered if servo in (key, _BROADCAST) or key == _BROADCAST]
             return self._resolved([self._registered.pop(key) for key in due])
@@ -106,15 +106,16 @@ class Host:
             return self._resolved(list(_bulk(body)))
         return []
 
-    def _resolved(self, writes: list[Write]) -> list[Write]:
-        if all(write.address + len(write.data) <= _POINTERS[0][0] for write in writes):
+    def _resolved(self, writes: list[Write], end: int = 1 << 16) -> list[Write]:
+        """The writes with indirect data where it belongs. `end`: no byte lies there or behind."""
+        if end <= _POINTERS[0][0] or all(address + len(data) <= _POINTERS[0][0] for _, address, data in writes):
             return writes
         found = []
-        for write in writes:
-            for offset, byte in enumerate(write.data):
-                address = self._place(write.id, write.address + offset)
-                found.append(Write(write.id, address, bytes((byte,))))
-                self._pointers[write.id, address] = byte
+        for servo, start, data in writes:
+            for offset, byte in enumerate(data):
+                address = self._place(servo, start + offset)
+                found.append((servo, address, bytes((byte,))))
+                self._pointers[servo, address] = byte
         return found
 
     def _place(self, servo: int, address: int) -> int:
@@ -131,7 +132,7 @@ def _bulk(body: bytes) -> Iterator[Write]:
     at = 0
     while at + 5 < len(body):
         servo, address, size = struct.unpack_from("<BHH", body, at)
-        yield Write(servo, address, body[at + 5 : at + 5 + size])
+        yield servo, address, body[at + 5 : at + 5 + size]
         at += 5 + size
 
 
