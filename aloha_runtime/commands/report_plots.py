@@ -64,11 +64,13 @@ class Chart:
 def joints_chart(log: Log) -> Chart:
     """Fourteen panels: the commanded target and the measured position of each joint, and where a limit stepped in."""
     states = [state for state in log.followers if state.valid]
-    states = states[:: max(1, len(states) // POINTS)]
-    time_s = _time_s(log, [state.stamp_ns for state in states])
-    position = _vectors([state.position for state in states])
-    target = _vectors([state.target for state in states])
-    limited = np.array([[state.limited >> joint & 1 for joint in range(DOF)] for state in states], dtype=bool)
+    starts = np.arange(0, len(states), max(1, len(states) // POINTS))
+    shown = [states[start] for start in starts]
+    time_s = _time_s(log, [state.stamp_ns for state in shown])
+    position = _vectors([state.position for state in shown])
+    target = _vectors([state.target for state in shown])
+    bits = np.array([state.limited for state in states], dtype=np.int64)
+    limited = np.bitwise_or.reduceat(bits, starts)[:, None] >> np.arange(DOF) & 1 > 0
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(12, 9.2), layout="constrained")
         grid = figure.subplots(2 * len(SIDES), PANELS_PER_ROW, sharex=True)

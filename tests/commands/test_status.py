@@ -11,7 +11,7 @@ from rich.console import Console
 
 from aloha_runtime import messages
 from aloha_runtime.bus import Bus
-from aloha_runtime.commands import status
+from aloha_runtime.commands import status, watch
 from aloha_runtime.errors import TransportError
 from aloha_runtime.messages import MS, Health, Mode, ModeHeartbeat
 from aloha_runtime.realtime import WallClock
@@ -69,25 +69,25 @@ def test_nothing_to_show_is_one_clear_error(run_dir: Path, monkeypatch: pytest.M
 
 
 def test_rate_and_jitter_are_those_of_the_stamps(bus: Bus) -> None:
-    watch = status.TopicWatch(bus, messages.FOLLOWERS)
+    seen = watch.TopicWatch(bus, messages.FOLLOWERS)
     publisher = bus.publisher(messages.FOLLOWERS)
     pauses_ms = [5, 5, 5, 7, 3, 5, 5]
     stamps = [START_NS + sum(pauses_ms[:index]) * MS for index in range(len(pauses_ms) + 1)]
-    while watch.reader.latest() is None:  # until the subscription stands
+    while seen.reader.latest() is None:  # until the subscription stands
         publisher.send(followers(1, stamp_ns=stamps[0])[0])
-    while watch.reader.drain():
+    while seen.reader.drain():
         pass
     for stamp in stamps:
         publisher.send(followers(1, stamp_ns=stamp)[0])
-    while watch.reader.latest().stamp_ns < stamps[-1]:
+    while seen.reader.latest().stamp_ns < stamps[-1]:
         pass
-    watch.poll(stamps[-1])
-    assert watch.rate_hz == pytest.approx(200.0)
-    assert watch.jitter_ms == pytest.approx(2.0, abs=0.01)
-    assert watch.age_ms(stamps[-1] + 4 * MS) == pytest.approx(4.0)
+    seen.poll(stamps[-1])
+    assert seen.rate_hz == pytest.approx(200.0)
+    assert seen.jitter_ms == pytest.approx(2.0, abs=0.01)
+    assert seen.age_ms(stamps[-1] + 4 * MS) == pytest.approx(4.0)
 
 
 def test_a_silent_supervisor_is_named(run_dir: Path, bus: Bus) -> None:
     console = Console(file=io.StringIO(), width=120)
-    console.print(status.picture(status.System(bus, RIG)))
+    console.print(status.picture(watch.System(bus, RIG)))
     assert "no supervisor is heard" in console.file.getvalue()  # type: ignore[attr-defined]
