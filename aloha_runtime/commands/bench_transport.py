@@ -38,11 +38,13 @@ class Sums:
 
     sent: int = 0
     received: int = 0
-    cpu_ns: int = 0
+    writer_cpu_ns: int = 0
+    readers_cpu_ns: int = 0
     latencies_us: list[float] = field(default_factory=list)
 
-    def cpu_ms_per_frame(self) -> float:
-        return self.cpu_ns / MS / self.sent
+    def cpu_ms_per_frame(self, readers: int) -> float:
+        """Of a frame that reaches every reader: a lost one costs its reader nothing and must not make it look cheap."""
+        return (self.writer_cpu_ns / self.sent + readers * self.readers_cpu_ns / self.received) / MS
 
     def lost_percent(self, readers: int) -> float:
         return 100 * (1 - self.received / (self.sent * readers))
@@ -65,10 +67,10 @@ def run(seconds: float) -> list[Row]:
             share = 1 / 3 if percent == 50 else None  # the tail is the machine's: it is shown, not judged
             rows.append(_row(name, "us", ring.latency_us(percent), inline.latency_us(percent), share))
         share = 2 / 3 if readers == 1 else None
-        cpu = ring.cpu_ms_per_frame(), inline.cpu_ms_per_frame()
+        cpu = ring.cpu_ms_per_frame(readers), inline.cpu_ms_per_frame(readers)
         rows.append(_row(f"CPU a frame, writer and {text}", "ms", *cpu, share))
         rows.append(_row(f"frames lost, {text}", "%", ring.lost_percent(readers), inline.lost_percent(readers), None))
-    ring_adds, inline_adds = (sums[w, 2].cpu_ms_per_frame() - sums[w, 1].cpu_ms_per_frame() for w in WAYS)
+    ring_adds, inline_adds = (sums[w, 2].cpu_ms_per_frame(2) - sums[w, 1].cpu_ms_per_frame(1) for w in WAYS)
     rows.append(_row("CPU a frame that the second reader adds", "ms", ring_adds, inline_adds, 1 / 4))
     grants = _grants_per_s(seconds / ROUNDS)
     rows.append(
@@ -96,10 +98,13 @@ def _measure(way: str, readers: int, seconds: float, sums: Sums) -> None:
             child.stdin.flush()
         for child in children:
             result = json.loads(child.communicate()[0])
-            sums.cpu_ns += result["cpu_ns"]
-            sums.sent += result.get("sent", 0)
-            sums.received += len(result.get("latencies_us", ()))
-            sums.latencies_us += result.get("latencies_us", [])
+            if "sent" in result:
+                sums.sent += result["sent"]
+                sums.writer_cpu_ns += result["cpu_ns"]
+            else:
+                sums.received += len(result["latencies_us"])
+                sums.readers_cpu_ns += result["cpu_ns"]
+                sums.latencies_us += result["latencies_us"]
 
 
 def _grants_per_s(seconds: float) -> float:

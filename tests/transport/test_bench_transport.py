@@ -15,7 +15,13 @@ def test_frames_arrive_in_both_ways(way: str, monkeypatch: pytest.MonkeyPatch) -
     assert 0 < sums.sent <= 4 * FPS
     assert 0 < sums.received <= sums.sent
     assert min(sums.latencies_us) > 0
-    assert sums.cpu_ns > 0
+    assert min(sums.writer_cpu_ns, sums.readers_cpu_ns) > 0
+
+
+def test_cpu_of_a_frame_is_that_of_one_which_every_reader_got() -> None:
+    half_lost = Sums(sent=100, received=100, writer_cpu_ns=100_000_000, readers_cpu_ns=50_000_000)
+    assert half_lost.cpu_ms_per_frame(2) == 2.0
+    assert half_lost.lost_percent(2) == 50.0
 
 
 def test_a_figure_is_held_against_its_share_of_the_peers() -> None:

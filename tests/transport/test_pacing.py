@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aloha_runtime import realtime
@@ -53,6 +53,7 @@ oversleeps = st.lists(st.integers(0, 3 * PERIOD_NS), max_size=30)
 phases = st.integers(-PERIOD_NS, PERIOD_NS)
 
 
+@settings(deadline=None)
 @given(instants, durations, oversleeps, phases)
 def test_at_most_one_beat_in_each_slot_and_every_lost_slot_is_counted(
     start_ns: int, work: list[int], late: list[int], phase_ns: int
@@ -65,6 +66,7 @@ def test_at_most_one_beat_in_each_slot_and_every_lost_slot_is_counted(
         assert after.index == before.index + 1 + after.skipped
 
 
+@settings(deadline=None)
 @given(instants, durations, oversleeps, phases)
 def test_never_a_burst(start_ns: int, work: list[int], late: list[int], phase_ns: int) -> None:
     times = [now for _, now in beats(start_ns, work, late, phase_ns)]
@@ -73,6 +75,7 @@ def test_never_a_burst(start_ns: int, work: list[int], late: list[int], phase_ns
             assert times[last] - times[first] > (last - first - 1) * PERIOD_NS
 
 
+@settings(deadline=None)
 @given(instants, st.lists(st.integers(0, PERIOD_NS), min_size=2, max_size=30), phases)
 def test_work_within_the_period_loses_nothing(start_ns: int, work: list[int], phase_ns: int) -> None:
     sequence = beats(start_ns, work, [], phase_ns)
@@ -94,6 +97,7 @@ def test_a_period_must_be_positive() -> None:
         Pacer(FakeClock(0, []), 0)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 10**12), min_size=1), st.floats(0, 1))
 def test_histogram_quantile_is_never_below_and_at_most_13_percent_above(samples: list[int], share: float) -> None:
     histogram = Histogram()

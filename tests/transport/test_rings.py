@@ -31,7 +31,7 @@ def picture(seed: int, height: int = 4, width: int = 5) -> np.ndarray:
 
 
 @given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 70), st.integers(1, 70), st.just(3))), st.integers(0, 2**62))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
 def test_pixels_come_out_as_they_went_in(run_dir: Path, image: np.ndarray, stamp_ns: int) -> None:
     writer, reader = RingWriter(run_dir, "top", image.shape[:2], slots=2), RingReader()
     try:
@@ -141,16 +141,16 @@ def test_a_slot_out_of_the_ring_yields_nothing(bus: Bus, run_dir: Path, slot: in
 
 def test_never_a_torn_frame_while_a_writer_hammers(run_dir: Path, tmp_path: Path, spawn: Spawn) -> None:
     """Two readers verify every byte of frames that a third process overwrites as fast as it can, two slots in all."""
-    spawn(publish_frames, run_dir, 240, 320, 2, 0.0)
+    spawn(publish_frames, run_dir, 480, 640, 2, 0.0)
     results = [tmp_path / "a.json", tmp_path / "b.json"]
     for result in results:
-        spawn(verify_frames, run_dir, 300, 300, result)
+        spawn(verify_frames, run_dir, 150, 150, result)
     until(lambda: all(result.exists() and result.read_text() for result in results))
     for result in results:
         counts = json.loads(result.read_text())
         assert counts["torn"] == 0
-        assert counts["good"] >= 300
-        assert counts["overwritten"] >= 300, "readers were really overtaken"
+        assert counts["good"] >= 150
+        assert counts["overwritten"] >= 150, "readers were really overtaken"
 
 
 def test_a_killed_writer_is_replaced_even_with_another_geometry(bus: Bus, run_dir: Path, spawn: Spawn) -> None:
