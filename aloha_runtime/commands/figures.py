@@ -151,32 +151,26 @@ def _tick_figures(log: Log) -> dict[str, Figure]:
 
 
 def _arms_figures(log: Log) -> dict[str, Figure]:
-    """`arms_hz`: cycles of the followers' process a second; `arms_skipped`: cycles that it left out (a gap of two
-    periods skips one); `arms_limited`: share of cycles in which a limit changed the target; `goals_outside_envelope`:
-    goals outside the envelope that the emulated chains' own monitors have seen on the wire since they started."""
+    """`arms_hz`: cycles of the followers' process a second; `arms_skipped`: cycles that it left out; `arms_limited`:
+    share of cycles in which a limit changed the target; `goals_outside_envelope`: goals outside the envelope that the
+    emulated chains' own monitors have seen on the wire since they started."""
     states = log.followers
     judged = [log.health(f"chain@{arm}").get(OUTSIDE) for arm in log.rig.arms]
     seen = [count for count in judged if count is not None]
     found: dict[str, Figure] = {OUTSIDE: int(sum(seen)) if seen else None}
     if len(states) < 2:
         return found | {"arms_hz": None, "arms_skipped": None, "arms_limited": None}
+    cycles, elapsed_ns = _cycles(states), states[-1].stamp_ns - states[0].stamp_ns
     return found | {
-        "arms_hz": _cycles_per_s(states),
-        "arms_skipped": _skipped(states, NS_PER_S // log.rig.arms_hz),
+        "arms_hz": cycles * NS_PER_S / elapsed_ns,
+        "arms_skipped": max(0, round(elapsed_ns * log.rig.arms_hz / NS_PER_S) - cycles),
         "arms_limited": sum(state.limited != 0 for state in states) / len(states),
     }
 
 
-def _cycles_per_s(states: Sequence[ArmsState]) -> float:
+def _cycles(states: Sequence[ArmsState]) -> int:
     """By sequence numbers, so that what this reader lost does not look like a cycle that did not happen."""
-    cycles = sum(max(0, later.seq - earlier.seq) for earlier, later in pairwise(states))
-    return cycles * NS_PER_S / (states[-1].stamp_ns - states[0].stamp_ns)
-
-
-def _skipped(states: Sequence[ArmsState], period_ns: int) -> int:
-    gaps = np.diff([state.stamp_ns for state in states])
-    adjacent = np.diff([state.seq for state in states]) == 1
-    return int(np.maximum(np.rint(gaps[adjacent] / period_ns) - 1, 0).sum())
+    return sum(max(0, later.seq - earlier.seq) for earlier, later in pairwise(states))
 
 
 def _ms(durations_ns: Iterable[int]) -> Milliseconds:

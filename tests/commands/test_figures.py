@@ -1,6 +1,5 @@
 """Figures of hand-made logs with known answers, and laws that hold for any log."""
 
-import itertools
 import json
 import math
 
@@ -107,13 +106,7 @@ def test_a_cycle_left_out_is_skipped_and_a_lost_message_is_not(left_out: set[int
     heard = [state for index, state in enumerate(states) if index in (0, len(states) - 1) or index not in lost]
     found = figures(log({"followers": heard}))
     assert found["arms_hz"] == pytest.approx(200 * (len(states) - 1) / 99)
-    adjacent = {later.seq for earlier, later in itertools.pairwise(heard) if later.seq == earlier.seq + 1}
-    gaps = [
-        round((later.stamp_ns - earlier.stamp_ns) / (5 * MS)) - 1
-        for earlier, later in itertools.pairwise(states)
-        if later.seq in adjacent
-    ]
-    assert found["arms_skipped"] == sum(gaps) <= len(left_out)
+    assert found["arms_skipped"] == len(left_out)
 
 
 def test_success_must_last_and_flicker_does_not_end_it() -> None:
