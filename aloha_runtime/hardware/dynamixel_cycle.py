@@ -26,8 +26,10 @@ from aloha_runtime.hardware.serial_port import WAIT_NS, SerialPort
 
 FULL_READ_NS = 25_000_000
 """A shadow's alert is heard of within 30 ms (promise: HOLD within 40 ms)."""
-GIVE_UP_NS = 12_000_000
-"""An answer this late is no longer waited for (an adapter with the wrong latency timer is refused at start)."""
+GIVE_UP_NS = 9_000_000
+"""An answer this late is no longer waited for: two cycles at 200 Hz, so a lost one costs two readings."""
+WIDE_NS = 100_000_000
+"""So long after a failure no answer to an earlier question can come any more: the shorter block is asked for again."""
 SILENT_NS = 40_000_000
 """A servo that answered nothing for this long while others were asked again is named as silent."""
 FAST_DOUBTS = 3
@@ -57,6 +59,7 @@ class BusCycle:
         self._failures = 0
         self._gathering: Gathering | None = None
         self._wide = False
+        self._narrow_from_ns = 0
         self._read = self._lean
         self._open = False
         self._asked_ns = self._expected_ns = self._full_at_ns = now
@@ -130,6 +133,8 @@ class BusCycle:
         self._open = False
         self._failures = 0
         self._heard_all_ns = now
+        if self._wide and now >= self._narrow_from_ns:
+            self._wide = False
         if self._read is self._full:
             self._full_at_ns = now + FULL_READ_NS
         question = self.health.due(now)
@@ -196,6 +201,7 @@ class BusCycle:
         self._open = False
         self._failures += 1
         self._wide = not self._wide
+        self._narrow_from_ns = time.monotonic_ns() + WIDE_NS
         self._parser.reset()
 
     def silent(self, now_ns: int) -> dict[int, int]:
