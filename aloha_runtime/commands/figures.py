@@ -14,7 +14,7 @@ from aloha_runtime import messages
 from aloha_runtime.commands.observe import Log
 from aloha_runtime.messages import MS, ArmsState, Mode, PolicyTick, SimState
 from aloha_runtime.realtime import NS_PER_S
-from aloha_runtime.robot import tick_of
+from aloha_runtime.robot import DOF, GRIPPER_INDEX, tick_of
 from aloha_runtime.sim.tasks import SUCCESS_STAGE
 
 Figure = float | int | str | bool | None
@@ -25,6 +25,8 @@ SUCCESS_HELD_NS = 500 * MS
 """A task counts as solved once success has lasted this long: a cube that slips at once was not handed over."""
 FLICKER_NS = 100 * MS
 """A grasped object loses contact for single physics steps; a shorter interruption of a stage is none."""
+ARM_BITS = sum(1 << index for index in range(DOF) if index not in GRIPPER_INDEX)
+"""Of `ArmsState.limited`. A gripper that squeezes an object is at its limit by design, and left out."""
 OUTSIDE = "goals_outside_envelope"
 """Figure in the health of `chain@ARM`."""
 START_PERIODS = 2
@@ -152,7 +154,7 @@ def _tick_figures(log: Log) -> dict[str, Figure]:
 
 def _arms_figures(log: Log) -> dict[str, Figure]:
     """`arms_hz`: cycles of the followers' process a second; `arms_skipped`: cycles that it left out; `arms_limited`:
-    share of cycles in which a limit changed the target; `goals_outside_envelope`: goals outside the envelope that the
+    share of cycles in which a limit changed an arm joint's target; `goals_outside_envelope`: goals outside the envelope that the
     emulated chains' own monitors have seen on the wire since they started."""
     states = log.followers
     judged = [log.health(f"chain@{arm}").get(OUTSIDE) for arm in log.rig.arms]
@@ -164,7 +166,7 @@ def _arms_figures(log: Log) -> dict[str, Figure]:
     return found | {
         "arms_hz": cycles * NS_PER_S / elapsed_ns,
         "arms_skipped": max(0, round(elapsed_ns * log.rig.arms_hz / NS_PER_S) - cycles),
-        "arms_limited": sum(state.limited != 0 for state in states) / len(states),
+        "arms_limited": sum(state.limited & ARM_BITS != 0 for state in states) / len(states),
     }
 
 

@@ -49,9 +49,14 @@ def tiles_of(found: dict[str, Figure]) -> list[Tile]:
         _quantile_tile("observation to goal", found, "latency"),
         _quantile_tile("frame age at the tick", found, "frame_age"),
         Tile("arms cycle", _number(found["arms_hz"], ".1f"), "Hz", f"{found['arms_skipped']} cycles skipped"),
-        Tile("goals outside the limits", _number(found["goals_outside_envelope"], ".0f"), "", "judged on the servo wire"),
         Tile(
-            "cycles with a limit at work", _number(found["arms_limited"], ".1%").removesuffix("%"), "%", "safety gate"
+            "goals outside the limits", _number(found["goals_outside_envelope"], ".0f"), "", "judged on the servo wire"
+        ),
+        Tile(
+            "cycles with a limited joint",
+            _number(found["arms_limited"], ".1%").removesuffix("%"),
+            "%",
+            "by the safety gate, grippers aside",
         ),
         Tile("CPU", cpu, "%", f"of one core, {processes} processes; {os.cpu_count()} cores here"),
     ]
