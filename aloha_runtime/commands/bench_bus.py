@@ -33,6 +33,8 @@ from aloha_runtime.robot import MA_PER_UNIT, RAD_S_PER_UNIT, ROLES, SERVOS, SIDE
 from aloha_runtime.sim.standalone import EmulatedArm
 
 PACE_HZ = 200
+RATE_GOAL_HZ = 0.95 * PACE_HZ
+"""Whole readings a second and arm; a machine too busy for that says nothing about the cost of 200 Hz."""
 ROUNDS = 4
 CPU_GOAL_PERCENT = 10.0
 """Four arms at 200 Hz, of one core (in production: two processes of two arms)."""
@@ -225,19 +227,13 @@ def _rows(free: dict[str, Sums], paced: dict[str, Sums]) -> list[Row]:
         ]
     for peer in WAYS[1:]:
         own, theirs = paced["own"], paced[peer]
-        cpu = own.cpu_percent()
+        hz, cpu = own.hz(len(ARMS)), own.cpu_percent()
+        kept = hz >= RATE_GOAL_HZ  # a client that cannot keep its pace must not look cheap
+        met = kept and cpu <= CPU_GOAL_PERCENT
         rows += [
-            Row(f"four arms paced at {PACE_HZ} Hz, against {peer} read", own.hz(4), "Hz", theirs.hz(4)),
-            Row(
-                f"CPU of four arms, against {peer} read",
-                cpu,
-                "% of a core",
-                theirs.cpu_percent(),
-                CPU_GOAL_PERCENT,
-                cpu <= CPU_GOAL_PERCENT,
-            ),
+            Row(f"four arms paced, against {peer} read", hz, "Hz", theirs.hz(len(ARMS)), RATE_GOAL_HZ, kept),
+            Row(f"CPU of them, against {peer} read", cpu, "% of a core", theirs.cpu_percent(), CPU_GOAL_PERCENT, met),
         ]
-    # Per cycle, since a client that misses its pace must not look cheap.
     ratio = paced["sdk fast"].cpu_ms_per_cycle() / paced["own"].cpu_ms_per_cycle()
     name = "CPU a paced cycle, sdk fast read over own"
     return [*rows, Row(name, ratio, "times", None, CPU_RATIO_GOAL, ratio >= CPU_RATIO_GOAL)]
