@@ -10,7 +10,7 @@ from made_up import RIG, START_NS, followers
 from rich.console import Console
 
 from aloha_runtime import messages
-from aloha_runtime.bus import Bus
+from aloha_runtime.bus import Bus, Subscriber
 from aloha_runtime.commands import status, watch
 from aloha_runtime.errors import TransportError
 from aloha_runtime.messages import MS, Health, Mode, ModeHeartbeat
@@ -68,6 +68,11 @@ def test_nothing_to_show_is_one_clear_error(run_dir: Path, monkeypatch: pytest.M
         status.status(run_dir, once=True)
 
 
+def wait_for(reader: Subscriber, seq: int) -> None:
+    while reader.latest().seq < seq:
+        WallClock().sleep_until(WallClock().now_ns() + MS)
+
+
 def test_rate_and_jitter_are_those_of_the_stamps(bus: Bus) -> None:
     seen = watch.TopicWatch(bus, messages.FOLLOWERS)
     publisher = bus.publisher(messages.FOLLOWERS)
@@ -75,12 +80,12 @@ def test_rate_and_jitter_are_those_of_the_stamps(bus: Bus) -> None:
     stamps = [START_NS + sum(pauses_ms[:index]) * MS for index in range(len(pauses_ms) + 1)]
     while seen.reader.latest() is None:  # until the subscription stands
         publisher.send(followers(1, stamp_ns=stamps[0])[0])
-    while seen.reader.drain():
-        pass
+        WallClock().sleep_until(WallClock().now_ns() + 10 * MS)
+    wait_for(seen.reader, publisher.seq)
+    seen.reader.drain()
     for stamp in stamps:
         publisher.send(followers(1, stamp_ns=stamp)[0])
-    while seen.reader.latest().stamp_ns < stamps[-1]:
-        pass
+    wait_for(seen.reader, publisher.seq)
     seen.poll(stamps[-1])
     assert seen.rate_hz == pytest.approx(200.0)
     assert seen.jitter_ms == pytest.approx(2.0, abs=0.01)
