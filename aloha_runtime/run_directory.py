@@ -147,7 +147,7 @@ class RunDirectory:
         self.stale = self._remove_dead()
 
     def _remove_dead(self) -> list[str]:
-        """Remove sockets, locks and rings that no live process holds; returns their names."""
+        """Remove sockets, locks, links and rings that no live process holds; returns their names."""
         removed = []
         for lock in self.path.glob("*.lock"):
             if lock.name != _RUN_LOCK and lock_holder(lock) is None:
@@ -157,6 +157,10 @@ class RunDirectory:
             if lock_holder(socket.with_suffix(".lock")) is None:
                 socket.unlink(missing_ok=True)
                 removed.append(socket.name)
+        for link in filter(Path.is_symlink, self.path.glob("*")):  # the stable name of an emulated adapter
+            if lock_holder(link.with_suffix(".lock")) is None:
+                link.unlink(missing_ok=True)
+                removed.append(link.name)
         for ring in SHARED_MEMORY.glob(f"{RING}*"):  # of any run directory: a temporary one never comes back
             if _is_ours(ring) and lock_holder(ring) is None:
                 ring.unlink(missing_ok=True)

@@ -109,6 +109,19 @@ def test_the_living_keep_theirs(run_dir: Path, spawn: Spawn) -> None:
         publisher.join()
 
 
+def test_the_link_to_a_dead_process_s_terminal_is_removed(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    run_dir.mkdir(mode=0o700)
+    for name in ("dead", "living"):
+        (run_dir / name).symlink_to("/dev/null")
+    living = run_directory.Lock(run_dir / "living.lock", "taken")
+    with RunDirectory(run_dir) as directory:
+        assert directory.stale == ["dead"]
+        assert (run_dir / "living").is_symlink()
+        living.release()
+    assert not run_dir.exists()
+
+
 def test_a_lock_survives_a_race_with_its_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file may vanish between open and lock: the lock must end up on the file that others will open."""
     path = tmp_path / "x.lock"
