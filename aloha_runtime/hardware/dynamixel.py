@@ -1,32 +1,26 @@
 """One ALOHA arm on a chain of Dynamixel X servos: the `Arm` protocol over set-up, torque and the periodic cycle.
 
-Radians, rad/s and mA here, ticks and raw units below. Drive_Mode already turns every joint the contract's way.
+The parts: `serial_port` (bytes), `dynamixel_setup` (through the SDK), `dynamixel_torque`, `dynamixel_cycle` (the
+periodic exchange) and `dynamixel_units`; here they meet, and what was lost or reset behind our back is noticed.
 """
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-
-import numpy as np
+from collections.abc import Callable, Sequence
 
 from aloha_runtime.dynamixel import registers
 from aloha_runtime.dynamixel.packets import ALERT
-from aloha_runtime.dynamixel.registers import MODEL_BY_NAME
 from aloha_runtime.errors import HardwareError
 from aloha_runtime.hardware.base import ArmReading, ArmVector
 from aloha_runtime.hardware.dynamixel_cycle import BusCycle
-from aloha_runtime.hardware.dynamixel_frames import CURRENT, ERROR, ID, POSITION, STRIDE, VELOCITY
+from aloha_runtime.hardware.dynamixel_frames import ERROR, ID, STRIDE
 from aloha_runtime.hardware.dynamixel_sdk_port import ServoAccess
 from aloha_runtime.hardware.dynamixel_setup import set_up
 from aloha_runtime.hardware.dynamixel_torque import WATCHDOG_NS, TorqueSwitch
+from aloha_runtime.hardware.dynamixel_units import ArmUnits
 from aloha_runtime.hardware.serial_port import PortLostError, SerialPort, check_latency_timer
-from aloha_runtime.robot import CENTRE_TICK, JOINTS, MA_PER_UNIT, RAD_PER_TICK, RAD_S_PER_UNIT, SERVOS, Role, Servo
+from aloha_runtime.robot import JOINTS, SERVOS, Role, Servo
 
-SPEED_LIMIT_RAD_S: Mapping[Role, tuple[float, float]] = {"follower": (6.3, 9.6), "leader": (12.6, 30.0)}
-"""(joints, gripper): a reading that moved faster since the last one is not believed. Followers: twice the servos'
-no-load speed at 12 V (3.1 and 4.8 rad/s). Leaders are moved by hand, their grippers by fingers."""
-NOISE_RAD = 0.02
-"""A reading may always differ by this much: backlash and 13 ticks of noise."""
 REOPEN_NS = 100_000_000
 """Pause between attempts to open a lost port again (promise: back within 2 s)."""
 STALL_NS = WATCHDOG_NS - registers.WATCHDOG_UNIT_MS * 1_000_000
@@ -60,10 +54,7 @@ class DynamixelArm:
         shadows = [servo for servo in self._servos if servo.shadow_of is not None]
         self._ids = [servo.id for servo in masters]
         self._labels = {servo.id: servo.joint for servo in masters} | {s.id: f"{s.joint}_shadow" for s in shadows}
-        self._limits = [(servo.min_tick, servo.max_tick) for servo in masters]
-        self._effort_units = [MA_PER_UNIT if MODEL_BY_NAME[s.model].has_current else 1.0 for s in masters]
-        arm, gripper = SPEED_LIMIT_RAD_S[role]
-        self._speed_limits = [gripper if joint == "gripper" else arm for joint in JOINTS]
+        self._units = ArmUnits(role, masters)
         self._counts: Counter[str] = Counter()
         self._cycle = BusCycle(self._ids, [servo.id for servo in shadows], self._counts)
         self._port: SerialPort | None = None
@@ -103,8 +94,7 @@ class DynamixelArm:
         self._health_seen = self._cycle.health.count
         self._attached_ns = time.monotonic_ns()
         self._asked_at_ns = self._stamp_ns = self._now()
-        self._last: list[float] | None = None
-        self._last_ns = 0
+        self._units.forget()
         self._reopen_at_ns = 0
 
     def disconnect(self) -> None:
@@ -139,13 +129,9 @@ class DynamixelArm:
         if self._rearm_cause:
             self._counts["goal_withheld"] += 1
             return None
-        ticks = []
-        for angle, (low, high) in zip(goal.tolist(), self._limits, strict=True):
-            place = angle / RAD_PER_TICK + CENTRE_TICK
-            if not low - 0.5 <= place <= high + 0.5:  # so is NaN
-                self._counts["goal_refused"] += 1
-                return None
-            ticks.append(min(high, max(low, round(place))))
+        ticks = self._units.ticks(goal)
+        if ticks is None:
+            self._counts["goal_refused"] += 1
         return ticks
 
     def collect(self, deadline_ns: int) -> ArmReading | None:
@@ -162,26 +148,11 @@ class DynamixelArm:
         errors = state[ERROR::STRIDE]
         if self._alerts or len(errors) > len(JOINTS) or any(errors):
             self._note_alerts(errors, state[ID::STRIDE])
-        mine = state[: STRIDE * len(JOINTS)]
-        angles = [(tick - CENTRE_TICK) * RAD_PER_TICK for tick in mine[POSITION::STRIDE]]
-        if not self._believable(angles, self._stamp_ns):
+        alerts = {self._labels[servo_id]: bits for servo_id, bits in self._alerts.items()}
+        reading = self._units.reading(state, self._stamp_ns, alerts)
+        if reading is None:
             self._counts["implausible"] += 1
-            return None
-        velocities = [raw * RAD_S_PER_UNIT for raw in mine[VELOCITY::STRIDE]]
-        efforts = [raw * unit for raw, unit in zip(mine[CURRENT::STRIDE], self._effort_units, strict=True)]
-        block = np.array((angles, velocities, efforts))  # one array, since making it is what costs
-        errors_by_joint = {self._labels[servo_id]: bits for servo_id, bits in self._alerts.items()}
-        return ArmReading(self._stamp_ns, block[0], block[1], block[2], errors_by_joint)
-
-    def _believable(self, angles: list[float], stamp_ns: int) -> bool:
-        """A CRC lets one damaged packet in 10^5 through: nothing moves faster than its servo or a hand can."""
-        if self._last is not None:
-            elapsed = (stamp_ns - self._last_ns) / 1e9
-            for angle, last, speed in zip(angles, self._last, self._speed_limits, strict=True):
-                if abs(angle - last) > speed * elapsed + NOISE_RAD:
-                    return False
-        self._last, self._last_ns = angles, stamp_ns
-        return True
+        return reading
 
     def _note_alerts(self, errors: Sequence[int], ids: Sequence[int]) -> None:
         for error, servo_id in zip(errors, ids, strict=True):
