@@ -57,11 +57,11 @@ def write(
 def headline_of(found: dict[str, Figure]) -> str:
     """One sentence: what became of the task, and whether the policy was told what it should have seen."""
     solved, failed = OUTCOMES.get(str(found["task"]), ("Task solved", "Task not solved"))
-    told = " by a policy that reads the objects' poses from the simulator" * (
+    told = ", under a policy that reads the objects' poses from the simulator," * (
         ENVIRONMENT_STATE in str(found["policy_inputs"])
     )
     if found["success"]:
-        return f"{solved}{told}, {found['time_to_success_s']:.1f} s after the start"
+        return f"{solved}{told} in {found['time_to_success_s']:.1f} s"
     return f"{failed}{told} within {found['seconds']:.0f} s (stage {found['stage']} of {found['stages']})"
 
 
