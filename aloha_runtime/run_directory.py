@@ -16,7 +16,8 @@ IPC_PATH_LIMIT = 107
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  (the kernel's shared memory, names are ours and files are 0600)
 RING = "aloha-ring-"
 """What the names of all frame rings begin with."""
-_RUN_LOCK = "run.lock"
+RUN_LOCK = "run.lock"
+"""Held by whoever owns the run directory."""
 _COMMAND_LIMIT = 160
 
 
@@ -140,8 +141,8 @@ class RunDirectory:
             ) from None
         check_run_dir(self.path)
         self._lock = Lock(
-            self.path / _RUN_LOCK,
-            f"run directory {self.path} is in use by pid {{pid}} ({{command}}): stop it with `aloha stop` "
+            self.path / RUN_LOCK,
+            f"run directory {self.path} is in use by pid {{pid}} ({{command}}): end it with `aloha down` "
             "or choose another with --run-dir",
         )
         self.stale = self._remove_dead()
@@ -150,7 +151,7 @@ class RunDirectory:
         """Remove sockets, locks, links and rings that no live process holds; returns their names."""
         removed = []
         for lock in self.path.glob("*.lock"):
-            if lock.name != _RUN_LOCK and lock_holder(lock) is None:
+            if lock.name != RUN_LOCK and lock_holder(lock) is None:
                 lock.unlink(missing_ok=True)
                 removed.append(lock.name)
         for socket in self.path.glob("*.ipc"):

@@ -90,8 +90,8 @@ _decode = msgspec.json.Decoder(Request).decode
 
 
 def control_path(run_dir: Path, arm: str) -> Path:
-    """Socket of an arm's chain."""
-    return socket_path(run_dir, f"chain.{arm}.ipc")
+    """Socket of an arm's chain, beside the name of its terminal."""
+    return socket_path(run_dir, f"ttyDXL_{arm}.ipc")
 
 
 class BackDoor:
@@ -100,7 +100,8 @@ class BackDoor:
     def __init__(self, server: ChainServer, run_dir: Path, arm: str) -> None:
         self._server = server
         self._lock = Lock(
-            run_dir / f"chain.{arm}.lock", f"the emulated chain of {arm} runs already: pid {{pid}} ({{command}})"
+            control_path(run_dir, arm).with_suffix(".lock"),
+            f"the emulated chain of {arm} runs already: pid {{pid}} ({{command}})",
         )
         self._path = control_path(run_dir, arm)
         self._path.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
 """Shared memory between the simulated world and the emulated chains: present angles one way, goals the other.
 
 One file in /dev/shm, mapped plainly. It belongs to the process that holds its lock; when that dies the kernel frees the
-lock and the run directory's owner removes the file (`run_directory`). Every record begins and ends with the same count,
-so a reader that was overtaken by a writer notices and reads again.
+lock and the run directory's owner removes the file (`run_directory`). Every record has one writer and begins with a
+count that is odd while it is being written, so a reader whom the writer has overtaken notices and reads again.
 """
 
 import mmap
@@ -22,12 +22,12 @@ ARMS = tuple(f"{role}_{side}" for role in ROLES for side in SIDES)
 HEADER_SIZE = 4096
 """The lock writes the owner's pid and command there."""
 _SLOT = 256
-"""Bytes kept for a record; the longest takes 184."""
-_COUNT = struct.Struct("<Q")
-_CLOCK = struct.Struct("<QqQ")
-_PRESENT = struct.Struct(f"<Q{3 * JOINTS_PER_ARM}dQ")
-_COMMAND = struct.Struct(f"<Q{2 * JOINTS_PER_ARM}d{JOINTS_PER_ARM}?xQ")
-_HAND = struct.Struct(f"<Q{JOINTS_PER_ARM}d?7xQ")
+"""Bytes kept for a record; the longest takes 176."""
+_COUNT_SIZE = 8
+_CLOCK = struct.Struct("<q")
+_PRESENT = struct.Struct(f"<{3 * JOINTS_PER_ARM}d")
+_COMMAND = struct.Struct(f"<{2 * JOINTS_PER_ARM}d{JOINTS_PER_ARM}?")
+_HAND = struct.Struct(f"<{JOINTS_PER_ARM}d?")
 _RECORDS = ("present", "command", "hand")
 _SIZE = HEADER_SIZE + _SLOT * (1 + len(ARMS) * len(_RECORDS))
 _READ_TRIES = 1000
@@ -54,7 +54,8 @@ class Link:
         self._inode = os.fstat(file.fileno()).st_ino
         self._memory = mmap.mmap(file.fileno(), _SIZE)
         self._lock = lock
-        self._counts: dict[int, int] = {}
+        # Counts are stored and loaded as whole words; struct.pack_into would clear a record before it fills it.
+        self._words = memoryview(self._memory).cast("Q")
 
     @classmethod
     def create(cls, run_dir: Path) -> "Link":
@@ -101,6 +102,7 @@ class Link:
 
     def close(self) -> None:
         """Unmap; the owner also removes the file."""
+        self._words.release()
         self._memory.close()
         if self._lock is not None:
             self._lock.release()
@@ -127,7 +129,7 @@ class Link:
 
     def has_present(self, arm: str) -> bool:
         """Whether the world has said where the motors of an arm are."""
-        return bool(_COUNT.unpack_from(self._memory, _offset(arm, "present"))[0])
+        return bool(self._words[_offset(arm, "present") // _COUNT_SIZE] // 2)
 
     def write_command(
         self, arm: str, goals: Sequence[float], torque: Sequence[bool], limit_ma: Sequence[float]
@@ -150,18 +152,20 @@ class Link:
         return angles if held else None
 
     def _write(self, record: struct.Struct, offset: int, *values: float) -> None:
-        count = self._counts.get(offset)
-        if count is None:  # a restarted writer goes on from what is there
-            count = _COUNT.unpack_from(self._memory, offset)[0]
-        self._counts[offset] = count = count + 1
-        record.pack_into(self._memory, offset, count, *values, count)
+        word, data = offset // _COUNT_SIZE, record.pack(*values)
+        count = self._words[word] // 2 * 2  # odd: a writer died in the middle
+        self._words[word] = count + 1
+        self._memory[offset + _COUNT_SIZE : offset + _COUNT_SIZE + record.size] = data
+        self._words[word] = count + 2
 
     def _read(self, record: struct.Struct, offset: int) -> tuple[Any, ...]:
+        word = offset // _COUNT_SIZE
         for _ in range(_READ_TRIES):
-            values = record.unpack_from(self._memory, offset)
-            if values[0] == values[-1]:
+            count = self._words[word]
+            values = record.unpack_from(self._memory, offset + _COUNT_SIZE)
+            if count % 2 == 0 and self._words[word] == count:
                 break
-        return values[1:-1]
+        return values
 
 
 class LinkPlant:
