@@ -109,7 +109,10 @@ class SdkClient:
         self._write.clearParam()
 
     def receive(self, deadline_ns: int) -> bool:
-        ok: bool = self._exchange() == COMM_SUCCESS
+        try:
+            ok = bool(self._exchange() == COMM_SUCCESS)
+        except IndexError:  # its fast read takes any late packet for the answer and runs off its end
+            ok = False
         self.angles = [ticks_to_rad(tick) for tick in self._values(PRESENT_POSITION)]
         self.velocities = [raw * RAD_S_PER_UNIT for raw in self._values(PRESENT_VELOCITY)]
         self.currents_ma = [raw * MA_PER_UNIT for raw in self._values(PRESENT_CURRENT)]
