@@ -29,7 +29,17 @@ from aloha_runtime.dynamixel.registers import (
 )
 from aloha_runtime.hardware.dynamixel import DynamixelArm
 from aloha_runtime.realtime import NS_PER_S, Pacer, WallClock
-from aloha_runtime.robot import MA_PER_UNIT, RAD_S_PER_UNIT, ROLES, SERVOS, SIDES, Role, rad_to_ticks, ticks_to_rad
+from aloha_runtime.robot import (
+    MA_PER_UNIT,
+    RAD_S_PER_UNIT,
+    ROLES,
+    SERVOS,
+    SIDES,
+    START_POSE,
+    Role,
+    rad_to_ticks,
+    ticks_to_rad,
+)
 from aloha_runtime.sim.standalone import EmulatedArm
 
 PACE_HZ = 200
@@ -42,6 +52,8 @@ CPU_RATIO_GOAL = 7.0
 REPLY_NS = 20 * 1_000_000
 """Patience of the free-running arm; the paced ones have their period."""
 ARMS: tuple[tuple[str, Role], ...] = tuple((f"{role}_{side}", role) for role in ROLES for side in SIDES)
+GOAL = (*START_POSE, 0.0)
+"""Where the emulated arms stand, rad."""
 WAYS = ("own", "sdk sync", "sdk fast")
 
 
@@ -66,9 +78,7 @@ class OwnClient:
         self._arm = DynamixelArm(name, role, str(port))
         self._arm.connect()
         self._arm.torque(True)
-        self._arm.request(None)
-        reading = self._arm.collect(time.monotonic_ns() + NS_PER_S)
-        self._goal = np.array([0.0, -0.96, 1.16, 0.0, -0.3, 0.0, 0.0]) if reading is None else reading.angles
+        self._goal = np.array(GOAL)
 
     def send(self) -> None:
         if self._arm.rearm_cause:  # another client had the bus, or the machine stalled: the watchdog has tripped
@@ -97,10 +107,7 @@ class SdkClient:
         for servo_id in self._ids:
             self._read.addParam(servo_id)
         self._exchange: Callable[[], int] = self._read.fastSyncRead if fast else self._read.txRxPacket
-        self._goals = dict.fromkeys(self._ids, 0.0)
-        if not self.receive(0):
-            self.receive(0)
-        self._goals = dict(zip(self._ids, self.angles, strict=True))
+        self._goals = dict(zip(self._ids, GOAL, strict=True))
 
     def send(self) -> None:
         for servo_id, angle in self._goals.items():
