@@ -16,6 +16,7 @@ POLICY_DIR = Path(__file__).resolve().parent / "policies"
 """The shipped policies: `demo`."""
 
 ArmName = Literal["leader_left", "leader_right", "follower_left", "follower_right"]
+TaskName = Literal["transfer_cube", "insertion"]
 CameraName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 JointAngles = Annotated[tuple[float, float, float, float, float, float], Field()]
 
@@ -94,7 +95,7 @@ class RealtimeConfig(Strict):
 class SimConfig(Strict):
     """The simulated rig; absent on a real one."""
 
-    task: Literal["transfer_cube", "insertion"] = "transfer_cube"
+    task: TaskName = "transfer_cube"
     seed: int | None = Field(None, ge=0, description="None: drawn anew at each start")
     clock: Literal["wall", "virtual"] = "wall"
 

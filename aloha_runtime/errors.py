@@ -41,3 +41,17 @@ class SimulationError(AlohaError):
     """The simulated rig cannot run here (no off-screen GL, unknown task, ...)."""
 
     exit_code = 7
+
+
+class ProcessError(AlohaError):
+    """A process of the system could not start or gave up; the command exits with the process's own code."""
+
+    def __init__(self, text: str, exit_code: int) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+
+
+class ShutDown(AlohaError):  # noqa: N818 (it is none)
+    """An operator ended the system with `aloha down`: no failure."""
+
+    exit_code = 0

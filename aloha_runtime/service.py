@@ -4,6 +4,7 @@ A process is `main(service)` = set up, build, loop. It leaves its loop when `ser
 """
 
 import argparse
+import contextlib
 import logging
 import os
 import signal
@@ -34,6 +35,7 @@ class Service:
         self.arguments = arguments
         self.log = logging.getLogger(name)
         self.stopping = False
+        self._working = False
         self._health = self.bus.publisher(messages.health_topic(name))
         self._next_health_ns = 0
 
@@ -42,18 +44,31 @@ class Service:
         """What stands behind the @ in the name: `followers` of `arms@followers`."""
         return self.name.partition("@")[2]
 
-    def stop(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
+    def stop(self) -> None:
+        """Leave the loop after this turn."""
         self.stopping = True
+
+    def obey(self, _signal: int, _frame: FrameType | None) -> None:
+        """SIGTERM or SIGINT: leave the loop; before it has begun, leave at once, since setting up may take long."""
+        self.stop()
+        if not self._working:
+            sys.exit(0)
 
     def prepare_realtime(self, cores: list[int]) -> RealtimeReport:
         """Real-time priority, cores, locked memory and a frozen garbage collector; call after all imports."""
-        report = prepare(self.rig.realtime.priority, cores, lock_memory=self.rig.sim is None)
+        # Virtual time waits for everyone; a priority would only take the machine from others.
+        priority = None if self.clock.virtual else self.rig.realtime.priority
+        report = prepare(priority, cores, lock_memory=self.rig.sim is None)
         for problem in report.problems:
             self.log.info("%s", problem)
         return report
 
     def report(self, figures: Callable[[], dict[str, float]] = dict, ok: bool = True, message: str = "") -> None:
-        """Publish a health report when one is due; call it once a cycle. `figures` is only asked when one is."""
+        """Publish a health report when one is due; call it once a cycle. `figures` is only asked when one is.
+
+        The first call tells everyone that this process is set up.
+        """
+        self._working = True
         now = self.clock.now_ns()
         if now >= self._next_health_ns:
             self._next_health_ns = now + HEALTH_PERIOD_NS
@@ -64,6 +79,9 @@ class Service:
             )
 
 
+SIGNALS = {signal.SIGTERM, signal.SIGINT}
+
+
 def run(main: Callable[[Service], None], extend: Callable[[argparse.ArgumentParser], None] | None = None) -> None:
     """Run one process until SIGTERM or SIGINT; an AlohaError becomes one line on stderr and its exit code."""
     parser = argparse.ArgumentParser()
@@ -71,6 +89,7 @@ def run(main: Callable[[Service], None], extend: Callable[[argparse.ArgumentPars
     parser.add_argument("--rig", required=True, help="rig configuration: a shipped name or a .yaml file")
     parser.add_argument("--run-dir", required=True, type=Path)
     parser.add_argument("--stage", type=int, default=2, help="order of turns in virtual time (the table's)")
+    parser.add_argument("--complain-to", type=int, help="file descriptor for the error that ends it; default: stderr")
     if extend:
         extend(parser)
     arguments = parser.parse_args()
@@ -81,13 +100,24 @@ def run(main: Callable[[Service], None], extend: Callable[[argparse.ArgumentPars
         clock: Clock = WallClock()
         if rig.sim and rig.sim.clock == "virtual":
             clock = VirtualClock(arguments.run_dir, arguments.name, arguments.stage)
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # a signal in between would leave the first socket behind
         service = Service(arguments.name, rig, arguments.run_dir, clock, arguments)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, service.stop)
+        for number in SIGNALS:
+            signal.signal(number, service.obey)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         main(service)
     except AlohaError as error:
-        print(f"{arguments.name}: {error}", file=sys.stderr)  # noqa: T201 — the one line an operator reads
+        _complain(arguments, error)
         sys.exit(error.exit_code)
     finally:
         if service:
             service.bus.close()
+
+
+def _complain(arguments: argparse.Namespace, error: AlohaError) -> None:
+    """To the stack, which tells the operator; or to the operator (or the journal) directly."""
+    if arguments.complain_to is None:
+        print(f"{arguments.name}: {error}", file=sys.stderr)  # noqa: T201 — the one line an operator reads
+        return
+    with contextlib.suppress(BrokenPipeError):  # the stack was killed: nobody listens any more
+        os.write(arguments.complain_to, str(error).encode())

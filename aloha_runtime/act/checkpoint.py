@@ -8,7 +8,6 @@
 The layout is LeRobot 0.6's (`policies/pretrained.py`, `processor/pipeline.py`).
 """
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,14 +18,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from aloha_runtime.act import config as act_config
-from aloha_runtime.act.config import ACTION, ACTConfig, PolicyConfigError
+from aloha_runtime.act import config_file
+from aloha_runtime.act.config import ACTION, ACTConfig
+from aloha_runtime.act.header import CONFIG, OURS, WEIGHTS, load_config, read_json
 from aloha_runtime.act.normalize import EPS, Stats
 from aloha_runtime.errors import CheckpointError
 
-CONFIG = "config.json"
-OURS = "aloha.json"
-WEIGHTS = "model.safetensors"
 PREPROCESSOR = "policy_preprocessor"
 POSTPROCESSOR = "policy_postprocessor"
 PREPROCESSOR_STATE = f"{PREPROCESSOR}_step_3_normalizer_processor.safetensors"
@@ -45,23 +42,6 @@ def load(directory: Path) -> LoadedCheckpoint:
     """Everything in a policy directory, checked as far as possible without building the network."""
     config = load_config(directory)
     return LoadedCheckpoint(directory, config, _read_tensors(directory / WEIGHTS), load_stats(directory))
-
-
-def load_config(directory: Path) -> ACTConfig:
-    """The configuration alone, without reading the weights. Raises `CheckpointError`."""
-    if not directory.exists():
-        raise CheckpointError(f"checkpoint {directory} does not exist; give the path of a policy directory")
-    if not directory.is_dir():
-        raise CheckpointError(f"checkpoint {directory} is a file; give the directory that holds {CONFIG} and {WEIGHTS}")
-    if not (directory / CONFIG).exists():
-        inner = [path.parent for path in sorted(directory.glob(f"**/pretrained_model/{CONFIG}"))]
-        hint = f"did you mean {inner[-1]}?" if inner else "it is not a LeRobot policy directory"
-        raise CheckpointError(f"checkpoint {directory} has no {CONFIG}; {hint}")
-    ours = _read_json(directory / OURS) if (directory / OURS).exists() else None
-    try:
-        return act_config.config_from_json(_read_json(directory / CONFIG), ours)
-    except PolicyConfigError as error:
-        raise CheckpointError(f"checkpoint {directory} cannot be used: {error}") from error
 
 
 def load_weights(policy: nn.Module, loaded: LoadedCheckpoint) -> None:
@@ -88,23 +68,6 @@ def load_weights(policy: nn.Module, loaded: LoadedCheckpoint) -> None:
     policy.load_state_dict(loaded.weights)
 
 
-def check_cameras(config: ACTConfig, cameras: Mapping[str, tuple[int, int]], directory: Path) -> None:
-    """Raise `CheckpointError` unless every camera of the policy is among the rig's `{name: (height, width)}`."""
-    for name, (height, width) in config.cameras.items():
-        if name not in cameras:
-            there = ", ".join(cameras) or "none"
-            raise CheckpointError(
-                f"checkpoint {directory} needs camera {name!r}, the rig has: {there}; map the policy's camera names to "
-                "the rig's in the configuration, or use a checkpoint trained on this rig"
-            )
-        if tuple(cameras[name]) != (height, width):
-            have = f"{cameras[name][1]}x{cameras[name][0]}"
-            raise CheckpointError(
-                f"checkpoint {directory} was trained on {width}x{height} images of {name!r}, the rig delivers {have}; "
-                "set the camera's size in the configuration"
-            )
-
-
 def save(directory: Path, config: ACTConfig, weights: Mapping[str, Tensor], stats: Stats) -> None:
     """Write a policy directory. Every file is written aside and renamed; `config.json` comes last."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -113,14 +76,14 @@ def save(directory: Path, config: ACTConfig, weights: Mapping[str, Tensor], stat
     _write_tensors(directory / WEIGHTS, tensors)
     _write_tensors(directory / PREPROCESSOR_STATE, flat)
     _write_tensors(directory / POSTPROCESSOR_STATE, flat)
-    lerobot, ours = act_config.config_to_json(config)
-    _write_text(directory / f"{PREPROCESSOR}.json", act_config.dumps(_preprocessor(lerobot)))
-    _write_text(directory / f"{POSTPROCESSOR}.json", act_config.dumps(_postprocessor(lerobot)))
+    lerobot, ours = config_file.config_to_json(config)
+    _write_text(directory / f"{PREPROCESSOR}.json", config_file.dumps(_preprocessor(lerobot)))
+    _write_text(directory / f"{POSTPROCESSOR}.json", config_file.dumps(_postprocessor(lerobot)))
     if ours:
-        _write_text(directory / OURS, act_config.dumps(ours))
+        _write_text(directory / OURS, config_file.dumps(ours))
     else:
         (directory / OURS).unlink(missing_ok=True)
-    _write_text(directory / CONFIG, act_config.dumps(lerobot))
+    _write_text(directory / CONFIG, config_file.dumps(lerobot))
 
 
 def _preprocessor(lerobot: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,7 +134,7 @@ def _steps(path: Path) -> list[dict[str, Any]]:
             f"{path} is missing, so there are no statistics to normalise with; copy the whole policy directory "
             "(LeRobot up to 0.3 wrote none: convert such a checkpoint with LeRobot's migrate_policy_normalization)"
         )
-    steps = _read_json(path).get("steps")
+    steps = read_json(path).get("steps")
     return [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
 
 
@@ -187,16 +150,6 @@ def _pipeline_stats(directory: Path, pipeline: str, kind: str) -> dict[str, dict
         feature, _, statistic = name.rpartition(".")
         stats.setdefault(feature, {})[statistic] = tensor
     return stats
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON ({error}); copy the checkpoint again") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} does not hold a JSON object; it is not part of a LeRobot policy")
-    return content
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

@@ -1,11 +1,13 @@
 """The rig's frames and joint states as the policy's own observation, or why there is none."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from aloha_runtime import messages
-from aloha_runtime.act.config import ENVIRONMENT_STATE, STATE, ACTConfig
+from aloha_runtime.act.config import ENVIRONMENT_STATE, IMAGE_PREFIX, STATE, ACTConfig
+from aloha_runtime.act.header import check_cameras, check_weights, load_config
 from aloha_runtime.bus import Bus
 from aloha_runtime.config import RigConfig
 from aloha_runtime.control.sync import Missing, Observation, Synchroniser
@@ -14,26 +16,20 @@ from aloha_runtime.messages import SimState
 from aloha_runtime.rings import FrameSubscriber
 from aloha_runtime.robot import TICK_NS
 
-IMAGES = "observation.images."
-
 
 class PolicyInputs:
     """Subscribes to what one policy needs of one rig."""
 
     def __init__(self, bus: Bus, rig: RigConfig, config: ACTConfig) -> None:
-        """Raises CheckpointError when the policy wants the world's true state on a rig that is not simulated."""
-        wanted = [name.removeprefix(IMAGES) for name in config.input_features if name.startswith(IMAGES)]
-        self._features = {rig.policy.cameras.get(name, name): IMAGES + name for name in wanted}
+        """The policy must be one that `refuse_unfit` lets through."""
+        wanted = [name.removeprefix(IMAGE_PREFIX) for name in config.input_features if name.startswith(IMAGE_PREFIX)]
+        self._features = {rig.policy.cameras.get(name, name): IMAGE_PREFIX + name for name in wanted}
         self._frames = {
             camera: FrameSubscriber(bus, messages.camera_topic(camera, rig.cameras[camera].fps))
             for camera in self._features
         }
         self._followers = bus.subscribe(messages.FOLLOWERS, depth=64)
-        self._sim = None
-        if ENVIRONMENT_STATE in config.input_features:
-            if rig.sim is None:
-                raise CheckpointError(f"the policy needs {ENVIRONMENT_STATE}, which only the simulated rig can give")
-            self._sim = bus.subscribe(messages.SIM_STATE)
+        self._sim = bus.subscribe(messages.SIM_STATE) if ENVIRONMENT_STATE in config.input_features else None
         self._sync = Synchroniser({camera: rig.cameras[camera].max_age_ms for camera in self._features})
 
     def at(self, tick: int) -> tuple[Observation, dict[str, Any]] | Missing:
@@ -64,3 +60,15 @@ def camera_sizes(rig: RigConfig) -> dict[str, tuple[int, int]]:
     """(height, width) of every camera of the rig under the names that policies use."""
     sizes = {name: (camera.height, camera.width) for name, camera in rig.cameras.items()}
     return sizes | {theirs: sizes[ours] for theirs, ours in rig.policy.cameras.items()}
+
+
+def refuse_unfit(directory: Path, rig: RigConfig) -> None:
+    """Raise `CheckpointError` unless this policy directory is whole and this rig has what the policy looks at."""
+    config = load_config(directory)
+    check_cameras(config, camera_sizes(rig), directory)
+    if ENVIRONMENT_STATE in config.input_features and rig.sim is None:
+        raise CheckpointError(
+            f"checkpoint {directory} needs {ENVIRONMENT_STATE}, which only the simulated rig can give; rig {rig.name} "
+            "is a real one: use a checkpoint trained on images"
+        )
+    check_weights(directory)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from aloha_runtime.act import checkpoint
 from aloha_runtime.act.config import ACTION, ENVIRONMENT_STATE, ACTConfig, Feature
 from aloha_runtime.act.ensemble import TemporalEnsemble
+from aloha_runtime.act.header import check_cameras
 from aloha_runtime.act.model import ACT, IS_PAD
 from aloha_runtime.act.normalize import Normalizer, Stats
 from aloha_runtime.errors import CheckpointError
@@ -48,7 +49,7 @@ class ACTPolicy(nn.Module):
         """
         loaded = checkpoint.load(Path(directory))
         if cameras is not None:
-            checkpoint.check_cameras(loaded.config, cameras, Path(directory))
+            check_cameras(loaded.config, cameras, Path(directory))
         try:
             policy = cls(loaded.config, loaded.stats)
         except CheckpointError as error:

@@ -1,22 +1,26 @@
 """The operator's verbs: bring the system up, teleoperate, deploy a policy, and single requests to a running system."""
 
 import secrets
+import time
 from pathlib import Path
+from typing import get_args
 
 from rich.console import Console
 
 from aloha_runtime import config, messages
 from aloha_runtime.bus import Bus
-from aloha_runtime.commands.stack import Stack
-from aloha_runtime.config import RigConfig
+from aloha_runtime.commands.stack import POLL_S, Stack
+from aloha_runtime.config import RigConfig, TaskName
 from aloha_runtime.errors import AlohaError, ConfigError
-from aloha_runtime.messages import MOVING, Mode, Request
+from aloha_runtime.messages import MOVING, Mode, Reply, Request
 from aloha_runtime.processes.table import Job
 from aloha_runtime.realtime import NS_PER_S, WallClock
-from aloha_runtime.run_directory import default_run_dir
+from aloha_runtime.run_directory import RUN_LOCK, default_run_dir, lock_holder
 
 RAMP_TIMEOUT_S = 20.0
 """The longest ramp to the start pose (about 3 rad at 0.5 rad/s) three times over."""
+DOWN_TIMEOUT_S = 30.0
+"""Parking takes 15 s at most, ending the processes 5 s."""
 SQUEEZE_TIMEOUT_S = 3600.0
 """A person may take their time before they squeeze the grippers."""
 
@@ -29,6 +33,9 @@ def with_task(rig: RigConfig, seed: int | None, task: str | None, clock: str | N
                 f"rig {rig.name} is a real one: --seed and --task belong to the simulated rig (--rig sim)"
             )
         return rig
+    tasks = get_args(TaskName)
+    if task is not None and task not in tasks:
+        raise ConfigError(f"no task named {task!r}: choose one of {', '.join(tasks)}")
     chosen = {
         "task": task or rig.sim.task,
         "seed": seed if seed is not None else rig.sim.seed if rig.sim.seed is not None else secrets.randbelow(10_000),
@@ -101,11 +108,33 @@ def mode_of(stack: Stack) -> Mode | None:
 
 def ask(verb: str, run_dir: Path | None) -> None:
     """One request to a running system."""
-    with Bus(run_dir or default_run_dir(), WallClock()) as bus:
+    Console().print(_request(verb, run_dir or default_run_dir()).text)
+
+
+def down(run_dir: Path | None) -> None:
+    """Park the arms, end every process, and wait until nothing of the system is left."""
+    run_dir = run_dir or default_run_dir()
+    reply = _request("shutdown", run_dir)
+    say = Console().print
+    say("parking the arms, then ending every process" if reply.mode is Mode.PARK else reply.text)
+    deadline = time.monotonic() + DOWN_TIMEOUT_S
+    while (holder := lock_holder(run_dir / RUN_LOCK)) is not None:
+        if time.monotonic() > deadline:
+            raise AlohaError(
+                f"the system in {run_dir} (pid {holder}) has not ended within {DOWN_TIMEOUT_S:.0f} s; "
+                "see `aloha status` and what it printed"
+            )
+        time.sleep(POLL_S)
+    say("ended")
+
+
+def _request(verb: str, run_dir: Path) -> Reply:
+    """Ask the supervisor of a running system; raises AlohaError with its reason when it refuses."""
+    with Bus(run_dir, WallClock()) as bus:
         reply = bus.client().request(Request(verb=verb, sender="operator"))
     if not reply.ok:
         raise AlohaError(reply.text)
-    Console().print(reply.text)
+    return reply
 
 
 def _watch_until_interrupted(stack: Stack, seconds: float | None) -> None:

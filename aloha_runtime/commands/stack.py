@@ -1,9 +1,6 @@
 """Starts, watches and ends the processes of one job: `aloha up` in development (systemd does it on the robot PC)."""
 
-import ctypes
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +9,13 @@ from types import TracebackType
 import yaml
 
 from aloha_runtime import messages
+from aloha_runtime.act.observe import refuse_unfit
 from aloha_runtime.bus import Bus
+from aloha_runtime.commands.children import Children
+from aloha_runtime.commands.interrupts import Interrupts
 from aloha_runtime.commands.lockstep import LockStep
-from aloha_runtime.config import RigConfig
-from aloha_runtime.errors import AlohaError, TransportError
+from aloha_runtime.config import RigConfig, policy_path
+from aloha_runtime.errors import AlohaError, ProcessError, ShutDown, TransportError
 from aloha_runtime.messages import Mode, Reply, Request
 from aloha_runtime.processes.table import Job, Process, processes
 from aloha_runtime.realtime import NS_PER_S, Clock, WallClock
@@ -25,16 +25,19 @@ START_TIMEOUT_S = 90.0
 """A cold disk needs half a minute to import torch; a process that says nothing for longer is stuck."""
 PARK_TIMEOUT_S = 15.0
 """The longest ramp to the sleep pose (3 rad at 0.5 rad/s), twice over."""
-TERM_TIMEOUT_S = 5.0
-RESTART_DELAY_S = 1.0
+RESTART_DELAY_NS = NS_PER_S
 POLL_S = 0.02
-PR_SET_PDEATHSIG = 1
+SUPERVISOR = "supervisor"
 RIG_FILE = "rig.yaml"
 """The configuration of the running rig, in the run directory, for its processes and for `aloha status`."""
 
 
 class Stack:
-    """The processes of one job as a context: whatever happens inside, leaving it parks the arms and leaves nothing."""
+    """The processes of one job as a context: whatever happens inside, leaving it parks the arms and leaves nothing.
+
+    Ctrl-C, SIGTERM and a closed terminal are noticed where the stack waits (`pause`, `watch`), never in the middle of
+    something; there they are a KeyboardInterrupt.
+    """
 
     def __init__(
         self,
@@ -44,6 +47,9 @@ class Stack:
         checkpoint: str = "",
         say: Callable[[str], None] = print,
     ) -> None:
+        """Raises CheckpointError when the job needs a policy and `checkpoint` is none for this rig."""
+        if job is Job.DEPLOY:
+            refuse_unfit(policy_path(checkpoint), rig)
         self.rig = rig
         self.table = processes(rig, job, checkpoint)
         self.say = say
@@ -51,11 +57,17 @@ class Stack:
         self.clock: Clock = WallClock()
         self._time: LockStep | None = None
         self._rig_file = self.run_dir / RIG_FILE
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
-        self._died_s: dict[str, float] = {}
+        self._children = Children(self._rig_file, self.run_dir)
+        self._interrupts = Interrupts()
+        self._died_ns: dict[str, int] = {}
 
     def __enter__(self) -> "Stack":
-        self.directory = RunDirectory(self.run_dir)
+        self._interrupts.begin()
+        try:
+            self.directory = RunDirectory(self.run_dir)
+        except BaseException:
+            self._interrupts.end()
+            raise
         try:
             self._rig_file.write_text(yaml.safe_dump(self.rig.model_dump(mode="json"), sort_keys=False))
             if self.rig.sim is not None and self.rig.sim.clock == "virtual":
@@ -77,17 +89,20 @@ class Stack:
 
     def _start(self, group: list[Process]) -> None:
         for process in group:
-            self._spawn(process)
+            self._interrupts.check()
+            self._children.spawn(process)
         self._wait_ready({process.name for process in group})
 
     def _start_in_lock_step(self) -> None:
         """All processes at once: time stands still until everyone has joined, then each sets itself up in its turn."""
         self._time = LockStep(self.run_dir, [process.name for process in self.table])
         for process in self.table:
-            self._spawn(process)
+            self._interrupts.check()
+            self._children.spawn(process)
         deadline = time.monotonic() + START_TIMEOUT_S
         while missing := self._time.missing():
             self._refuse_dead(missing, deadline)
+            self._interrupts.check()
             time.sleep(POLL_S)
         self.clock = self._time.join()
         self._listen()
@@ -103,7 +118,7 @@ class Stack:
 
     def pid(self, name: str) -> int:
         """Process id of a running process of the table."""
-        return self._children[name].pid
+        return self._children.pid(name)
 
     def ask(self, verb: str, argument: str = "") -> Reply:
         """Send a request to the supervisor; raises AlohaError with its reason when it is refused."""
@@ -122,31 +137,30 @@ class Stack:
             self.pause()
 
     def pause(self, seconds: float = POLL_S) -> None:
-        """Let time pass, on the rig's own clock."""
+        """Let time pass, on the rig's own clock. KeyboardInterrupt when the operator wants to end."""
+        self._interrupts.check()
         self.clock.sleep_until(self.clock.now_ns() + int(seconds * NS_PER_S))
 
     def watch(self) -> None:
-        """Restart what died; raises AlohaError when a process gave up with an error of its own (it has printed it)."""
+        """Restart what died. Raises ProcessError when a process gave up with an error of its own, ShutDown when the
+        supervisor has shut the system down, KeyboardInterrupt when the operator wants to end."""
+        self._interrupts.check()
+        now_ns = self.clock.now_ns()
         for process in self.table:
-            code = self._children[process.name].poll()
+            code = self._children.ended(process.name)
             if code is None:
                 continue
             if code > 0:
-                raise AlohaError(f"{process.name} gave up (exit code {code}); its message is above")
-            if process.name not in self._died_s:
-                self._died_s[process.name] = time.monotonic()
+                raise self._children.failure(process.name, "gave up")
+            if code == 0 and process.name == SUPERVISOR:
+                raise ShutDown("shut down on request")
+            if process.name not in self._died_ns:
+                self._died_ns[process.name] = now_ns
                 cause = signal.Signals(-code).name if code < 0 else "it ended by itself"
                 self.say(f"{process.name} died ({cause}); starting it again")
-            elif time.monotonic() - self._died_s[process.name] > RESTART_DELAY_S:
-                del self._died_s[process.name]
-                self._spawn(process)
-
-    def _spawn(self, process: Process) -> None:
-        command = [sys.executable, "-m", process.module, process.name]
-        command += ["--rig", str(self._rig_file), "--run-dir", str(self.run_dir), "--stage", str(process.stage)]
-        command += process.arguments
-        # A session of its own keeps the terminal's Ctrl-C away: the stack decides who stops, and when.
-        self._children[process.name] = subprocess.Popen(command, start_new_session=True, preexec_fn=_die_with_parent)  # noqa: PLW1509
+            elif now_ns - self._died_ns[process.name] > RESTART_DELAY_NS:
+                del self._died_ns[process.name]
+                self._children.spawn(process)
 
     def _wait_ready(self, waiting: set[str]) -> None:
         """Every process is ready when its first health report arrives."""
@@ -156,13 +170,15 @@ class Stack:
             self.pause()
 
     def _refuse_dead(self, waiting: set[str], deadline_s: float) -> None:
-        """AlohaError when a process that is waited for ended, or the (wall) deadline is over."""
-        for name in waiting & self._children.keys():
-            code = self._children[name].poll()
-            if code is not None:
-                raise AlohaError(f"{name} could not start (exit code {code}); its message is above")
+        """AlohaError when processes that are waited for ended, or the (wall) deadline is over."""
+        names = [process.name for process in self.table if process.name in waiting]
+        failures = [
+            self._children.failure(name, "could not start") for name in names if self._children.ended(name) is not None
+        ]
+        if failures:
+            raise ProcessError("\n".join(str(failure) for failure in failures), failures[0].exit_code)
         if time.monotonic() > deadline_s:
-            raise AlohaError(f"{', '.join(sorted(waiting))} did not report within {START_TIMEOUT_S:.0f} s of starting")
+            raise AlohaError(f"{', '.join(names)} did not report within {START_TIMEOUT_S:.0f} s of starting")
 
     def _park(self) -> None:
         """Arms to their sleep pose and torque off, by the supervisor; a fault leaves them as they are, torque on."""
@@ -182,32 +198,17 @@ class Stack:
             if heartbeat and heartbeat.mode is not Mode.PARK:
                 return
             self.pause()
-        self.say(
-            f"the arms are not parked after {PARK_TIMEOUT_S:.0f} s; they stay where they are, torque on"
-        )
+        self.say(f"the arms are not parked after {PARK_TIMEOUT_S:.0f} s; they stay where they are, torque on")
 
     def _end(self) -> None:
-        """Terminate in reverse order, kill what does not listen, and clean the run directory."""
+        """End every process and clean the run directory."""
         if self._time is not None:
             self._time.leave()  # time goes on without the operator, so that every process gets its turn to end
-        running = [child for child in reversed(self._children.values()) if child.poll() is None]
-        for child in running:
-            child.terminate()
-        deadline = time.monotonic() + TERM_TIMEOUT_S
-        for child in running:
-            try:
-                child.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+        self._children.end()
         if self._time is not None:
             self._time.close()
         if hasattr(self, "bus"):
             self.bus.close()
         self._rig_file.unlink(missing_ok=True)
         self.directory.cleanup()
-
-
-def _die_with_parent() -> None:
-    """In the child, before it becomes the process: SIGTERM when the stack itself is killed."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        self._interrupts.end()

@@ -11,7 +11,7 @@ import numpy as np
 
 from aloha_runtime import messages
 from aloha_runtime.act import ACTPolicy, TemporalEnsemble
-from aloha_runtime.act.observe import PolicyInputs, camera_sizes
+from aloha_runtime.act.observe import PolicyInputs, refuse_unfit
 from aloha_runtime.act.worker import InferenceWorker, predictor
 from aloha_runtime.config import policy_path
 from aloha_runtime.control.sync import Missing, Observation
@@ -121,7 +121,8 @@ class PolicyLoop:
 
 def main(service: Service) -> None:
     path = policy_path(service.arguments.checkpoint)
-    policy = ACTPolicy.from_pretrained(path, cameras=camera_sizes(service.rig))
+    refuse_unfit(path, service.rig)
+    policy = ACTPolicy.from_pretrained(path)
     loop = PolicyLoop(service, policy)
     service.prepare_realtime(service.rig.realtime.policy_cores)
     pacer = Pacer(service.clock, TICK_NS)

@@ -56,8 +56,6 @@ class SupervisorLoop:
             return self._reset(request)
         decision = self.machine.handle(request, now_ns, operator=request.sender == OPERATOR)
         self._tell(decision)
-        if decision.shutdown:
-            self.service.stop()
         return Reply(ok=decision.ok, text=f"{decision.mode}: {decision.text}", mode=decision.mode)
 
     def _reset(self, request: Request) -> Reply:
@@ -111,8 +109,11 @@ class SupervisorLoop:
                 self._tell(self.machine.handle(HoldAsked(f"policy: {cause}"), now_ns))
 
     def _tell(self, decision: Decision) -> None:
+        """Log a change of mode; end when a shutdown has come to its end (parked, or nothing to park)."""
         if decision.changed:
             self.service.log.info("%s: %s", decision.mode, decision.text)
+        if decision.shutdown:
+            self.service.stop()
 
     def silent(self, now_ns: int) -> str:
         """Processes that were heard once and are silent now."""

@@ -11,7 +11,7 @@ import small_policy as small
 import torch
 from safetensors.torch import load_file, save_file
 
-from aloha_runtime.act import ACTPolicy, checkpoint
+from aloha_runtime.act import ACTPolicy, checkpoint, header
 from aloha_runtime.act.config import ACTION
 from aloha_runtime.errors import CheckpointError
 
@@ -32,7 +32,7 @@ def test_directory_of_lerobot_loads_and_gives_its_actions(name: str, tmp_path: P
     directory = tmp_path / name
     shutil.copytree(SAMPLES / name, directory)
     made = vector.policy().state_dict()
-    save_file({key: value.contiguous() for key, value in made.items()}, directory / checkpoint.WEIGHTS)
+    save_file({key: value.contiguous() for key, value in made.items()}, directory / header.WEIGHTS)
     policy = ACTPolicy.from_pretrained(directory)
     assert not policy.training
     actual = policy.predict_action_chunk(vector.observation(slice(0, 4)))
@@ -43,7 +43,7 @@ def test_directory_of_lerobot_loads_and_gives_its_actions(name: str, tmp_path: P
 def test_what_we_write_is_what_lerobot_writes(name: str, tmp_path: Path) -> None:
     sample = SAMPLES / name
     stats = checkpoint.load_stats(sample)
-    checkpoint.save(tmp_path, checkpoint.load_config(sample), {"weight": torch.zeros(1)}, stats)
+    checkpoint.save(tmp_path, header.load_config(sample), {"weight": torch.zeros(1)}, stats)
     for path in sorted(sample.iterdir()):
         if path.suffix == ".json":
             assert json.loads((tmp_path / path.name).read_text()) == json.loads(path.read_text()), path.name
@@ -51,7 +51,7 @@ def test_what_we_write_is_what_lerobot_writes(name: str, tmp_path: Path) -> None
             ours, theirs = load_file(tmp_path / path.name), load_file(path)
             assert set(ours) == set(theirs)
             assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
-    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in sample.iterdir()} | {checkpoint.WEIGHTS}
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in sample.iterdir()} | {header.WEIGHTS}
 
 
 def test_small_policy_survives_a_round_trip(saved: Path) -> None:
@@ -61,13 +61,13 @@ def test_small_policy_survives_a_round_trip(saved: Path) -> None:
     assert loaded.config == policy.config
     expected = policy.predict_action_chunk(small.observation())
     assert torch.equal(loaded.predict_action_chunk(small.observation()), expected)
-    assert (saved / checkpoint.OURS).exists()
+    assert (saved / header.OURS).exists()
 
 
 def test_saving_over_an_older_policy_leaves_none_of_its_files(saved: Path) -> None:
     vector = vectors.load("env_state")
     vector.policy().save_pretrained(saved)
-    assert not (saved / checkpoint.OURS).exists()
+    assert not (saved / header.OURS).exists()
     assert not list(saved.glob("*.tmp"))
     ACTPolicy.from_pretrained(saved)
 

@@ -33,7 +33,7 @@ def test_default_place(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_in_use_names_the_holder_and_the_way_out(run_dir: Path) -> None:
     with pytest.raises(
-        TransportError, match=rf"in use by pid {os.getpid()} \(.*\): stop it with `aloha stop` or .*--run-dir"
+        TransportError, match=rf"in use by pid {os.getpid()} \(.*\): end it with `aloha down` or .*--run-dir"
     ):
         RunDirectory(run_dir)
 

@@ -1,0 +1,76 @@
+"""What the files of a policy directory say about themselves, read without torch.
+
+`aloha deploy` refuses a wrong directory with this before it starts anything.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from aloha_runtime.act import config_file
+from aloha_runtime.act.config import ACTConfig, PolicyConfigError
+from aloha_runtime.errors import CheckpointError
+
+CONFIG = "config.json"
+OURS = "aloha.json"
+WEIGHTS = "model.safetensors"
+
+
+def load_config(directory: Path) -> ACTConfig:
+    """The configuration alone, without reading the weights. Raises `CheckpointError`."""
+    if not directory.exists():
+        raise CheckpointError(f"checkpoint {directory} does not exist; give the path of a policy directory")
+    if not directory.is_dir():
+        raise CheckpointError(f"checkpoint {directory} is a file; give the directory that holds {CONFIG} and {WEIGHTS}")
+    if not (directory / CONFIG).exists():
+        inner = [path.parent for path in sorted(directory.glob(f"**/pretrained_model/{CONFIG}"))]
+        hint = f"did you mean {inner[-1]}?" if inner else "it is not a LeRobot policy directory"
+        raise CheckpointError(f"checkpoint {directory} has no {CONFIG}; {hint}")
+    ours = read_json(directory / OURS) if (directory / OURS).exists() else None
+    try:
+        return config_file.config_from_json(read_json(directory / CONFIG), ours)
+    except PolicyConfigError as error:
+        raise CheckpointError(f"checkpoint {directory} cannot be used: {error}") from error
+
+
+def check_cameras(config: ACTConfig, cameras: Mapping[str, tuple[int, int]], directory: Path) -> None:
+    """Raise `CheckpointError` unless every camera of the policy is among the rig's `{name: (height, width)}`."""
+    for name, (height, width) in config.cameras.items():
+        if name not in cameras:
+            there = ", ".join(cameras) or "none"
+            raise CheckpointError(
+                f"checkpoint {directory} needs camera {name!r}, the rig has: {there}; map the policy's camera names to "
+                "the rig's in the configuration, or use a checkpoint trained on this rig"
+            )
+        if tuple(cameras[name]) != (height, width):
+            have = f"{cameras[name][1]}x{cameras[name][0]}"
+            raise CheckpointError(
+                f"checkpoint {directory} was trained on {width}x{height} images of {name!r}, the rig delivers {have}; "
+                "set the camera's size in the configuration"
+            )
+
+
+def check_weights(directory: Path) -> None:
+    """Raise `CheckpointError` unless the weights are there and as long as their own header says."""
+    path = directory / WEIGHTS
+    if not path.exists():
+        raise CheckpointError(f"{path} is missing; copy the whole policy directory")
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is truncated or not a safetensors file ({error}); copy it again") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; raises `CheckpointError`."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON ({error}); copy the checkpoint again") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} does not hold a JSON object; it is not part of a LeRobot policy")
+    return content
