@@ -24,6 +24,7 @@ from aloha_runtime.act.config import ACTION, ENVIRONMENT_STATE, ACTConfig
 from aloha_runtime.act.dataset import Augmentation, TrainingData
 from aloha_runtime.act.model import IS_PAD
 from aloha_runtime.act.policy import ACTPolicy
+from aloha_runtime.act.progress import Progress
 from aloha_runtime.act.training_state import best_error, last_checkpoint, load_training_state, save_checkpoint
 from aloha_runtime.errors import AlohaError
 
@@ -110,7 +111,7 @@ def train(config: TrainConfig, report: Callable[[str], None] = log.info) -> Path
         f"{len(training)} frames to train on, {len(validation)} to validate; {size:.2f} M parameters; from step {step}"
     )
 
-    progress = Progress(config, step, report)
+    progress = Progress(config.steps, config.log_freq, step, report)
     while step < config.steps:
         started = time.perf_counter()
         batch = training_batch(config, data, training, policy.config.chunk_size, step)
@@ -244,33 +245,3 @@ def evaluate(
             sums[name] = sums.get(name, 0.0) + value * len(part) / len(picked)
     policy.load_state_dict(current)
     return sums
-
-
-class Progress:
-    """Lines of plain text: mean losses since the last line, speed, share of time spent on data, time left."""
-
-    def __init__(self, config: TrainConfig, step: int, report: Callable[[str], None]) -> None:
-        self._config, self._report = config, report
-        self._sums: dict[str, float] = {}
-        self._since_step, self._since, self._waited = step, time.perf_counter(), 0.0
-        self._speed = 0.0
-
-    def add(self, step: int, losses: Mapping[str, float], lr: float, waited: float) -> None:
-        self._waited += waited
-        for name, value in losses.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-        if step % self._config.log_freq and step != self._config.steps:
-            return
-        count, elapsed = step - self._since_step, time.perf_counter() - self._since
-        self._speed = count / elapsed
-        parts = "  ".join(f"{name.removesuffix('_loss')} {total / count:.4f}" for name, total in self._sums.items())
-        left = (self._config.steps - step) / self._speed / 60
-        self._report(
-            f"step {step}/{self._config.steps}  {parts}  lr {lr:.1e}  {self._speed:.2f} steps/s  "
-            f"data {100 * self._waited / elapsed:.0f} %  {left:.0f} min left"
-        )
-        self._sums, self._since_step, self._since, self._waited = {}, step, time.perf_counter(), 0.0
-
-    def validated(self, step: int, errors: Mapping[str, float]) -> None:
-        text = "  ".join(f"{name} {value:.4f}" for name, value in errors.items()) or "no validation episodes"
-        self._report(f"step {step}/{self._config.steps}  validation  {text}; checkpoint saved")

@@ -9,7 +9,8 @@ import reference_vectors as vectors
 import small_policy as small
 
 from aloha_runtime.act import ACTConfig
-from aloha_runtime.act.config import Feature, PolicyConfigError, aloha_features, config_from_json, config_to_json
+from aloha_runtime.act.config import Feature, PolicyConfigError, aloha_features
+from aloha_runtime.act.config_file import config_from_json, config_to_json
 from aloha_runtime.errors import ConfigError
 
 SAMPLES = sorted((vectors.DATA / "lerobot_checkpoint").iterdir())

@@ -5,13 +5,15 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from aloha_runtime.act.ensemble import MODES, Mode, TemporalEnsemble
 
 ACTION = 3
+
+STEADY = settings(derandomize=True, deadline=None, max_examples=150)
 
 
 def chunk_of(start: int, length: int, salt: int = 0) -> NDArray[np.float64]:
@@ -41,6 +43,7 @@ ARRIVALS = st.lists(st.tuples(st.integers(-8, 5), st.integers(1, 9)), max_size=3
 SCHEDULES = st.lists(st.tuples(ARRIVALS, st.booleans()), min_size=1, max_size=30)
 
 
+@STEADY
 @given(schedule=SCHEDULES, mode=st.sampled_from(MODES), coefficient=st.sampled_from([0.0, 0.01, 0.5, -0.2]))
 def test_late_early_skipped_and_repeated_chunks(
     schedule: list[tuple[list[tuple[int, int]], bool]], mode: Mode, coefficient: float
@@ -60,6 +63,7 @@ def test_late_early_skipped_and_repeated_chunks(
             np.testing.assert_allclose(actual, expected, atol=1e-12)
 
 
+@STEADY
 @given(
     length=st.integers(1, 12),
     ticks=st.integers(1, 40),
@@ -85,6 +89,7 @@ def test_equals_the_online_form_when_every_tick_has_a_chunk(
         mean, count = mean[1:], count[1:]
 
 
+@STEADY
 @given(mode=st.sampled_from(MODES), coefficient=st.floats(-1000, 1000), count=st.integers(1, 20))
 def test_mean_stays_between_the_predictions_whatever_the_coefficient(
     mode: Mode, coefficient: float, count: int
@@ -101,6 +106,7 @@ def test_mean_stays_between_the_predictions_whatever_the_coefficient(
     assert (action <= np.max(predictions, axis=0) + 1e-12).all()
 
 
+@STEADY
 @given(order=st.permutations(range(6)))
 def test_order_of_arrival_does_not_matter(order: list[int]) -> None:
     in_order, shuffled = TemporalEnsemble(), TemporalEnsemble()
