@@ -77,7 +77,7 @@ class VirtualClock:
 
     virtual = True
 
-    def __init__(self, run_dir: Path, name: str, priority: int = 0, timeout_s: float = 10.0) -> None:
+    def __init__(self, run_dir: Path, name: str, priority: int = 0, timeout_s: float = 30.0) -> None:
         """Join the server in `run_dir` and wait for the first grant. Among equal deadlines the lower `priority` goes
         first, then the name. TransportError when no server appears within `timeout_s` or the name is taken."""
         self.name = name

@@ -78,7 +78,7 @@ def serve_time(run_dir: Path, expected: list[str]) -> None:
 
 def ping(run_dir: Path, steps: int, log: Path) -> None:
     """Every 20 ms publish a number; note what has come back by then."""
-    clock = VirtualClock(run_dir, "pinger")
+    clock = VirtualClock(run_dir, "pinger", timeout_s=PATIENCE_S)
     with Bus(run_dir, clock) as bus:
         publisher, answers = bus.publisher(PING), bus.subscribe(PONG, depth=100)
         pacer = Pacer(clock, 20_000_000)
@@ -95,7 +95,7 @@ def ping(run_dir: Path, steps: int, log: Path) -> None:
 
 def pong(run_dir: Path, steps: int, log: Path) -> None:
     """Every 7 ms, and whenever a number comes, answer what came; publish the arms' state every time."""
-    clock = VirtualClock(run_dir, "ponger")
+    clock = VirtualClock(run_dir, "ponger", timeout_s=PATIENCE_S)
     with Bus(run_dir, clock) as bus:
         publisher, numbers = bus.publisher(PONG), bus.subscribe(PING, depth=100)
         states = bus.publisher(FOLLOWERS)
