@@ -32,7 +32,7 @@ RAMP_SPEED_RAD_S = 0.6
 RAMP_GRIPPER_S = 1.0
 """Openings per second in a ramp."""
 ARRIVED = np.where(IS_GRIPPER, np.inf, 1e-3)
-"""rad: below the servos' resolution of 0.0015 rad. A gripper may be stopped by what it holds and has no need to arrive."""
+"""rad: below the servos' resolution of 0.0015 rad. A gripper may be stopped by what it holds and need not arrive."""
 SETTLED_RAD = 0.08
 """A joint this near has arrived: more than an arm sags under its weight, less than the lead."""
 

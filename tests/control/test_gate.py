@@ -110,7 +110,7 @@ def hostile_order(rng, gate, now, position, judge):
         judge.restart(judge.now_ns, gate.goal)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_no_goal_leaves_the_envelope(seed):
     rng = np.random.default_rng(seed)
@@ -146,7 +146,7 @@ def test_no_goal_leaves_the_envelope(seed):
     assert gate.counters.cycles <= 300
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 2**32 - 1),
     lag_s=st.floats(0.005, 0.12),
@@ -189,7 +189,7 @@ def test_after_the_last_action_goals_freeze_and_no_joint_travels_further_than_th
     assert travel.max() <= 1.0 + 1e-9
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1), lag_s=st.floats(0.002, 0.05))
 def test_constant_target_is_reached_without_passing_it(seed, lag_s):
     rng = np.random.default_rng(seed)
@@ -200,7 +200,7 @@ def test_constant_target_is_reached_without_passing_it(seed, lag_s):
     assert np.abs(goals[-1] - target).max() < 1e-6
     assert np.abs(servos.position - target).max() < 1e-3
     assert (np.diff(np.abs(goals - target), axis=0) <= 1e-12).all()
-    assert (np.sign(goals - target) * np.sign(start - target) >= 0).all()
+    assert ((goals - target) * np.sign(start - target) >= -1e-12).all()
 
 
 # --- smoothness ------------------------------------------------------------------------------------------------------
@@ -487,7 +487,7 @@ def run_ramp(gate, servos, pose, speed, until_ns=20_000 * MS, blocked=None):
     return rows
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 2**32 - 1), speed=st.floats(0.2, 2.0))
 def test_a_ramp_arrives_settled_at_bounded_speed_with_all_joints_together(seed, speed):
     rng = np.random.default_rng(seed)
@@ -518,16 +518,26 @@ def test_a_blocked_ramp_stops_at_the_lead_and_names_the_joint():
     pose[10] += 0.6
     rows = run_ramp(gate_at(), Servos(HOME), pose, 0.6, blocked=10)
     assert max(abs(goal[10] - HOME[10]) for _, goal, _ in rows) <= 0.10 + 1e-9
+    assert all(output.limited == 1 << 10 for _, _, output in rows[200:-1])
     assert not rows[-1][2].settled
     assert "right_forearm_roll did not arrive" in rows[-1][2].hold_cause
     assert rows[-1][0] == pytest.approx((2 * 1.0 + 2.0) * 1e9, abs=2 * CYCLE)
 
 
 def test_a_gripper_that_holds_something_does_not_keep_a_ramp_from_settling():
-    pose = HOME.copy()
-    pose[6] = 0.0
-    rows = run_ramp(gate_at(), Servos(HOME), pose, 0.6, blocked=6)
-    assert rows[-1][2].settled
+    start, pose = HOME.copy(), HOME.copy()
+    start[6], pose[6], pose[0] = 0.9, 0.0, 0.3
+    servos = Servos(start)
+    gate = gate_at(start)
+    gate.ramp(0, pose)
+    for now in range(CYCLE, 3000 * MS, CYCLE):
+        output = gate.step(now, servos.position)
+        servos.move(output.goal, 0.005)
+        servos.position[6] = 0.9
+        if output.settled:
+            break
+    assert output.settled
+    assert output.goal[6] == pytest.approx(0.4)
 
 
 def test_a_ramp_goes_no_further_than_the_limits():

@@ -345,7 +345,7 @@ def perform(bench, step):
     return None
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(requests | events, max_size=60))
 def test_no_sequence_breaks_the_rules(steps):
     bench = Bench()

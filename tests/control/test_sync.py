@@ -34,7 +34,7 @@ def test_equals_brute_force_for_any_order_of_arrival(history, moment):
     sync = Synchroniser(AGES, 40)
     for name, stamp, valid in history:
         if name == "state":
-            sync.add_state(state(stamp, stamp / MS, valid))
+            sync.add_state(state(stamp, float(stamp), valid))
         else:
             sync.add_frame(name, stamp, valid, (name, stamp))
     found = sync.observation(moment)
@@ -54,9 +54,9 @@ def test_equals_brute_force_for_any_order_of_arrival(history, moment):
     assert found.frames == {camera: (camera, stamp) for camera, stamp in frames.items()}
     assert found.frame_stamps_ns == frames
     assert found.state_stamp_ns == joints
-    assert found.position == [joints / MS] * 14
-    assert found.velocity == [2 * (joints / MS)] * 14
-    assert found.effort_ma == [3 * (joints / MS)] * 14
+    assert found.position == [joints] * 14
+    assert found.velocity == [2 * joints] * 14
+    assert found.effort_ma == [3 * joints] * 14
     assert found.camera_skew_ns == abs(frames["cam_high"] - frames["cam_low"])
     assert found.joint_skew_ns == abs(joints - max(frames.values()))
     assert found.frame_age_ns == moment - min(frames.values())
