@@ -198,7 +198,7 @@ ACTION_REPLAY = Topic("action_replay", Action, 50, 60, "replay")
 POLICY_TICK = Topic("policy_tick", PolicyTick, 50, 60, "policy")
 MODE = Topic("mode", ModeHeartbeat, 50, 200, "supervisor")
 SIM_RESET = Topic("sim_reset", SimReset, 50, 200, "supervisor")
-SIM_STATE = Topic("sim_state", SimState, 100, 40, "world")
+SIM_STATE = Topic("sim_state", SimState, 125, 40, "world")
 
 TOPICS: tuple[Topic, ...] = (
     FOLLOWERS,

@@ -87,9 +87,13 @@ def deploy(
 def raise_arms(stack: Stack) -> None:
     """Arm, and wait for the ramp to the start pose."""
     stack.ask("arm")
+    asked_ns = stack.clock.now_ns()
     arms = [stack.bus.subscribe(messages.FOLLOWERS), stack.bus.subscribe(messages.LEADERS)]
 
     def settled() -> bool:
+        heartbeat = stack.mode.latest()
+        if heartbeat is not None and heartbeat.stamp_ns > asked_ns:
+            mode_of(stack)
         states = [arm.latest() for arm in arms]
         return all(state is not None and state.mode is Mode.ARMED and state.settled for state in states)
 

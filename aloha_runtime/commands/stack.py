@@ -193,10 +193,12 @@ class Stack:
             return
         self.say("parking the arms (Ctrl-C again skips it: the arms then stay where they are, torque on)")
         deadline_ns = self.clock.now_ns() + int(PARK_TIMEOUT_S * NS_PER_S)
+        parking = False  # the newest heartbeat may still be the one from before the request
         while self.clock.now_ns() < deadline_ns:
-            heartbeat = self.mode.latest()
-            if heartbeat and heartbeat.mode is not Mode.PARK:
+            mode = self.mode.latest().mode
+            if mode is Mode.IDLE or (parking and mode is not Mode.PARK):
                 return
+            parking = parking or mode is Mode.PARK
             self.pause()
         self.say(f"the arms are not parked after {PARK_TIMEOUT_S:.0f} s; they stay where they are, torque on")
 

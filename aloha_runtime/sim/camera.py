@@ -37,6 +37,9 @@ class SimCamera:
         kit = self._rig.gripper("follower")
         self.disconnect()
         model = build_model(self._rig.sim.task, kit, self._rig.current_ma())
+        # Buffers for shadows (67 MB) and for the largest report picture are not for a policy's small one.
+        model.vis.quality.shadowsize = 0
+        model.vis.global_.offwidth = model.vis.global_.offheight = 2 * max(self._config.width, self._config.height)
         self._renderer = Renderer(model, self._config.width, self._config.height, self.name)
 
     def read(self, timeout_s: float) -> CameraFrame | None:
