@@ -110,6 +110,14 @@ def park(run_dir: RunDir = None) -> None:
     _ask("park", run_dir)
 
 
+@app.command()
+def down(run_dir: RunDir = None) -> None:
+    """Park the arms and end every process of the running system, wherever it was started."""
+    from aloha_runtime.commands import operate
+
+    operate.down(run_dir)
+
+
 def _ask(verb: str, run_dir: Path | None) -> None:
     from aloha_runtime.commands import operate
 
@@ -141,6 +149,21 @@ def train(
     from aloha_runtime.commands.train import train as job
 
     job(dataset, output_dir, config, context.args)
+
+
+@app.command("eval")
+def evaluate(
+    policy: Annotated[str, typer.Option("--policy", help="policy directory, `demo`, or `scripted`")] = "demo",
+    task: Annotated[Literal["transfer_cube", "insertion"], typer.Option("--task")] = "transfer_cube",
+    episodes: Annotated[int, typer.Option("--episodes", min=1)] = 50,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="first seed")] = 0,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="default: one a core")] = None,
+    json: Json = None,
+) -> None:
+    """Success of a policy over many seeds of the simulated rig, in virtual time."""
+    from aloha_runtime.commands import evaluate as job
+
+    job.evaluate(policy, task, episodes, seed, workers or job.default_workers(), json)
 
 
 @config_app.command("show")
