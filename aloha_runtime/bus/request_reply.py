@@ -29,9 +29,7 @@ class Server:
 
     def __init__(self, sockets: Sockets) -> None:
         self._clock = sockets.clock
-        self._lock = sockets.take(
-            CONTROL, "a supervisor runs already: pid {pid} ({command}); end it with `aloha down`"
-        )
+        self._lock = sockets.take(CONTROL, "a supervisor runs already: pid {pid} ({command}); end it with `aloha down`")
         self._socket = sockets.socket(zmq.REP, _QUEUE_LIMIT)
         self._socket.bind(sockets.ipc(CONTROL))
         self._sender: tuple[str, int] | None = None

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -51,8 +52,9 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
 
 
 def evaluate(policy: str, task: Task, episodes: int, first_seed: int, workers: int, out: Path | None) -> list[Outcome]:
-    """Run `episodes` seeds from `first_seed`; prints the rate, writes JSON. `policy`: a directory, `demo`, or `scripted`
-    (the demonstrator, as an upper bound)."""
+    """Run `episodes` seeds from `first_seed`; prints the rate, writes JSON.
+
+    `policy`: a directory, `demo`, or `scripted` (the demonstrator, as an upper bound)."""
     if policy != "scripted":
         ACTPolicy.from_pretrained(policy_path(policy))  # an error here is one message, not one per worker
     context = multiprocessing.get_context("spawn")
@@ -120,7 +122,7 @@ def _act(policy: ACTPolicy) -> Controller:
     def act(observation: Observation) -> Vector:
         nonlocal tick
         tick += 1
-        inputs = {STATE: observation.state.astype(np.float32)}
+        inputs: dict[str, Any] = {STATE: observation.state.astype(np.float32)}
         inputs |= {IMAGE_PREFIX + name: picture for name, picture in observation.images.items()}
         if ENVIRONMENT_STATE in policy.config.input_features:
             inputs[ENVIRONMENT_STATE] = observation.environment_state.astype(np.float32)

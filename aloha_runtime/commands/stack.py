@@ -195,7 +195,8 @@ class Stack:
         deadline_ns = self.clock.now_ns() + int(PARK_TIMEOUT_S * NS_PER_S)
         parking = False  # the newest heartbeat may still be the one from before the request
         while self.clock.now_ns() < deadline_ns:
-            mode = self.mode.latest().mode
+            heartbeat = self.mode.latest()
+            mode = None if heartbeat is None else heartbeat.mode
             if mode is Mode.IDLE or (parking and mode is not Mode.PARK):
                 return
             parking = parking or mode is Mode.PARK

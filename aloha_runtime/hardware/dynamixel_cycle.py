@@ -18,7 +18,8 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from aloha_runtime.dynamixel.packets import BROADCAST_ID, Packet, Parser
+from aloha_runtime.dynamixel.packets import BROADCAST_ID, Packet
+from aloha_runtime.dynamixel.parser import Parser
 from aloha_runtime.hardware import dynamixel_health as health
 from aloha_runtime.hardware.dynamixel_exchange import QUIET_NS, Gathering, pause
 from aloha_runtime.hardware.dynamixel_frames import STATE_SIZE, WIDE_SIZE, GoalWrite, StateRead

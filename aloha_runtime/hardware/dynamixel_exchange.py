@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from aloha_runtime.dynamixel import packets, registers
-from aloha_runtime.dynamixel.packets import Instruction, Packet, Parser
+from aloha_runtime.dynamixel.packets import Instruction, Packet
+from aloha_runtime.dynamixel.parser import Parser
 from aloha_runtime.hardware.dynamixel_frames import STATUS_SIZE, write_register
 from aloha_runtime.hardware.serial_port import SerialPort
 

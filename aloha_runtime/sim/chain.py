@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from aloha_runtime.dynamixel import packets
 from aloha_runtime.dynamixel import registers as reg
 from aloha_runtime.dynamixel.packets import BROADCAST_ID, Instruction, Packet, StatusError
+from aloha_runtime.dynamixel.parser import Parser
 from aloha_runtime.dynamixel.registers import Register
 from aloha_runtime.robot import JOINTS, SERVOS, Role
 from aloha_runtime.sim.drive import Drive
@@ -56,7 +57,7 @@ class Chain:
         self.packets = 0
         """Valid packets heard, of any kind."""
         self._placed = [(firmware, JOINTS.index(firmware.servo.joint)) for firmware in self.servos]
-        self._parser = packets.Parser()
+        self._parser = Parser()
         self._known: dict[bytes, Packet] = {}
         self._fast: dict[bytes, FastReply | None] = {}
         self._bus_free_ns = 0

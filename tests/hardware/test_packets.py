@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from aloha_runtime.dynamixel import packets
 from aloha_runtime.dynamixel import registers as reg
-from aloha_runtime.dynamixel.packets import Instruction, Packet, Parser
+from aloha_runtime.dynamixel.packets import Instruction, Packet
+from aloha_runtime.dynamixel.parser import Parser
 
 LAW = settings(derandomize=True, deadline=None, max_examples=200)
 TRICKY = st.lists(st.sampled_from([b"\xff", b"\xfd", b"\x00", b"\xff\xff\xfd", b"\x55", b"\x07"]), max_size=40).map(

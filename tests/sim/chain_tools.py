@@ -2,7 +2,8 @@
 
 from aloha_runtime.dynamixel import packets
 from aloha_runtime.dynamixel import registers as reg
-from aloha_runtime.dynamixel.packets import Packet, Parser
+from aloha_runtime.dynamixel.packets import Packet
+from aloha_runtime.dynamixel.parser import Parser
 from aloha_runtime.dynamixel.registers import Register
 from aloha_runtime.robot import Role
 from aloha_runtime.sim.chain import Chain

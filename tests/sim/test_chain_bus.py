@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from aloha_runtime.dynamixel import packets
 from aloha_runtime.dynamixel import registers as reg
-from aloha_runtime.dynamixel.packets import Instruction, Parser, StatusError, split_fast
+from aloha_runtime.dynamixel.packets import Instruction, StatusError, split_fast
+from aloha_runtime.dynamixel.parser import Parser
 from aloha_runtime.sim.faults import Faults
 
 IDS = range(1, 10)

@@ -4,7 +4,7 @@ import pytest
 from chain_tools import Bench
 
 from aloha_runtime.dynamixel import packets
-from aloha_runtime.dynamixel.packets import Parser
+from aloha_runtime.dynamixel.parser import Parser
 from aloha_runtime.sim.faults import Faults, Line, Reply
 
 REPLY = Reply(1000, packets.status_packet(3, 0, bytes(10)))
