@@ -1,4 +1,4 @@
-"""Reading Protocol 2.0 packets out of a byte stream that may be cut anywhere, damaged or full of noise. Pure, no I/O."""
+"""Reading Protocol 2.0 packets out of a byte stream that may be cut anywhere, damaged or full of noise. Pure."""
 
 from fastcrc import crc16
 
