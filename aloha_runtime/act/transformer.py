@@ -4,6 +4,7 @@ Shapes: B batch, S tokens of the encoder, C actions of a chunk, D model width. N
 """
 
 import math
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name torch's own documentation uses
@@ -131,6 +132,8 @@ def sinusoid(length: int, dim: int) -> Tensor:
     return torch.where(column % 2 == 0, angle.sin(), angle.cos()).float()
 
 
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)  # the first caller may run in inference mode, a later one may train
 def sinusoid_2d(height: int, width: int, dim: int) -> Tensor:
     """Sinusoidal positions (height * width, dim) of a feature map: the row in the first half, the column in the second.
 

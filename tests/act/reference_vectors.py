@@ -68,7 +68,11 @@ class Vector:
             if name != "model.vae_encoder_pos_enc"
         }
 
-    def policy(self, **changes: Any) -> ACTPolicy:
+    @functools.cached_property
+    def policy(self) -> ACTPolicy:
+        return self.make_policy()
+
+    def make_policy(self, **changes: Any) -> ACTPolicy:
         policy = ACTPolicy(self.config(**changes), self.stats())
         missing, unexpected = policy.load_state_dict(self.weights, strict=False)
         assert not unexpected

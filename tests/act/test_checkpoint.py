@@ -31,7 +31,7 @@ def test_directory_of_lerobot_loads_and_gives_its_actions(name: str, tmp_path: P
     vector = vectors.load(name)
     directory = tmp_path / name
     shutil.copytree(SAMPLES / name, directory)
-    made = vector.policy().state_dict()
+    made = vector.policy.state_dict()
     save_file({key: value.contiguous() for key, value in made.items()}, directory / header.WEIGHTS)
     policy = ACTPolicy.from_pretrained(directory)
     assert not policy.training
@@ -66,7 +66,7 @@ def test_small_policy_survives_a_round_trip(saved: Path) -> None:
 
 def test_saving_over_an_older_policy_leaves_none_of_its_files(saved: Path) -> None:
     vector = vectors.load("env_state")
-    vector.policy().save_pretrained(saved)
+    vector.policy.save_pretrained(saved)
     assert not (saved / header.OURS).exists()
     assert not list(saved.glob("*.tmp"))
     ACTPolicy.from_pretrained(saved)

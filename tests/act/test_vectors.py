@@ -15,12 +15,12 @@ def vector(request: pytest.FixtureRequest) -> Vector:
 
 
 def test_weight_names_and_shapes_are_those_of_lerobot(vector: Vector) -> None:
-    ours = {name: list(tensor.shape) for name, tensor in vector.policy().state_dict().items()}
+    ours = {name: list(tensor.shape) for name, tensor in vector.policy.state_dict().items()}
     assert ours == vector.spec["state_dict"]
 
 
 def test_chunks_agree_as_a_batch_and_one_by_one(vector: Vector) -> None:
-    policy = vector.policy()
+    policy = vector.policy.eval()
     expected = vector.arrays["chunks"]
     batched = policy.predict_action_chunk(vector.observation(slice(0, 4))).numpy()
     np.testing.assert_allclose(batched, expected, atol=TOLERANCE, rtol=0)
@@ -30,13 +30,13 @@ def test_chunks_agree_as_a_batch_and_one_by_one(vector: Vector) -> None:
 
 
 def test_ensembled_actions_agree(vector: Vector) -> None:
-    policy = vector.policy(n_action_steps=1, temporal_ensemble_coeff=0.01)
+    policy = vector.make_policy(n_action_steps=1, temporal_ensemble_coeff=0.01)
     actions = [policy.select_action(vector.observation(index)).numpy() for index in range(24)]
     np.testing.assert_allclose(np.stack(actions), vector.arrays["ensembled"], atol=TOLERANCE, rtol=0)
 
 
 def test_losses_agree(vector: Vector) -> None:
-    policy = vector.policy().train()
+    policy = vector.policy.train()
     batch = {
         **vector.observation(slice(0, 4)),
         "action": vector.arrays["actions"],
