@@ -6,6 +6,7 @@ The server sleeps in the kernel until bytes, a reply's time or a deadline of the
 import contextlib
 import ctypes
 import fcntl
+import gc
 import os
 import select
 import struct
@@ -112,6 +113,8 @@ class ChainServer:
     def serve(self, stopping: Callable[[], bool], idle: Callable[[], None]) -> None:
         """Serve until `stopping()`; both are called after every wake-up, five times a second at least."""
         precise_sleep()
+        gc.collect()
+        gc.freeze()  # what is there now lives as long as the process: no collection has to look at it again
         while not stopping():
             self._sleep()
             idle()
