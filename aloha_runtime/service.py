@@ -34,6 +34,7 @@ class Service:
         self.bus = Bus(run_dir, clock)
         self.arguments = arguments
         self.log = logging.getLogger(name)
+        self.log.setLevel(logging.INFO)
         self.stopping = False
         self._working = False
         self._health = self.bus.publisher(messages.health_topic(name))
@@ -93,7 +94,7 @@ def run(main: Callable[[Service], None], extend: Callable[[argparse.ArgumentPars
     if extend:
         extend(parser)
     arguments = parser.parse_args()
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(name)s: %(message)s")
+    logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s")  # of libraries: warnings only
     service = None
     try:
         rig = config.load(arguments.rig)

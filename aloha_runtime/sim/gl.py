@@ -72,6 +72,5 @@ def ensure_gl() -> str:
                 importlib.reload(chosen)
             return backend
         reasons.append(f"{backend}: {reason}")
-    raise SimulationError(
-        f"no off-screen OpenGL for the simulated cameras ({'; '.join(reasons)}); install one with: {APT_COMMAND}"
-    )
+    remedy = f"install one with: {APT_COMMAND}" if asked == "disable" else f"unset MUJOCO_GL, which asks for {asked}"
+    raise SimulationError(f"no off-screen OpenGL for the simulated cameras ({'; '.join(reasons)}); {remedy}")
