@@ -4,16 +4,20 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dynamixel_sdk as dxl
 import pytest
+import yaml
 
+from aloha_runtime.config import CONFIG_DIR
 from aloha_runtime.robot import START_POSE, rad_to_ticks, ticks_to_rad
 from aloha_runtime.sim.chain_control import GetReport, Peek, RaiseError, Unplug, ask
 from aloha_runtime.sim.link import Link
+from aloha_runtime.time_server import TimeServer
 
 POSE = (*START_POSE, 0.2)
 PATIENCE_S = 60
@@ -36,8 +40,8 @@ class Rig:
             self.world.write_present(arm, POSE, [0.0] * 7, [0.0] * 7)
         self._started: list[subprocess.Popen[str]] = []
 
-    def start(self, *arms: str) -> list[subprocess.Popen[str]]:
-        processes = [start(self.run_dir, arm) for arm in arms]
+    def start(self, *arms: str, rig: str = "sim") -> list[subprocess.Popen[str]]:
+        processes = [start(self.run_dir, arm, rig) for arm in arms]
         self._started += processes
         return processes
 
@@ -48,8 +52,8 @@ class Rig:
         self.world.close()
 
 
-def start(run_dir: Path, arm: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "aloha_runtime.processes.chain", f"chain@{arm}", "--rig", "sim"]
+def start(run_dir: Path, arm: str, rig: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "aloha_runtime.processes.chain", f"chain@{arm}", "--rig", rig]
     return subprocess.Popen([*command, "--run-dir", str(run_dir)], stderr=subprocess.PIPE, text=True)
 
 
@@ -149,6 +153,36 @@ def test_restarts_and_the_end(tmp_path: Path) -> None:
     assert second.wait(PATIENCE_S) == 0
     assert list(tmp_path.iterdir()) == []
     rig.close()
+
+
+def test_in_virtual_time_it_answers_whoever_has_the_turn(tmp_path: Path) -> None:
+    """Its clock is the world's: the watchdog trips when that has moved on, however long the test takes."""
+    settings = yaml.safe_load((CONFIG_DIR / "sim.yaml").read_text())
+    settings["sim"]["clock"] = "virtual"
+    (tmp_path / "rig.yaml").write_text(yaml.safe_dump(settings))
+    rig, stopping = Rig(tmp_path), threading.Event()
+    rig.world.write_clock(10**12)
+    server = TimeServer(tmp_path)
+    time_goes_on = threading.Thread(target=server.run, args=(stopping.is_set,))
+    time_goes_on.start()
+    (process,) = rig.start("follower_left", rig=str(tmp_path / "rig.yaml"))
+    try:
+        assert until((tmp_path / "ttyDXL_follower_left").exists)
+        port, packet = opened(tmp_path, "follower_left")
+        assert packet.write1ByteTxRx(port, 6, 64, 1) == (dxl.COMM_SUCCESS, 0)
+        assert packet.write1ByteTxRx(port, 6, 98, 1) == (dxl.COMM_SUCCESS, 0)
+        for _ in range(5):
+            assert packet.read1ByteTxRx(port, 6, 98) == (1, dxl.COMM_SUCCESS, 0)
+        rig.world.write_clock(10**12 + 21_000_000)
+        assert packet.read1ByteTxRx(port, 6, 98) == (255, dxl.COMM_SUCCESS, 0)
+        port.closePort()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 0
+    finally:
+        stopping.set()
+        time_goes_on.join()
+        server.close()
+        rig.close()
 
 
 def waist(rig: Rig, arm: str) -> int:
