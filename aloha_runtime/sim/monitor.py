@@ -24,6 +24,8 @@ SPAN_NS = 50_000_000
 """Speeds are judged over this and over twice this, besides every single step: rounding hides little of 50 ms."""
 LEAD_MARGIN_RAD = 0.02
 """The gate measures the lead against a reading up to two cycles old."""
+STOP_TICKS = 2
+"""A goal this near the arm is a stop, which may come as suddenly as it likes: a reading is up to a cycle old."""
 ERROR_GRACE_NS = 40_000_000
 """Goals must stand still this long after a servo reported an error."""
 KEPT = 100
@@ -226,10 +228,6 @@ class Monitor:
         if moved:
             report.last_goal[servo] = tick
             report.last_change_ns[servo] = stamp_ns
-        bounds = track.bounds
-        if not bounds.low - 1 <= tick <= bounds.high + 1:
-            nearest = min(max(tick, bounds.low), bounds.high)
-            self._offend(servo, track, "position", stamp_ns, tick, nearest, tick)
         if track.mode not in POSITION_MODES_ALLOWED:
             self._offend(servo, track, "mode", stamp_ns, track.mode, POSITION_MODES_ALLOWED[0], tick)
         if moved and self._alerts and stamp_ns - min(self._alerts.values()) > ERROR_GRACE_NS:
@@ -238,10 +236,23 @@ class Monitor:
             return  # without torque a goal moves nothing
         last = track.last()
         if moved or last is None:
+            self._judge_position(servo, track, last, stamp_ns, tick)
             self._judge_lead(servo, track, last, stamp_ns, tick)
         track.add(stamp_ns, tick)
         if moved and last is not None:
             self._judge_speed(servo, track, last, stamp_ns, tick)
+
+    def _judge_position(
+        self, servo: int, track: _Track, last: tuple[int, int] | None, stamp_ns: int, tick: int
+    ) -> None:
+        """A servo that stands outside its limits may be held there and brought back, but not led further out."""
+        bounds = track.bounds
+        if bounds.low - 1 <= tick <= bounds.high + 1:
+            return
+        stands = [*track.presents, *(last[1:] if last else ())]
+        if not min([bounds.low, *stands]) <= tick <= max([bounds.high, *stands]):
+            nearest = bounds.low if tick < bounds.low else bounds.high
+            self._offend(servo, track, "position", stamp_ns, tick, nearest, tick)
 
     def _judge_lead(self, servo: int, track: _Track, last: tuple[int, int] | None, stamp_ns: int, tick: int) -> None:
         """A goal further from the arm than the lead may stand or come back, but not move away."""
@@ -254,28 +265,37 @@ class Monitor:
 
     def _judge_speed(self, servo: int, track: _Track, last: tuple[int, int], stamp_ns: int, tick: int) -> None:
         """Speed of the last step and over one and two spans; then how it grew from the one span to the other."""
-        bounds = track.bounds
         middle = track.before(stamp_ns - SPAN_NS)
         first = None if middle is None else track.before(middle[0] - SPAN_NS)
+        kind, value, bound = "velocity", 0.0, 0.0
         for start in (last, middle, first):
             if start is None:
                 return
-            way = abs(tick - start[1])
-            bound = bounds.velocity * ((stamp_ns - start[0]) * 1e-9 + self._jitter_s) + 1
-            if way > bound:
-                self._offend(servo, track, "velocity", stamp_ns, way, bound, tick)
-                return
+            value = abs(tick - start[1])
+            bound = track.bounds.velocity * ((stamp_ns - start[0]) * 1e-9 + self._jitter_s) + 1
+            if value > bound:
+                break
+        else:
+            kind, (value, bound) = "acceleration", self._growth(track, stamp_ns, tick)
+        if value > bound:
+            if track.presents and abs(tick - track.presents[-1]) <= STOP_TICKS:
+                track.restart()  # the goal was put where the arm is: a stop, however far the goal had been
+                track.add(stamp_ns, tick)
+            else:
+                self._offend(servo, track, kind, stamp_ns, value, bound, tick)
+
+    def _growth(self, track: _Track, stamp_ns: int, tick: int) -> tuple[float, float]:
+        """Mean speed over the last span, and the most that it may be after the span before."""
+        middle = track.before(stamp_ns - SPAN_NS)
         assert middle is not None
+        first = track.before(middle[0] - SPAN_NS)
         assert first is not None
         new_s, old_s = (stamp_ns - middle[0]) * 1e-9, (middle[0] - first[0]) * 1e-9
         new, old = abs(tick - middle[1]) / new_s, abs(middle[1] - first[1]) / old_s
-        slack = (2 + bounds.velocity * self._jitter_s) * (1 / new_s + 1 / old_s)
+        slack = (2 + track.bounds.velocity * self._jitter_s) * (1 / new_s + 1 / old_s)
         if track.turned_ns > first[0]:  # from rest within these spans
-            bound = bounds.acceleration * (new_s / 2 + old_s) + slack
-        else:
-            bound = old + bounds.acceleration * (new_s + old_s) / 2 + slack
-        if new > bound:
-            self._offend(servo, track, "acceleration", stamp_ns, new, bound, tick)
+            return new, track.bounds.acceleration * (new_s / 2 + old_s) + slack
+        return new, old + track.bounds.acceleration * (new_s + old_s) / 2 + slack
 
     def _offend(
         self, servo: int, track: _Track, kind: str, stamp_ns: int, value: float, bound: float, goal: int

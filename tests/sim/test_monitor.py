@@ -131,6 +131,28 @@ def test_positions_outside_the_limits() -> None:
     assert (offence.joint, offence.goal, offence.stamp_ns) == ("waist", 4084, wire.now_ns)
 
 
+def test_an_arm_outside_its_limits_may_be_held_and_brought_back() -> None:
+    wire = Wire(present=4090)
+    for tick in (4090, 4090, 4089, 4088):
+        wire.goal(tick)
+    assert wire.counts() == {}
+    for tick in range(4090, 4096):  # creeping out again
+        wire.goal(tick)
+    assert wire.counts() == {"position": 5}
+
+
+def test_a_goal_put_where_the_arm_is_is_a_stop() -> None:
+    """What a restarted process does with arms that it finds powered: goal to present, from wherever the goal was."""
+    wire = Wire()
+    for cycle in range(20):
+        wire.goal(2048 + 3 * cycle)
+    wire.see(2048 + 20)
+    wire.goal(2048 + 20)
+    assert wire.counts() == {}
+    wire.goal(2048 + 57)
+    assert wire.counts() == {"velocity": 1}
+
+
 def test_a_goal_may_not_run_away_from_a_stuck_arm() -> None:
     wire = Wire()
     for cycle in range(30):
