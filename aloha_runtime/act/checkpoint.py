@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
 from aloha_runtime.act import config_file
@@ -163,7 +164,8 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     aside = path.with_name(path.name + ".tmp")
-    save_file(tensors, aside, metadata={"format": "pt"})
+    # Not `save_file`, which makes a file that other users (a service's, for one) may not read.
+    aside.write_bytes(save_bytes(tensors, metadata={"format": "pt"}))
     _publish(aside, path)
 
 
