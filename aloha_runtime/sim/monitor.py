@@ -178,9 +178,11 @@ class Monitor:
         asked = self._reading.asked
         for frame in self._servo.frames(chunk):
             for servo, error, data in reported(frame, asked):
+                if servo not in self._tracks:
+                    continue
                 if error & _ALERT or servo in self._alerts:
                     self._note_alert(servo, bool(error & _ALERT), stamp_ns)
-                if asked is None or len(data) != asked[1] or servo not in self._tracks:
+                if asked is None or len(data) != asked[1]:
                     continue
                 at = PRESENT - asked[0]
                 if 0 <= at <= asked[1] - 4:

@@ -142,7 +142,7 @@ def reported(frame: Frame, asked: tuple[int, int] | None) -> Iterator[tuple[int,
         return
     if frame.id != _BROADCAST:
         yield frame.id, frame.body[0], frame.body[1:]
-    elif asked is not None:
+    elif asked is not None and (len(frame.body) + 2) % (asked[1] + 4) == 0:  # else it answers an earlier question
         size = asked[1]
         for at in range(0, len(frame.body) - size - 1, size + 4):
             yield frame.body[at + 1], frame.body[at], frame.body[at + 2 : at + 2 + size]

@@ -269,3 +269,12 @@ def test_jitter_of_the_stamps_is_allowed_for() -> None:
             wire.see(2048 + rad(0.010 * cycle))
         counts = {kind: count for kind, count in wire.counts().items() if kind == "velocity"}
         assert (counts == {}) == clean
+
+
+def test_a_late_fast_reply_is_not_read_as_the_answer_to_a_later_question() -> None:
+    """It would raise alerts of servos that do not exist, which nobody would ever take back."""
+    wire = Wire()
+    wire.tell(packets.sync_read(IDS, 120, 21))
+    parts = b"".join(bytes([0, servo]) + bytes([0x80] * 12) for servo in (1, 2, 4, 6, 7, 8, 9))
+    wire.monitor.servo(packets.frame(packets.BROADCAST_ID, b"\x55" + parts[:-2]), wire.now_ns)
+    assert wire.monitor.report().first_error_ns == 0
