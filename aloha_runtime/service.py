@@ -55,10 +55,14 @@ class Service:
         if not self._working:
             sys.exit(0)
 
-    def prepare_realtime(self, cores: list[int]) -> RealtimeReport:
-        """Real-time priority, cores, locked memory and a frozen garbage collector; call after all imports."""
+    def prepare_realtime(self, cores: list[int], below: int = 0) -> RealtimeReport:
+        """Real-time priority, cores, locked memory and a frozen garbage collector; call after all imports.
+
+        `below`: so much less than the rig's priority, for what must give way to the arms.
+        """
         # Virtual time waits for everyone; a priority would only take the machine from others.
-        priority = None if self.clock.virtual else self.rig.realtime.priority
+        wanted = self.rig.realtime.priority
+        priority = None if self.clock.virtual or wanted is None else max(1, wanted - below)
         report = prepare(priority, cores, lock_memory=self.rig.sim is None)
         for problem in report.problems:
             self.log.info("%s", problem)

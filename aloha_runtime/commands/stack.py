@@ -21,8 +21,8 @@ from aloha_runtime.processes.table import Job, Process, processes
 from aloha_runtime.realtime import NS_PER_S, Clock, WallClock
 from aloha_runtime.run_directory import RunDirectory, default_run_dir
 
-START_TIMEOUT_S = 90.0
-"""A cold disk needs half a minute to import torch; a process that says nothing for longer is stuck."""
+START_TIMEOUT_S = 180.0
+"""A cold disk or a busy machine needs minutes to import torch. Processes that end are noticed at once."""
 PARK_TIMEOUT_S = 15.0
 """The longest ramp to the sleep pose (3 rad at 0.5 rad/s), twice over."""
 RESTART_DELAY_NS = NS_PER_S

@@ -6,6 +6,8 @@ from aloha_runtime.realtime import Histogram
 from aloha_runtime.rings import FramePublisher
 from aloha_runtime.service import Service, run
 
+BELOW_ARMS = 20
+"""A frame may wait for the arms, and for nothing else on the machine."""
 READ_TIMEOUT_S = 0.1
 """A camera silent this long has missed frames even at 10 fps; the health report says so."""
 
@@ -31,6 +33,7 @@ def main(service: Service) -> None:
     source = service.rig.cameras[service.instance]
     camera = build(service)
     camera.connect()
+    service.prepare_realtime([], BELOW_ARMS)
     publisher = FramePublisher(
         service.bus, messages.camera_topic(service.instance, source.fps), (source.height, source.width, 3)
     )

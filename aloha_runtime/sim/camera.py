@@ -1,5 +1,7 @@
 """A simulated camera: renders the world's published state, with the same protocol as a real one."""
 
+import os
+
 import numpy as np
 
 from aloha_runtime import messages
@@ -37,6 +39,8 @@ class SimCamera:
         kit = self._rig.gripper("follower")
         self.disconnect()
         model = build_model(self._rig.sim.task, kit, self._rig.current_ma())
+        # Mesa draws in this thread: helpers of its own would not have its priority, and cost more than they gain.
+        os.environ.setdefault("LP_NUM_THREADS", "0")
         # Buffers for shadows (67 MB) and for the largest report picture are not for a policy's small one.
         model.vis.quality.shadowsize = 0
         model.vis.global_.offwidth = model.vis.global_.offheight = 2 * max(self._config.width, self._config.height)
