@@ -124,9 +124,10 @@ def check_a_goal_is_reached(follower: str, leader: str) -> None:
     start = bus.read("Present_Position", "forearm_roll", normalize=False)
     bus.write("Goal_Position", "forearm_roll", start + 200, normalize=False)
     give_up = time.monotonic() + 10
-    while abs(bus.read("Present_Position", "forearm_roll", normalize=False) - start - 200) > 1:
+    while bus.read("Present_Position", "forearm_roll", normalize=False) != start + 200:
         assert time.monotonic() < give_up
-    assert abs(bus.read("Present_Velocity", "forearm_roll", normalize=False)) <= 1
+    while bus.read("Present_Velocity", "forearm_roll", normalize=False) != 0:
+        assert time.monotonic() < give_up
     bus.disconnect()
 
 

@@ -218,8 +218,7 @@ def test_a_servo_moves_to_its_goal(follower: Sdk) -> None:
     assert follower.write(6, 64, 1, 1) == (OK, 0)
     start = follower.read(6, 132, 4)
     assert follower.write(6, 116, 4, start + 300) == (OK, 0)
-    assert until(lambda: abs(follower.read(6, 132, 4) - start - 300) <= 1)
-    assert follower.read(6, 122, 1) == 0
+    assert until(lambda: follower.read(6, 132, 4) == start + 300 and follower.read(6, 122, 1) == 0)
 
 
 def test_the_watchdog_trips_and_is_cleared(follower: Sdk) -> None:
