@@ -92,8 +92,8 @@ def raise_arms(stack: Stack) -> None:
 
     def settled() -> bool:
         heartbeat = stack.mode.latest()
-        if heartbeat is not None and heartbeat.stamp_ns > asked_ns:
-            mode_of(stack)
+        if heartbeat is not None and heartbeat.stamp_ns > asked_ns and mode_of(stack) in MOVING:
+            return True  # whoever squeezes the grippers is quicker than this look
         states = [arm.latest() for arm in arms]
         return all(state is not None and state.mode is Mode.ARMED and state.settled for state in states)
 
