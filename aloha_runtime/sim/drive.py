@@ -33,7 +33,7 @@ class _Joint:
         self.source = master
         """The servo whose goal moves the joint."""
         self.direct = True
-        """No profile: the goal register is what the motor is told."""
+        """No profile and not velocity mode: the goal register is what the motor is told."""
         self.torque = False
         self.limit_ma = STALL_MA
         self.fighting_since_ns: int | None = None
@@ -57,11 +57,8 @@ class _Joint:
             self.limit_ma = abs(servo.get(reg.GOAL_CURRENT)) * MA_PER_UNIT
 
     def move(self, step_s: float) -> bool:
-        """Move the motor's goal on; False when it has arrived."""
+        """Move the motor's goal on along the profile; False when it has arrived."""
         servo = self.source
-        if self.direct:
-            self.angle = (servo.goal_tick - servo.zero_tick) / servo.ticks_per_rad
-            return False
         if servo.mode == reg.MODE_VELOCITY:
             speed = servo.get(reg.GOAL_VELOCITY) / servo.units_per_rad_s
             self.angle += speed * step_s
@@ -125,7 +122,11 @@ class Drive:
         step_s, self._time_ns = (now_ns - self._time_ns) * 1e-9, now_ns
         moving = False
         for joint in self._moved:
-            moving |= joint.move(step_s)
+            if joint.direct:
+                source = joint.source
+                joint.angle = (source.goal_tick - source.zero_tick) / source.ticks_per_rad
+            else:
+                moving |= joint.move(step_s)
         self.plant.command(now_ns, [joint.angle for joint in self._joints], self._torque, self._limits_ma)
         fighting = self._pairs_driven and self._judge_pairs(now_ns)
         self._goals_changed = moving or fighting

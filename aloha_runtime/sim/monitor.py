@@ -24,6 +24,9 @@ SPAN_NS = 50_000_000
 """Speeds are judged over this and over twice this, besides every single step: rounding hides little of 50 ms."""
 LEAD_MARGIN_RAD = 0.02
 """The gate measures the lead against a reading up to two cycles old."""
+BATCH, MOST_HEARD = 24, 200
+"""Chunks judged together, eight cycles or more: the judging costs a fifth of what it costs chunk by chunk, because the
+processor's caches then hold it. Stamps are those of the arrival."""
 STOP_TICKS = 2
 """A goal this near the arm is a stop, which may come as suddenly as it likes: a reading is up to a cycle old."""
 ERROR_GRACE_NS = 40_000_000
@@ -146,23 +149,45 @@ class Monitor:
         self._jitter_s = jitter_s
         self._host, self._servo = Tap(), Tap()
         self._reading = Host()
+        self._heard: list[tuple[bool, bytes, int]] = []
         self._alerts: dict[int, int] = {}
         self._tracks = {servo: _Track(bound) for servo, bound in bounds.items()}
         self.reset()
 
     def reset(self) -> None:
         """Forget offences and counts; what is known of the servos (torque, mode, goals) stays."""
+        self._judge_heard()
         self._report = Report()
         self._kept: deque[Offence] = deque(maxlen=KEPT)
 
     def report(self) -> Report:
         """The account so far."""
+        self._judge_heard()
         self._report.offences = list(self._kept)
         self._report.present = {key: track.presents[-1] for key, track in self._tracks.items() if track.presents}
         return self._report
 
     def host(self, chunk: bytes, stamp_ns: int) -> None:
         """Bytes that the host sent, when they arrived."""
+        self._heard.append((True, chunk, stamp_ns))
+        if len(self._heard) >= MOST_HEARD:
+            self._judge_heard()
+
+    def servo(self, chunk: bytes, stamp_ns: int) -> None:
+        """Bytes that the servos sent. Now and then all that was heard is judged: now, because the host is busy next."""
+        self._heard.append((False, chunk, stamp_ns))
+        if len(self._heard) >= BATCH:
+            self._judge_heard()
+
+    def _judge_heard(self) -> None:
+        heard, self._heard = self._heard, []
+        for from_host, chunk, stamp_ns in heard:
+            if from_host:
+                self._take_host(chunk, stamp_ns)
+            else:
+                self._take_servo(chunk, stamp_ns)
+
+    def _take_host(self, chunk: bytes, stamp_ns: int) -> None:
         for frame in self._host.frames(chunk):
             self._report.packets += 1
             for servo, address, data in self._reading.writes(frame):
@@ -173,8 +198,7 @@ class Monitor:
             if self._reading.rebooted:
                 self._forget_torque()
 
-    def servo(self, chunk: bytes, stamp_ns: int) -> None:
-        """Bytes that the servos sent."""
+    def _take_servo(self, chunk: bytes, stamp_ns: int) -> None:
         asked = self._reading.asked
         for frame in self._servo.frames(chunk):
             for servo, error, data in reported(frame, asked):

@@ -151,8 +151,8 @@ class ChainServer:
         waiting = []
         for reply in self._pending:
             if self._virtual or reply.ready_at_ns <= now_ns:
-                self.monitor.servo(reply.data, now_ns)
                 self.lost += not self.terminal.write(reply.data)
+                self.monitor.servo(reply.data, now_ns)
             else:
                 waiting.append(reply)
         self._pending = waiting
