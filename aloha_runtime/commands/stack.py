@@ -146,6 +146,8 @@ class Stack:
         supervisor has shut the system down, KeyboardInterrupt when the operator wants to end."""
         self._interrupts.check()
         now_ns = self.clock.now_ns()
+        for subscriber in self.health.values():  # one that is never read does not find a restarted publisher
+            subscriber.latest()
         for process in self.table:
             code = self._children.ended(process.name)
             if code is None:

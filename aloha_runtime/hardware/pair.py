@@ -48,9 +48,15 @@ class ArmPair:
             arm.disconnect()
 
     def torque(self, on: bool, grippers: bool | None = None) -> None:
-        """Torque of all joints; `grippers` where they differ. Raises HardwareError."""
+        """Torque of all joints; `grippers` where they differ. An arm's HardwareError waits for the other's turn."""
+        failures = []
         for arm in self.arms.values():
-            arm.torque(on, grippers)
+            try:
+                arm.torque(on, grippers)
+            except HardwareError as error:
+                failures.append(str(error))
+        if failures:
+            raise HardwareError("; ".join(failures))
 
     def cycle(self, goal: Vector | None, deadline_ns: int) -> PairReading | None:
         """Send goals ((14,) in action convention, None: none) to both arms and read both by `deadline_ns` (monotonic).
@@ -87,9 +93,12 @@ class ArmPair:
         return ", ".join(f"{joint}: {describe_hardware_error(bits)}" for joint, bits in errors.items())
 
     def silent(self, now_ns: int, longer_than_ns: int) -> str:
-        """Who has not answered for so long, and what to do; empty when all do."""
+        """Who is unplugged or has not answered for so long, and what to do; empty when all answer."""
         found = []
         for arm in self.arms.values():
+            if not arm.connected:
+                found.append(f"{arm.name}: {arm.rearm_cause}; plug it in again")
+                continue
             joints = {joint: s * 1e3 for joint, s in arm.silent(now_ns).items() if s * 1e9 > longer_than_ns}
             if len(joints) >= JOINTS_PER_ARM:
                 found.append(f"{arm.name}: no servo answers for {max(joints.values()):.0f} ms; check its power and USB")

@@ -14,6 +14,7 @@ from aloha_runtime.config import ArmConfig
 from aloha_runtime.control.gate import GateTiming, Target
 from aloha_runtime.control.limits import limits_from
 from aloha_runtime.control.pilot import Command, Pilot, Torque
+from aloha_runtime.errors import HardwareError
 from aloha_runtime.hardware.dynamixel import DynamixelArm
 from aloha_runtime.hardware.pair import ArmPair, PairReading
 from aloha_runtime.messages import MOVING, MS, ArmsState, Mode
@@ -24,6 +25,8 @@ from aloha_runtime.service import Service, run
 SILENT_HOLD_NS = 100 * MS
 """A pair that cannot be read for this long is in HOLD, whoever commands."""
 FIRST_READING_S = 2.0
+TORQUE_RETRY_NS = 500 * MS
+"""An unplugged adapter is opened again within this time when it is back."""
 REPLY_SHARE = 0.8
 """Share of the cycle in which both arms must have answered; the rest is for the gate and the bus."""
 
@@ -78,14 +81,17 @@ class ArmsLoop:
             Torque.ON if self.pair.holding() else Torque.OFF,
             GateTiming(period_ns=self.period_ns, hold_after_ns=int(self.service.rig.limits.hold_after_ms * MS)),
         )
-        self.torque = self.pilot.torque
+        self.torque: Torque | None = self.pilot.torque
+        """What the servos were told last; None while that is not certain."""
+        self.torque_trouble = ""
+        self.retry_ns = 0
 
     def cycle(self, now_ns: int) -> None:
         """One turn: orders of the pilot, goals out, state in, state published."""
         heartbeat = self.mode.fresh(now_ns)
         command = self.pilot.step(now_ns, heartbeat, self.reading.present, self._target(), self.pair.rearm_cause())
-        if command.torque is not self.torque or command.rearm:
-            self._switch(command.torque)
+        if command.rearm or (command.torque is not self.torque and now_ns >= self.retry_ns):
+            self._switch(now_ns, command.torque)
         reading = self.pair.cycle(command.goal, self._reply_deadline_ns())
         if reading is None:
             self.counts["incomplete_cycles"] += 1
@@ -102,10 +108,17 @@ class ArmsLoop:
         period_ns = int(NS_PER_S / actions.topic.rate_hz) if actions else 0
         return Target(action.position, action.stamp_ns, action.tick, period_ns)
 
-    def _switch(self, torque: Torque) -> None:
-        self.service.log.info("torque %s", torque)
-        self.pair.torque(torque is not Torque.OFF, grippers=torque is Torque.ON)
-        self.torque = torque
+    def _switch(self, now_ns: int, torque: Torque) -> None:
+        """Torque as the pilot wants it; where an arm cannot be reached now, once more a little later."""
+        try:
+            self.pair.torque(torque is not Torque.OFF, grippers=torque is Torque.ON)
+        except HardwareError as error:
+            if str(error) != self.torque_trouble:
+                self.service.log.warning("%s", error)
+            self.torque, self.torque_trouble, self.retry_ns = None, str(error), now_ns + TORQUE_RETRY_NS
+        else:
+            self.service.log.info("torque %s", torque)
+            self.torque, self.torque_trouble = torque, ""
 
     def _reply_deadline_ns(self) -> int:
         """When the arms must have answered (monotonic). In virtual time nobody is late: a whole second."""
@@ -146,8 +159,7 @@ class ArmsLoop:
         """What is wrong with the arms themselves: cause, and whether only a person can mend it."""
         if newest.errors:
             return self.pair.describe(newest.errors), True
-        silent = self.pair.silent(time.monotonic_ns(), SILENT_HOLD_NS)
-        return silent, False
+        return self.torque_trouble or self.pair.silent(time.monotonic_ns(), SILENT_HOLD_NS), False
 
     def figures(self, pacer: Pacer, realtime: RealtimeReport) -> dict[str, float]:
         """Named numbers for the health report."""
