@@ -7,6 +7,7 @@ import pytest
 
 from aloha_runtime.dynamixel import packets
 from aloha_runtime.dynamixel.packets import Instruction
+from aloha_runtime.dynamixel.parser import Parser
 from aloha_runtime.hardware import dynamixel_cycle, dynamixel_exchange
 from aloha_runtime.hardware.dynamixel_cycle import BusCycle
 from aloha_runtime.hardware.dynamixel_frames import POSITION, STRIDE
@@ -48,7 +49,7 @@ class ScriptedPort:
         return self.arriving.popleft() if self.arriving else b""
 
     def write(self, data: bytes) -> None:
-        self.sent += packets.Parser().feed(data)
+        self.sent += Parser().feed(data)
 
     def wait_for_reply(self, deadline_ns: int) -> None:
         if not self.arriving:
@@ -334,7 +335,7 @@ def test_the_bus_is_left_alone_while_it_carries_a_health_reply(bench: Bench, por
 def test_every_servo_has_its_turn_of_the_health_round(bench: Bench) -> None:
     def asked(at_ns: int) -> int | None:
         question = bench.cycle.health.due(at_ns)
-        return packets.Parser().feed(question)[0].id if question else None
+        return Parser().feed(question)[0].id if question else None
 
     start = 2**62
     assert sorted(asked(start + n * 100 * MS) for n in range(9)) == list(range(1, 10))

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aloha_runtime.dynamixel import packets
+from aloha_runtime.dynamixel.parser import Parser
 from aloha_runtime.hardware.dynamixel_frames import (
     CURRENT,
     ERROR,
@@ -50,7 +51,7 @@ def test_goal_write_stuffs_a_header_in_the_goals() -> None:
     packet = GoalWrite(IDS).packet(ticks)
     assert packet.count(b"\xff\xff\xfd") == 2
     assert b"\xff\xff\xfd\xfd" in packet
-    (parsed,) = packets.Parser().feed(packet)
+    (parsed,) = Parser().feed(packet)
     assert parsed.params[4 + 2 * 5 + 1 :][:4] == b"\xff\xff\xfd\x00"
 
 
@@ -70,7 +71,7 @@ def test_a_fast_reply_comes_apart(states: list[tuple[int, int, int]]) -> None:
     assert flat is not None
     assert flat[ID::STRIDE] == IDS
     assert unflatten(flat) == states
-    (packet,) = packets.Parser().feed(reply)
+    (packet,) = Parser().feed(reply)
     assert unflatten(read.decode_fast_packet(packet, wide=False)) == states
     assert read.decode_fast_packet(packet, wide=True) is None
 
@@ -79,7 +80,7 @@ def test_a_fast_reply_comes_apart(states: list[tuple[int, int, int]]) -> None:
 def test_a_wide_fast_reply_holds_the_same_state(states: list[tuple[int, int, int]]) -> None:
     read, reply = StateRead(IDS), fast_reply(states, wide=True)
     assert read.decode_fast(reply) is None
-    (packet,) = packets.Parser().feed(reply)
+    (packet,) = Parser().feed(reply)
     assert unflatten(read.decode_fast_packet(packet, wide=True)) == states
     assert read.decode_fast_packet(packet, wide=False) is None
 
@@ -92,7 +93,7 @@ def test_a_stuffed_fast_reply_is_understood_too(states: list[tuple[int, int, int
     assert len(stuffed) > len(plain)
     read = StateRead(IDS)
     assert read.decode_fast(stuffed) is None
-    (packet,) = packets.Parser().feed(stuffed)
+    (packet,) = Parser().feed(stuffed)
     assert unflatten(read.decode_fast_packet(packet, wide=False)) == states
 
 
@@ -126,7 +127,7 @@ def test_single_answers_come_together(wide: bool, size: int) -> None:
     replies = [packets.status_packet(i, 0, pack(s, wide)) for i, s in zip(IDS, states, strict=True)]
     assert sum(map(len, replies)) == read.reply_size(sync=True, wide=wide)
     assert all(len(reply) == 11 + size for reply in replies)
-    answers = {packet.id: packet for packet in packets.Parser().feed(b"".join(reversed(replies)))}
+    answers = {packet.id: packet for packet in Parser().feed(b"".join(reversed(replies)))}
     assert unflatten(read.decode_sync(answers)) == states
 
 

@@ -96,10 +96,17 @@ def test_an_unknown_camera_is_named(world: World) -> None:
 
 
 def test_no_opengl_is_one_message_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MUJOCO_GL", "bogus")
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    monkeypatch.setattr(gl, "BACKENDS", ("bogus",))
     with pytest.raises(SimulationError, match=r"no off-screen OpenGL.*bogus: .*apt-get install -y libegl1") as caught:
         gl.ensure_gl.__wrapped__()
     assert "\n" not in str(caught.value)
+
+
+def test_a_backend_asked_for_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUJOCO_GL", "bogus")
+    with pytest.raises(SimulationError, match="unset MUJOCO_GL, which asks for bogus"):
+        gl.ensure_gl.__wrapped__()
 
 
 def test_the_second_backend_is_taken_when_the_first_fails(monkeypatch: pytest.MonkeyPatch) -> None:
