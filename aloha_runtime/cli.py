@@ -231,6 +231,18 @@ def bench_stack(seconds: Seconds = 60, json: Json = None) -> None:
     bench.finish(bench_stack.run(seconds), json)
 
 
+@bench_app.command("kills")
+def bench_kills(
+    policy: Annotated[str, typer.Option("--policy", help="`demo` or a LeRobot policy directory")] = "demo",
+    wall: Annotated[bool, typer.Option("--wall", help="in real time instead of virtual time")] = False,
+    json: Json = None,
+) -> None:
+    """Every process of the simulated rig killed once while the arms move: what the arms did."""
+    from aloha_runtime.commands import bench, bench_kills
+
+    bench.finish(bench_kills.run(policy, "wall" if wall else "virtual"), json)
+
+
 @bench_app.command("all")
 def bench_all(seconds: Seconds = 10, json: Json = None) -> None:
     """Every benchmark after the other."""

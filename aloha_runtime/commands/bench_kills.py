@@ -1,7 +1,7 @@
 """`aloha bench kills`: every process of the simulated rig killed once while the arms move, judged on the servos' wire.
 
-In virtual time, so that the figures do not depend on the machine: what is measured is what the other processes decide,
-in their own cycles. The judge is the goal monitor of the emulated chains, which knows nothing of the gate.
+In virtual time unless asked otherwise, so that the figures do not depend on the machine: what is measured is what the
+other processes decide, in their own cycles. The judge is the goal monitor of the emulated chains, which knows nothing of the gate.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -20,7 +21,7 @@ from aloha_runtime.commands.bench import Row
 from aloha_runtime.commands.operate import with_task
 from aloha_runtime.commands.stack import Stack
 from aloha_runtime.errors import AlohaError
-from aloha_runtime.messages import MOVING, MS, Action, ArmsState, Mode, ModeHeartbeat
+from aloha_runtime.messages import MOVING, MS, Action, ArmsState, Health, Mode, ModeHeartbeat
 from aloha_runtime.processes.table import Job
 from aloha_runtime.realtime import NS_PER_S
 from aloha_runtime.robot import RAD_PER_TICK, SERVOS
@@ -55,7 +56,7 @@ DRIVEN_NS = 100 * MS
 
 @dataclass(frozen=True)
 class Outcome:
-    """What happened when one process was killed. Times in virtual milliseconds."""
+    """What happened when one process was killed. Times on the rig's clock."""
 
     victim: str
     mode: Mode
@@ -77,16 +78,21 @@ class Outcome:
     """Why the arms could not be armed and moved once more after the restart; empty when they could."""
 
 
-def run(checkpoint: str = "demo") -> list[Row]:
+def run(checkpoint: str = "demo", clock: Literal["virtual", "wall"] = "virtual") -> list[Row]:
     """Every process of the teleoperation job, then the policy of a deploy job. Prints a table of its own."""
-    found = [*outcomes(Job.DEMONSTRATE, VICTIMS), *outcomes(Job.DEPLOY, ("policy",), checkpoint)]
+    found = [
+        *outcomes(Job.DEMONSTRATE, VICTIMS, clock=clock),
+        *outcomes(Job.DEPLOY, ("policy",), checkpoint, clock),
+    ]
     Console().print(table(found))
     return [row for outcome in found for row in rows(outcome)]
 
 
-def outcomes(job: Job, victims: Sequence[str], checkpoint: str = "") -> list[Outcome]:
+def outcomes(
+    job: Job, victims: Sequence[str], checkpoint: str = "", clock: Literal["virtual", "wall"] = "virtual"
+) -> list[Outcome]:
     """Kill these one after the other in one running system."""
-    rig = with_task(config.load("sim"), SEED, None, "virtual")
+    rig = with_task(config.load("sim"), SEED, None, clock)
     say = Console(stderr=True).print
     with (
         tempfile.TemporaryDirectory(prefix="aloha-kills-") as folder,
@@ -106,6 +112,7 @@ class _System:
         self.actions = stack.bus.subscribe(messages.ACTION_TOPIC[mode])
         self.followers = stack.bus.subscribe(messages.FOLLOWERS)
         self._arms: Sequence[str] = FOLLOWERS
+        self._killed = 0
 
     def move(self) -> None:
         """Arms to the start pose, then in motion for a while. Raises AlohaError when they cannot."""
@@ -120,7 +127,7 @@ class _System:
         """Kill a process while the arms move, and look; then let it start again, and move once more."""
         self._arms = [arm for arm in FOLLOWERS if victim != f"chain@{arm}"]  # whose monitor lives on
         kill_ns = self.stack.clock.now_ns()
-        _kill(self.stack.pid(victim))
+        self._killed = _kill(self.stack.pid(victim))
         ways = self._ways()
         end_ns = self.stack.clock.now_ns()
         reports = [ask(self.stack.run_dir, arm, GetReport()).report or Report() for arm in self._arms]
@@ -160,15 +167,16 @@ class _System:
     def _again(self, victim: str) -> str:
         """Why the arms do not move again once the process is back; empty when they do."""
         try:
-            self.stack.wait(lambda: self._reports(victim), AGAIN_S, f"the return of {victim}")
+            self.stack.wait(lambda: self._is_back(victim), AGAIN_S, f"the return of {victim}")
             self.move()
         except AlohaError as error:
             return str(error)
         return ""
 
-    def _reports(self, process: str) -> bool:
+    def _is_back(self, victim: str) -> bool:
         self._hear()
-        return self.stack.health[process].fresh(self.stack.clock.now_ns()) is not None
+        report: Health | None = self.stack.health[victim].latest()
+        return report is not None and report.pid != self._killed
 
     def _hear(self) -> None:
         """Read everything: in virtual time a publisher that starts again waits until its subscribers have looked."""
@@ -200,10 +208,11 @@ class _System:
         return mode is self.mode
 
 
-def _kill(pid: int) -> None:
+def _kill(pid: int) -> int:
     """SIGKILL, and wait until the kernel has closed everything it had: virtual time then goes on without it."""
     os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    return pid
 
 
 def _travel(ways: Sequence[tuple[int, list[int]]], since_ns: int) -> float:

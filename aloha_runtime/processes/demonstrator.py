@@ -1,8 +1,11 @@
 """demonstrator: plays the person at the leaders of the simulated rig: squeezes, and moves them to solve the task."""
 
+import contextlib
+
 import numpy as np
 
 from aloha_runtime import messages
+from aloha_runtime.errors import TransportError
 from aloha_runtime.messages import ArmsState, Mode, SimState
 from aloha_runtime.realtime import NS_PER_S, Pacer
 from aloha_runtime.robot import SIDE_SLICE, SIDES, Vector
@@ -31,10 +34,12 @@ class DemonstratorLoop:
 
     def cycle(self, now_ns: int) -> None:
         """Move the hands to where they belong now, or let go."""
+        self._find_world()
+        state: SimState | None = self.sim.latest()  # always: one that is never read does not find a restarted world
         heartbeat = self.mode.fresh(now_ns)
         leaders: ArmsState | None = self.leaders.fresh(now_ns)
         if heartbeat is not None and heartbeat.mode is Mode.TELEOP:
-            self._hold(self._demonstrate(now_ns))
+            self._hold(self._demonstrate(now_ns, state))
         elif heartbeat is not None and heartbeat.mode is Mode.ARMED and leaders is not None and leaders.settled:
             self.plan = None
             self._hold(self._squeeze(leaders))
@@ -42,10 +47,17 @@ class DemonstratorLoop:
             self.plan = None
             self._hold(None)
 
-    def _demonstrate(self, now_ns: int) -> Vector | None:
+    def _find_world(self) -> None:
+        """After a restart of the world its memory is another one."""
+        if not self.link.is_current:
+            with contextlib.suppress(TransportError):
+                found = Link.attach(self.service.run_dir)
+                self.link.close()
+                self.link = found
+
+    def _demonstrate(self, now_ns: int, state: SimState | None) -> Vector | None:
         """Leader angles (14,) of the demonstration at this moment; it begins with the objects as they are."""
         if self.plan is None:
-            state: SimState | None = self.sim.latest()
             if state is None:
                 return None
             poses = np.reshape(state.environment_state, (-1, 7))

@@ -1,8 +1,11 @@
 """world: the simulated world. Servo goals from the emulated chains in, joint angles and the state of the task out."""
 
+import contextlib
+
 import numpy as np
 
 from aloha_runtime import messages
+from aloha_runtime.errors import TransportError
 from aloha_runtime.messages import SimReset, SimState
 from aloha_runtime.realtime import Pacer
 from aloha_runtime.robot import KITS, SIDE_SLICE, SIDES, pose_vector
@@ -25,18 +28,25 @@ class WorldLoop:
         self.service = service
         self.task, self.seed = service.rig.sim.task, service.rig.sim.seed or 0
         self.world = World(self.task, self.seed, KITS[service.rig.kit])
+        arms = self._left_behind()
         self.link = Link.create(service.run_dir)
         self.states = service.bus.publisher(messages.SIM_STATE)
         self.resets = service.bus.subscribe(messages.SIM_RESET)
         self.episode = 0
         self.steps = 0
-        self.world.reset(self.seed, self._asleep())
+        self.world.reset(self.seed, arms)
         self._write_present()
 
-    def _asleep(self) -> np.ndarray:
-        """Arms folded in their sleep pose, grippers closed: (14,) motor angles."""
-        pose = pose_vector(self.service.rig.sleep_pose("follower"), self.world.gripper.angle_close)
-        return pose
+    def _left_behind(self) -> np.ndarray:
+        """Motor angles (14,) to begin with: where a world that died left the arms, else asleep with closed grippers."""
+        angles = pose_vector(self.service.rig.sleep_pose("follower"), self.world.gripper.angle_close)
+        with contextlib.suppress(TransportError):
+            dead = Link.attach(self.service.run_dir)
+            for side in SIDES:
+                if dead.has_present(f"follower_{side}"):
+                    angles[SIDE_SLICE[side]] = dead.read_present(f"follower_{side}").angles
+            dead.close()
+        return angles
 
     def cycle(self, now_ns: int, duration_ns: int) -> None:
         """Let `duration_ns` pass in the world."""
