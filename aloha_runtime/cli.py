@@ -166,6 +166,16 @@ def evaluate(
     job.evaluate(policy, task, episodes, seed, workers or job.default_workers(), json)
 
 
+@app.command()
+def response(
+    out: Annotated[Path, typer.Option("--out", help="SVG picture to write")] = Path("outputs/step_response.svg"),
+) -> None:
+    """Step responses of the simulated servos, as figures and a picture."""
+    from aloha_runtime.commands.response import response as job
+
+    job(out)
+
+
 @config_app.command("show")
 def config_show(rig: Annotated[str, typer.Argument(help="shipped rig or .yaml file")] = "sim") -> None:
     """Print a rig with every default filled in."""
