@@ -139,14 +139,14 @@ class SimState(Message):
     stage: int
     success: bool
     episode: int = 0
-    """Counts resets; a reader sees by it that the world was reset."""
+    """Of the last reset; a reader sees by it that the world was reset."""
 
 
 class SimReset(Message):
     """The supervisor's order to the simulated world: put the objects where `seed` says. Repeated; obeyed once."""
 
     episode: int
-    """Counts resets since the supervisor started; 0 is none."""
+    """Higher with every reset, also after a restart of the supervisor; 0 is none."""
     task_seed: int
 
 

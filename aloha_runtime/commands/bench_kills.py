@@ -1,7 +1,8 @@
 """`aloha bench kills`: every process of the simulated rig killed once while the arms move, judged on the servos' wire.
 
 In virtual time unless asked otherwise, so that the figures do not depend on the machine: what is measured is what the
-other processes decide, in their own cycles. The judge is the goal monitor of the emulated chains, which knows nothing of the gate.
+other processes decide, in their own cycles. The judge is the goal monitor of the emulated chains, which knows nothing
+of the gate.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -20,7 +22,7 @@ from aloha_runtime import config, messages
 from aloha_runtime.commands.bench import Row
 from aloha_runtime.commands.operate import with_task
 from aloha_runtime.commands.stack import Stack
-from aloha_runtime.errors import AlohaError
+from aloha_runtime.errors import AlohaError, ProcessError
 from aloha_runtime.messages import MOVING, MS, Action, ArmsState, Health, Mode, ModeHeartbeat
 from aloha_runtime.processes.table import Job
 from aloha_runtime.realtime import NS_PER_S
@@ -115,9 +117,10 @@ class _System:
         self._killed = 0
 
     def move(self) -> None:
-        """Arms to the start pose, then in motion for a while. Raises AlohaError when they cannot."""
+        """Arms and objects to where they start, then in motion for a while. Raises AlohaError when they cannot."""
         if self._supervisor() in MOVING:
             self.stack.ask("stop")
+        self.stack.ask("reset", str(SEED))
         self.stack.wait(self._under_way, AGAIN_S, f"mode {self.mode}")
         for arm in FOLLOWERS:
             ask(self.stack.run_dir, arm, GetReport(reset=True))
@@ -169,6 +172,8 @@ class _System:
         try:
             self.stack.wait(lambda: self._is_back(victim), AGAIN_S, f"the return of {victim}")
             self.move()
+        except ProcessError:
+            raise  # the system is at its end
         except AlohaError as error:
             return str(error)
         return ""
@@ -248,18 +253,14 @@ def rows(outcome: Outcome) -> list[Row]:
 
 def table(found: Iterable[Outcome]) -> Table:
     """One line for each kill."""
-    drawn = Table(title="killed while the arms move")
-    for heading in (
-        "process",
-        "arms then",
-        "goals still after",
-        "after last action",
-        "travel",
-        "outside",
-        "torque",
-        "again",
-    ):
-        drawn.add_column(heading)
+    drawn = Table(
+        title="killed while the arms move",
+        caption="still: last change of a follower's goal, ms after the kill and after the last action; "
+        "travel: farthest way of a joint since the later of the two",
+        box=SIMPLE,
+    )
+    for heading in ("process", "arms", "still", "(action)", "travel", "outside", "torque", "moved again"):
+        drawn.add_column(heading, no_wrap=heading != "moved again")
     for one in found:
         drawn.add_row(
             one.victim,

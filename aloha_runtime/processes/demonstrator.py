@@ -5,7 +5,7 @@ import contextlib
 import numpy as np
 
 from aloha_runtime import messages
-from aloha_runtime.errors import TransportError
+from aloha_runtime.errors import SimulationError, TransportError
 from aloha_runtime.messages import ArmsState, Mode, SimState
 from aloha_runtime.realtime import NS_PER_S, Pacer
 from aloha_runtime.robot import SIDE_SLICE, SIDES, Vector
@@ -30,6 +30,8 @@ class DemonstratorLoop:
         self.leaders = service.bus.subscribe(messages.LEADERS)
         self.sim = service.bus.subscribe(messages.SIM_STATE)
         self.plan: Demonstrator | None = None
+        self.hopeless = ""
+        """Why this task cannot be demonstrated from where its objects lie."""
         self.began_ns = 0
 
     def cycle(self, now_ns: int) -> None:
@@ -40,12 +42,10 @@ class DemonstratorLoop:
         leaders: ArmsState | None = self.leaders.fresh(now_ns)
         if heartbeat is not None and heartbeat.mode is Mode.TELEOP:
             self._hold(self._demonstrate(now_ns, state))
-        elif heartbeat is not None and heartbeat.mode is Mode.ARMED and leaders is not None and leaders.settled:
-            self.plan = None
-            self._hold(self._squeeze(leaders))
-        else:
-            self.plan = None
-            self._hold(None)
+            return
+        self.plan, self.hopeless = None, ""
+        armed = heartbeat is not None and heartbeat.mode is Mode.ARMED
+        self._hold(self._squeeze(leaders) if armed and leaders is not None and leaders.settled else None)
 
     def _find_world(self) -> None:
         """After a restart of the world its memory is another one."""
@@ -58,11 +58,16 @@ class DemonstratorLoop:
     def _demonstrate(self, now_ns: int, state: SimState | None) -> Vector | None:
         """Leader angles (14,) of the demonstration at this moment; it begins with the objects as they are."""
         if self.plan is None:
-            if state is None:
+            if state is None or self.hopeless:
                 return None
             poses = np.reshape(state.environment_state, (-1, 7))
             names = [item.name for item in OBJECTS[state.task]]  # type: ignore[index]
-            self.plan = Demonstrator(state.task, state.seed, dict(zip(names, poses, strict=True)))  # type: ignore[arg-type]
+            objects = dict(zip(names, poses, strict=True))
+            try:
+                self.plan = Demonstrator(state.task, state.seed, objects)  # type: ignore[arg-type]
+            except SimulationError as error:  # an earlier attempt may have pushed them away
+                self.hopeless = str(error)
+                return None
             self.began_ns = self.service.clock.now_ns()
         return self.plan.leader_angles((now_ns - self.began_ns) / NS_PER_S)
 
@@ -85,7 +90,7 @@ def main(service: Service) -> None:
         while not service.stopping:
             beat = pacer.wait()
             loop.cycle(beat.deadline_ns)
-            service.report()
+            service.report(message=loop.hopeless)
     finally:
         loop.link.close()
 

@@ -53,19 +53,19 @@ class SupervisorLoop:
 
     def _answer(self, request: Request, now_ns: int) -> Reply:
         if request.verb == "reset":
-            return self._reset(request)
+            return self._reset(request, now_ns)
         decision = self.machine.handle(request, now_ns, operator=request.sender == OPERATOR)
         self._tell(decision)
         return Reply(ok=decision.ok, text=f"{decision.mode}: {decision.text}", mode=decision.mode)
 
-    def _reset(self, request: Request) -> Reply:
+    def _reset(self, request: Request, now_ns: int) -> Reply:
         """Objects of the simulated task to where a seed puts them."""
         mode = self.machine.mode
         if self.service.rig.sim is None or mode in MOVING or not request.argument.isdigit():
             return Reply(
                 ok=False, text="reset takes a seed, on a simulated rig, while nothing moves the arms", mode=mode
             )
-        self.resets = SimReset(stamp_ns=0, episode=self.resets.episode + 1, task_seed=int(request.argument))
+        self.resets = SimReset(stamp_ns=0, episode=now_ns // MS, task_seed=int(request.argument))
         return Reply(ok=True, text=f"objects of seed {request.argument}", mode=mode)
 
     def _hear_arms(self, now_ns: int) -> None:

@@ -51,7 +51,7 @@ class WorldLoop:
     def cycle(self, now_ns: int, duration_ns: int) -> None:
         """Let `duration_ns` pass in the world."""
         order: SimReset | None = self.resets.latest()
-        if order is not None and order.episode != self.episode:
+        if order is not None and order.episode > self.episode:
             self.episode, self.seed = order.episode, order.task_seed
             self.world.place_objects(self.seed)
         goals, torque = np.zeros(14), np.zeros(14, dtype=bool)
