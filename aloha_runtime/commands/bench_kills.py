@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -252,22 +251,22 @@ def rows(outcome: Outcome) -> list[Row]:
 
 
 def table(found: Iterable[Outcome]) -> Table:
-    """One line for each kill."""
+    """One line for each kill, within 80 columns."""
     drawn = Table(
         title="killed while the arms move",
-        caption="still: last change of a follower's goal, ms after the kill and after the last action; "
-        "travel: farthest way of a joint since the later of the two",
-        box=SIMPLE,
+        caption="still: ms from the kill (from the last action) to the last change of a follower's goal; "
+        "travel: farthest way of a joint since then, rad",
+        box=None,
     )
     for heading in ("process", "arms", "still", "(action)", "travel", "outside", "torque", "moved again"):
-        drawn.add_column(heading, no_wrap=heading != "moved again")
+        drawn.add_column(heading)
     for one in found:
         drawn.add_row(
             one.victim,
             str(one.mode),
-            "go on" if one.driven else f"{one.after_kill_ms:.0f} ms",
-            "" if one.driven else f"{one.after_action_ms:.0f} ms",
-            f"{one.travel_rad:.3f} rad",
+            "no" if one.driven else f"{one.after_kill_ms:.0f}",
+            "" if one.driven else f"{one.after_action_ms:.0f}",
+            f"{one.travel_rad:.3f}",
             str(one.outside),
             "on" if one.torque else "off",
             one.again or "yes",
