@@ -24,6 +24,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 @dataclass
 class _Child:
     popen: subprocess.Popen[bytes]
+    stage: int
     complaints: int
     """Reading end of the pipe for its last words."""
 
@@ -63,7 +64,7 @@ class Children:
             preexec_fn=lambda: _die_with(parent),  # noqa: PLW1509 (it makes system calls only)
         )
         os.close(writing)
-        self._children[process.name] = _Child(popen, reading)
+        self._children[process.name] = _Child(popen, process.stage, reading)
 
     def pid(self, name: str) -> int:
         """Process id; that of the last run when it has ended."""
@@ -83,20 +84,26 @@ class Children:
         return ProcessError(f"{name} {what}: {said}", max(code, 1))
 
     def end(self) -> None:
-        """Terminate all in reverse order, kill what does not listen."""
-        running = [child.popen for child in reversed(self._children.values()) if child.popen.poll() is None]
-        for popen in running:
-            popen.terminate()
-        deadline = time.monotonic() + TERM_TIMEOUT_S
-        for popen in running:
-            try:
-                popen.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                popen.kill()
-                popen.wait()
+        """Terminate all, those started last first, so that arms end before the ports they talk through."""
+        for stage in sorted({child.stage for child in self._children.values()}, reverse=True):
+            _terminate([child.popen for child in self._children.values() if child.stage == stage])
         for child in self._children.values():
             child.close()
         self._children.clear()
+
+
+def _terminate(group: list[subprocess.Popen[bytes]]) -> None:
+    """SIGTERM, and SIGKILL for what does not listen."""
+    running = [popen for popen in group if popen.poll() is None]
+    for popen in running:
+        popen.terminate()
+    deadline = time.monotonic() + TERM_TIMEOUT_S
+    for popen in running:
+        try:
+            popen.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            popen.kill()
+            popen.wait()
 
 
 def _die_with(parent: int) -> None:
