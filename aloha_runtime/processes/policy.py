@@ -15,6 +15,7 @@ from aloha_runtime.act.observe import PolicyInputs, refuse_unfit
 from aloha_runtime.act.worker import InferenceWorker, predictor
 from aloha_runtime.config import policy_path
 from aloha_runtime.control.sync import Missing, Observation
+from aloha_runtime.errors import CheckpointError
 from aloha_runtime.messages import MS, Action, Mode, PolicyTick
 from aloha_runtime.realtime import NS_PER_S, Beat, Pacer
 from aloha_runtime.robot import TICK_NS
@@ -83,7 +84,11 @@ class PolicyLoop:
         left_ns = beat.deadline_ns + int(self.settings.chunk_deadline_ms * MS) - self.service.clock.now_ns()
         timeout_s = None if self.service.clock.virtual else max(0, left_ns) / NS_PER_S
         for chunk in self.worker.take(beat.index, timeout_s):
-            self.ensemble.add(chunk.tick, chunk.actions)
+            try:
+                self.ensemble.add(chunk.tick, chunk.actions)
+            except ValueError as error:
+                path = self.service.arguments.checkpoint
+                raise CheckpointError(f"{path} predicts what no arm can follow: {error}; train it again") from error
             if chunk.tick > self.newest.tick:
                 self.newest = Sources(chunk.tick, chunk.observation_stamp_ns, chunk.duration_ns)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from command import Aloha, nothing_left
+from aloha_command import Aloha, nothing_left
 
 from aloha_runtime import config
 

@@ -1,0 +1,184 @@
+"""arms, turn by turn, over a pair of arms of the test's: what happens when the servos cannot be told or read."""
+
+import time
+
+import numpy as np
+import pytest
+from process_fakes import fake_service
+
+from aloha_runtime import messages
+from aloha_runtime.control.gate import GateTiming
+from aloha_runtime.control.limits import default_limits
+from aloha_runtime.control.pilot import Pilot, Torque
+from aloha_runtime.errors import HardwareError
+from aloha_runtime.hardware.pair import PairReading
+from aloha_runtime.messages import MS, Action, ArmsState, Mode, ModeHeartbeat
+from aloha_runtime.processes.arms import TORQUE_RETRY_NS, ArmsLoop
+from aloha_runtime.robot import START_POSE, Role, Vector, pose_vector
+
+START = pose_vector(START_POSE, 0.0)
+PERIOD_NS = 5 * MS
+
+
+class FakePair:
+    """Arms that are where their goal is. `broken`: what `torque` raises; `lost`: no readings."""
+
+    def __init__(self) -> None:
+        self.position = START.copy()
+        self.goals: list[Vector | None] = []
+        self.switched: list[tuple[bool, bool | None]] = []
+        self.broken = ""
+        self.lost = False
+        self.rearm = "torque is off"
+        self.errors: dict[str, int] = {}
+        self.silence = ""
+
+    def reading(self, now_ns: int) -> PairReading:
+        zero = np.zeros(14)
+        return PairReading(now_ns, self.position.copy(), self.position.copy(), zero, zero, self.errors)
+
+    def cycle(self, goal: Vector | None, deadline_ns: int) -> PairReading | None:
+        assert deadline_ns > time.monotonic_ns()
+        self.goals.append(goal)
+        if goal is not None and not self.rearm:
+            self.position = goal.copy()
+        return None if self.lost else self.reading(self.now_ns)
+
+    def torque(self, on: bool, grippers: bool | None = None) -> None:
+        if self.broken:
+            raise HardwareError(self.broken)
+        self.switched.append((on, grippers))
+        self.rearm = "" if on else "torque is off"
+
+    def rearm_cause(self) -> str:
+        return self.rearm
+
+    def holding(self) -> bool:
+        return False
+
+    def silent(self, now_ns: int, longer_than_ns: int) -> str:
+        return self.silence
+
+    def describe(self, errors: dict[str, int]) -> str:
+        return ", ".join(errors)
+
+
+class Scene:
+    """One arms process; `turn` runs cycles under a mode."""
+
+    def __init__(self, role: Role) -> None:
+        self.service = fake_service(f"arms@{role}s")
+        self.clock = self.service.clock
+        self.loop = ArmsLoop(self.service)
+        self.pair = FakePair()
+        self.pair.now_ns = self.clock.now  # type: ignore[attr-defined]
+        self.loop.pair = self.pair  # type: ignore[assignment]
+        self.loop.reading = self.pair.reading(self.clock.now)
+        timing = GateTiming(period_ns=PERIOD_NS)
+        rig = self.service.rig
+        self.loop.pilot = Pilot(
+            role, default_limits(role), START_POSE, rig.sleep_pose(role), START, self.clock.now, Torque.OFF, timing
+        )
+        self.loop.torque = Torque.OFF
+        self.loop.torque_trouble, self.loop.retry_ns = "", 0
+        self._mode, self._since_ns = Mode.IDLE, 0
+
+    def turn(self, mode: Mode, count: int = 1, pose: str = "", action: Vector | None = None) -> ArmsState:
+        if mode is not self._mode:
+            self._mode, self._since_ns = mode, self.clock.now
+        for _ in range(count):
+            self.clock.now += PERIOD_NS
+            self.pair.now_ns = self.clock.now  # type: ignore[attr-defined]
+            heartbeat = ModeHeartbeat(stamp_ns=self.clock.now, mode=mode, pose=pose, since_ns=self._since_ns)
+            self.service.bus.put(messages.MODE, heartbeat)
+            if action is not None:
+                sent = Action(stamp_ns=self.clock.now, tick=self.clock.now // 20_000_000, position=action.tolist())
+                self.service.bus.put(messages.ACTION_TOPIC[mode], sent)
+            self.loop.cycle(self.clock.now)
+        return self.sent[-1]
+
+    @property
+    def sent(self) -> list[ArmsState]:
+        return self.service.bus.publishers[self.loop.state.topic.name].sent
+
+
+@pytest.fixture
+def followers() -> Scene:
+    return Scene("follower")
+
+
+@pytest.fixture
+def leaders() -> Scene:
+    return Scene("leader")
+
+
+def test_no_goal_without_torque_and_torque_with_arming(followers: Scene) -> None:
+    followers.turn(Mode.IDLE, 20)
+    assert followers.pair.goals == [None] * 20
+    state = followers.turn(Mode.ARMED, 1, "start")
+    assert followers.pair.switched == [(True, True)]
+    assert state.goal == pytest.approx(START.tolist(), abs=0.01)
+
+
+def test_followers_follow_the_topic_of_the_mode_only(followers: Scene) -> None:
+    followers.turn(Mode.ARMED, 400, "start")
+    goal = START.copy()
+    goal[0] = 0.05
+    other = Action(stamp_ns=followers.clock.now, tick=0, position=(START + 1).tolist())
+    followers.service.bus.put(messages.ACTION_POLICY, other)
+    state = followers.turn(Mode.TELEOP, 60, action=goal)
+    assert state.goal == pytest.approx(goal.tolist(), abs=1e-3)
+    assert state.target == pytest.approx(goal.tolist())
+    assert state.action_stamp_ns == followers.clock.now
+
+
+def test_a_leader_adapter_gone_in_teleop_ends_nothing_and_is_asked_again(leaders: Scene) -> None:
+    leaders.turn(Mode.ARMED, 400, "start")
+    leaders.turn(Mode.TELEOP, 10)
+    assert leaders.pair.switched[-1] == (False, False)
+    leaders.pair.broken = "leader_left: /dev/ttyDXL_leader_left is not connected"
+    state = leaders.turn(Mode.HOLD)
+    assert state.hold_cause == leaders.pair.broken
+    count = len(leaders.pair.switched)
+    leaders.turn(Mode.HOLD, TORQUE_RETRY_NS // PERIOD_NS - 2)
+    leaders.pair.broken = ""
+    leaders.turn(Mode.HOLD, 3)
+    assert leaders.pair.switched[count:] == [(True, True)]  # a person may let go of them now
+    assert leaders.turn(Mode.HOLD).hold_cause == ""
+
+
+def test_arming_with_an_adapter_gone_is_a_hold_with_its_name(followers: Scene) -> None:
+    followers.pair.broken = "follower_left: /dev/ttyDXL_follower_left is not connected"
+    state = followers.turn(Mode.ARMED, 1, "start")
+    assert state.hold_cause == followers.pair.broken
+    assert not state.settled
+
+
+def test_an_incomplete_cycle_is_published_as_invalid_with_the_last_position(followers: Scene) -> None:
+    before = followers.turn(Mode.IDLE)
+    followers.pair.lost = True
+    state = followers.turn(Mode.IDLE)
+    assert before.valid
+    assert not state.valid
+    assert state.position == before.position
+    assert followers.loop.counts["incomplete_cycles"] == 1
+
+
+def test_a_servo_error_is_a_fault_and_silence_a_hold(followers: Scene) -> None:
+    followers.pair.silence = "follower_right: elbow silent for 130 ms; check the cable into the first of them"
+    state = followers.turn(Mode.IDLE)
+    assert (state.hold_cause, state.fault) == (followers.pair.silence, False)
+    followers.pair.errors = {"right_elbow": 0x20}
+    state = followers.turn(Mode.IDLE)
+    assert (state.hold_cause, state.fault) == ("right_elbow", True)
+
+
+def test_no_actions_end_in_a_frozen_goal(followers: Scene) -> None:
+    followers.turn(Mode.ARMED, 400, "start")
+    target = START.copy()
+    target[0] = 1.0
+    followers.turn(Mode.TELEOP, 20, action=target)
+    followers.turn(Mode.TELEOP, 14)  # 70 ms
+    frozen = followers.turn(Mode.TELEOP).goal
+    assert followers.turn(Mode.TELEOP, 200).goal == frozen
+    assert "no action for" in followers.sent[-1].hold_cause

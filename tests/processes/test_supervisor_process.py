@@ -1,0 +1,214 @@
+"""supervisor, turn by turn: requests, reports and ticks in, heartbeats and replies out."""
+
+import pytest
+from process_fakes import fake_service
+
+from aloha_runtime import messages
+from aloha_runtime.messages import MS, ArmsState, Health, Mode, PolicyTick, Reply, Request
+from aloha_runtime.processes.supervisor import NO_ACTION_TICKS, SupervisorLoop
+from aloha_runtime.robot import TICK_NS
+
+ARMS = {"arms@followers": messages.FOLLOWERS, "arms@leaders": messages.LEADERS}
+
+
+class Scene:
+    """A supervisor among processes that report in every turn, unless they are in `silent`."""
+
+    def __init__(self, rig: str = "sim") -> None:
+        self.service = fake_service("supervisor", rig)
+        self.bus, self.clock = self.service.bus, self.service.clock
+        self.loop = SupervisorLoop(self.service)
+        self.silent: set[str] = set()
+        self.trouble: dict[str, str] = {}
+        self.figures = {"realtime_priority": 50.0}
+
+    @property
+    def mode(self) -> Mode:
+        return self.bus.publishers["mode"].sent[-1].mode
+
+    def turn(self, count: int = 1, settled: bool = True) -> None:
+        for _ in range(count):
+            self.clock.now += TICK_NS
+            for name, topic in ARMS.items():
+                if name not in self.silent:
+                    self.bus.put(topic, self._state(name, settled))
+            for name in self.loop.health:
+                if name not in self.silent:
+                    report = Health(stamp_ns=self.clock.now, process=name, pid=1, figures=dict(self.figures))
+                    self.bus.put(messages.health_topic(name), report)
+            self.loop.cycle(self.clock.now)
+
+    def _state(self, name: str, settled: bool) -> ArmsState:
+        return ArmsState(
+            stamp_ns=self.clock.now,
+            position=[0.0] * 14,
+            velocity=[0.0] * 14,
+            effort_ma=[0.0] * 14,
+            mode=self.loop.machine.mode,
+            settled=settled,
+            hold_cause=self.trouble.get(name, ""),
+        )
+
+    def ask(self, verb: str, argument: str = "", sender: str = "operator", settled: bool = True) -> Reply:
+        self.bus.served.requests.append(Request(verb=verb, argument=argument, sender=sender))
+        self.turn(settled=settled)
+        return self.bus.served.replies[-1]
+
+    def move(self, mode: Mode) -> None:
+        self.turn()
+        assert self.ask("arm").ok
+        self.turn()
+        assert self.ask(mode.value).ok
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def test_every_turn_says_the_mode_once(scene: Scene) -> None:
+    scene.turn(10)
+    heartbeats = scene.bus.publishers["mode"].sent
+    assert [heartbeat.stamp_ns for heartbeat in heartbeats] == [
+        scene.clock.now - (9 - index) * TICK_NS for index in range(10)
+    ]
+    assert {heartbeat.mode for heartbeat in heartbeats} == {Mode.IDLE}
+
+
+def test_a_reply_tells_the_mode_that_the_next_heartbeat_has(scene: Scene) -> None:
+    scene.turn()
+    reply = scene.ask("arm")
+    assert reply.ok
+    assert reply.mode is scene.mode is Mode.ARMED
+
+
+def test_only_an_operator_arms_and_anybody_stops(scene: Scene) -> None:
+    scene.turn()
+    assert not scene.ask("arm", sender="squeeze of both leader grippers").ok
+    assert scene.mode is Mode.IDLE
+    scene.move(Mode.TELEOP)
+    assert scene.ask("stop", sender="").ok
+    assert scene.mode is Mode.HOLD
+
+
+def test_a_shutdown_parks_first_and_then_ends(scene: Scene) -> None:
+    scene.move(Mode.TELEOP)
+    reply = scene.ask("shutdown", settled=False)
+    assert reply.mode is Mode.PARK
+    scene.turn(10, settled=False)
+    assert not scene.service.stopping
+    scene.turn()
+    assert scene.mode is Mode.IDLE
+    assert scene.service.stopping
+
+
+def test_a_shutdown_with_nothing_to_park_ends_at_once(scene: Scene) -> None:
+    scene.turn()
+    assert scene.ask("shutdown").ok
+    assert scene.service.stopping
+
+
+def test_a_shutdown_that_ends_in_hold_does_not_end(scene: Scene) -> None:
+    scene.move(Mode.TELEOP)
+    scene.ask("shutdown", settled=False)
+    scene.trouble["arms@followers"] = "left_elbow did not arrive"
+    scene.turn()
+    scene.trouble.clear()
+    scene.turn(20)
+    assert scene.mode is Mode.HOLD
+    assert not scene.service.stopping
+
+
+def test_what_arms_say_becomes_the_cause_of_the_hold(scene: Scene) -> None:
+    scene.move(Mode.TELEOP)
+    scene.trouble["arms@leaders"] = "leader_left: /dev/ttyDXL_leader_left was unplugged; plug it in again"
+    scene.turn()
+    heartbeat = scene.bus.publishers["mode"].sent[-1]
+    assert heartbeat.mode is Mode.HOLD
+    assert "leader_left" in heartbeat.cause
+
+
+def test_silent_arms_are_a_fault_and_a_silent_driver_a_hold(scene: Scene) -> None:
+    scene.move(Mode.TELEOP)
+    scene.silent.add("teleop")
+    scene.turn(30)
+    assert scene.mode is Mode.HOLD
+    scene.silent.add("arms@followers")
+    scene.turn(30)
+    assert scene.mode is Mode.FAULT
+    assert not scene.ask("arm").ok
+    scene.silent.clear()
+    scene.turn(2)
+    assert scene.mode is Mode.FAULT  # left only when a person says so
+    assert scene.ask("arm").ok
+
+
+def test_ten_ticks_without_an_action_end_in_hold_with_the_policys_reason(scene: Scene) -> None:
+    scene.move(Mode.POLICY)
+    for tick in range(NO_ACTION_TICKS + 1):
+        assert scene.mode is Mode.POLICY
+        report = PolicyTick(stamp_ns=scene.clock.now, tick=tick, lateness_ns=0, on_time=True, reason="cam_high: frozen")
+        scene.bus.put(messages.POLICY_TICK, report)
+        scene.turn()
+        if scene.mode is Mode.HOLD:
+            break
+    assert tick == NO_ACTION_TICKS - 1
+    assert "cam_high: frozen" in scene.bus.publishers["mode"].sent[-1].cause
+
+
+def test_late_ticks_end_in_hold(scene: Scene) -> None:
+    scene.move(Mode.POLICY)
+    for tick in range(100):
+        on_time = tick % 3 != 0
+        report = PolicyTick(stamp_ns=scene.clock.now, tick=tick, lateness_ns=0, on_time=on_time)
+        scene.bus.put(messages.POLICY_TICK, report)
+        scene.turn()
+        if scene.mode is not Mode.POLICY:
+            break
+    assert scene.mode is Mode.HOLD
+    assert "on time" in scene.bus.publishers["mode"].sent[-1].cause
+
+
+def test_a_rig_that_requires_it_is_not_armed_without_real_time_priority() -> None:
+    scene = Scene("aloha")
+    scene.figures = {"realtime_priority": 0.0}
+    scene.turn()
+    reply = scene.ask("arm")
+    assert not reply.ok
+    assert "no real-time priority" in reply.text
+    scene.figures = {"realtime_priority": 50.0}
+    scene.turn()
+    assert scene.ask("arm").ok
+
+
+def test_a_reset_has_a_higher_number_than_any_before_it_even_after_a_restart(scene: Scene) -> None:
+    scene.turn()
+    assert scene.ask("reset", "7").ok
+    order = scene.bus.publishers["sim_reset"].sent[-1]
+    assert order.task_seed == 7
+    again = Scene()
+    again.clock.now = scene.clock.now + 10 * MS
+    again.turn()
+    assert again.bus.publishers["sim_reset"].sent[-1].episode == 0  # no order: the world stays as it is
+    assert again.ask("reset", "8").ok
+    assert again.bus.publishers["sim_reset"].sent[-1].episode > order.episode
+
+
+@pytest.mark.parametrize(("rig", "argument"), [("aloha", "3"), ("sim", ""), ("sim", "x")])
+def test_a_reset_is_refused_on_a_real_rig_and_without_a_seed(rig: str, argument: str) -> None:
+    scene = Scene(rig)
+    scene.turn()
+    assert not scene.ask("reset", argument).ok
+
+
+def test_nothing_is_reset_while_arms_move(scene: Scene) -> None:
+    scene.move(Mode.TELEOP)
+    assert not scene.ask("reset", "3").ok
+
+
+def test_a_process_gone_silent_is_named_in_the_health_report(scene: Scene) -> None:
+    scene.turn(60)
+    assert scene.loop.silent(scene.clock.now) == ""
+    scene.silent.add("camera@cam_high")
+    scene.turn(60)
+    assert scene.loop.silent(scene.clock.now) == "silent: camera@cam_high"

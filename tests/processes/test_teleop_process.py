@@ -1,0 +1,134 @@
+"""teleop, turn by turn: when the squeeze asks for TELEOP, and which action a leader state becomes."""
+
+import numpy as np
+import pytest
+from process_fakes import fake_service
+
+from aloha_runtime import messages
+from aloha_runtime.messages import MS, ArmsState, Mode, ModeHeartbeat
+from aloha_runtime.processes.teleop import TeleopLoop
+from aloha_runtime.robot import START_POSE, pose_vector
+
+HALF_OPEN = pose_vector(START_POSE, 0.5)
+SQUEEZED = pose_vector(START_POSE, 0.0)
+STEP_NS = 5 * MS
+
+
+class Scene:
+    """Leaders, followers and supervisor as the teleop process hears them."""
+
+    def __init__(self) -> None:
+        self.service = fake_service("teleop")
+        self.loop = TeleopLoop(self.service)
+        self.bus, self.clock = self.service.bus, self.service.clock
+
+    def turn(
+        self,
+        mode: Mode,
+        leaders: np.ndarray = SQUEEZED,
+        followers: np.ndarray = HALF_OPEN,
+        settled: bool = True,
+        seconds: float = 0.005,
+    ) -> None:
+        """Let time pass with these states arriving in every arms cycle."""
+        for _ in range(round(seconds * 1e9 / STEP_NS)):
+            self.clock.now += STEP_NS
+            stamp_ns = self.clock.now
+            self.bus.put(messages.MODE, ModeHeartbeat(stamp_ns=stamp_ns, mode=mode))
+            for topic, position in ((messages.LEADERS, leaders), (messages.FOLLOWERS, followers)):
+                state = ArmsState(
+                    stamp_ns=stamp_ns,
+                    position=position.tolist(),
+                    velocity=[0.0] * 14,
+                    effort_ma=[0.0] * 14,
+                    mode=mode,
+                    settled=settled,
+                )
+                self.bus.put(topic, state)
+            self.loop.cycle(stamp_ns)
+
+    @property
+    def actions(self) -> list[messages.Action]:
+        return self.bus.publishers["action_teleop"].sent
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def test_a_squeeze_that_lasts_asks_for_teleop_once(scene: Scene) -> None:
+    scene.turn(Mode.ARMED, seconds=0.195)
+    assert scene.bus.requests == []
+    scene.turn(Mode.ARMED, seconds=0.2)
+    assert [request.verb for request in scene.bus.requests] == ["teleop"]
+    assert scene.bus.requests[0].sender != "operator"
+    scene.turn(Mode.ARMED, seconds=0.5)  # not answered with TELEOP: asked again, but not in every cycle
+    assert len(scene.bus.requests) == 2
+
+
+def test_a_squeeze_let_go_asks_for_nothing(scene: Scene) -> None:
+    for _ in range(10):
+        scene.turn(Mode.ARMED, seconds=0.15)
+        scene.turn(Mode.ARMED, HALF_OPEN)
+    assert scene.bus.requests == []
+
+
+def test_one_hand_is_not_enough(scene: Scene) -> None:
+    one = SQUEEZED.copy()
+    one[13] = 0.5
+    scene.turn(Mode.ARMED, one, seconds=1.0)
+    assert scene.bus.requests == []
+
+
+@pytest.mark.parametrize("mode", [mode for mode in Mode if mode is not Mode.ARMED])
+def test_a_squeeze_means_nothing_in_other_modes(scene: Scene, mode: Mode) -> None:
+    scene.turn(mode, seconds=1.0)
+    assert scene.bus.requests == []
+
+
+def test_arms_on_their_way_are_waited_for(scene: Scene) -> None:
+    scene.turn(Mode.ARMED, settled=False, seconds=1.0)
+    assert scene.bus.requests == []
+    scene.turn(Mode.ARMED)
+    assert len(scene.bus.requests) == 1
+
+
+def test_leaders_elsewhere_than_followers_are_named(scene: Scene) -> None:
+    bent = SQUEEZED.copy()
+    bent[2] += 0.4
+    scene.turn(Mode.ARMED, bent, seconds=1.0)
+    assert scene.bus.requests == []
+    assert "left_elbow" in scene.loop.message
+    scene.turn(Mode.ARMED)
+    assert scene.loop.message == ""
+    assert len(scene.bus.requests) == 1
+
+
+def test_each_leader_state_becomes_one_action_with_its_stamp(scene: Scene) -> None:
+    scene.turn(Mode.TELEOP, HALF_OPEN)
+    scene.loop.cycle(scene.clock.now + MS)  # the same state once more
+    assert len(scene.actions) == 1
+    action = scene.actions[0]
+    assert action.stamp_ns == scene.clock.now
+    assert action.tick == action.stamp_ns // 20_000_000
+    assert np.delete(action.position, [6, 13]) == pytest.approx(np.delete(HALF_OPEN, [6, 13]))
+
+
+def test_no_action_outside_teleop_or_from_stale_leaders(scene: Scene) -> None:
+    scene.turn(Mode.HOLD)
+    assert scene.actions == []
+    scene.turn(Mode.TELEOP)
+    sent = len(scene.actions)
+    scene.bus.subscribers["leaders"].newest.seq += 1
+    scene.loop.cycle(scene.clock.now + 50 * MS)  # older than a leader state may be
+    assert len(scene.actions) == sent
+
+
+def test_an_invalid_leader_state_is_not_passed_on(scene: Scene) -> None:
+    scene.turn(Mode.TELEOP)
+    sent = len(scene.actions)
+    scene.bus.subscribers["leaders"].newest.valid = False
+    scene.bus.subscribers["leaders"].newest.seq += 1
+    scene.loop.cycle(scene.clock.now + MS)
+    assert len(scene.actions) == sent
