@@ -218,7 +218,7 @@ def test_a_chunk_that_is_not_finite_ends_the_process_with_one_message(
 ) -> None:
     scene = start(5 * MS)
     monkeypatch.setattr(scene.worker, "take", lambda *_: [Chunk(FIRST, np.full((4, 14), np.nan), 0, 1)])
-    with pytest.raises(CheckpointError, match="my_policy predicts .*not finite.*train it again"):
+    with pytest.raises(CheckpointError, match=r"my_policy predicts .*not finite.*train it again"):
         scene.ticks(1)
 
 
