@@ -91,6 +91,7 @@ class Pilot:
             self.torque = Torque.GRIPPERS_FREE
         if self.mode is Mode.PARK and (output.settled or self.torque is Torque.OFF):
             self.torque, settled = Torque.OFF, True
+            self._may_move = False  # a parked arm stays without torque, whatever becomes of the supervisor
         return Command(
             goal=None if self.torque is Torque.OFF else output.goal,
             torque=self.torque,

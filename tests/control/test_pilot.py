@@ -1,0 +1,294 @@
+"""The pilot's rules of torque and motion, held against any sequence of modes, silences, refusals and pushes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aloha_runtime.control.gate import GateTiming, Target
+from aloha_runtime.control.limits import default_limits
+from aloha_runtime.control.pilot import GRIPPER_IN_POSE, Command, Pilot, Torque
+from aloha_runtime.messages import MOVING, MS, Mode, ModeHeartbeat
+from aloha_runtime.robot import IS_GRIPPER, START_POSE, Role, Vector, pose_vector
+
+SLEEP_POSE = (0.0, -1.7, 1.55, 0.0, -0.6, 0.0)
+ASLEEP = pose_vector(SLEEP_POSE, 0.5)
+CYCLE_NS = 5 * MS
+TRIPPED = "a tripped watchdog"
+STANDING = (Mode.IDLE, Mode.HOLD, Mode.FAULT)
+
+
+class Arms:
+    """A pilot and arms that are where the goal is while they have torque and obey."""
+
+    def __init__(self, role: Role, torque: Torque = Torque.OFF, present: Vector = ASLEEP) -> None:
+        self.role = role
+        self.now_ns = 1_000_000_000_000
+        self.present = present.copy()
+        self.commands: list[Command] = []
+        self.mode, self.pose, self.since_ns = Mode.IDLE, "", 0
+        timing = GateTiming(period_ns=CYCLE_NS)
+        self.pilot = Pilot(
+            role, default_limits(role), START_POSE, SLEEP_POSE, self.present, self.now_ns, torque, timing
+        )
+
+    @property
+    def last(self) -> Command:
+        return self.commands[-1]
+
+    def turn(
+        self,
+        mode: Mode,
+        count: int = 1,
+        pose: str = "",
+        heard: bool = True,
+        rearm: str = "",
+        action: Vector | None = None,
+    ) -> Command:
+        """Cycles in a mode; `heard` False: the supervisor is silent."""
+        if (mode, pose) != (self.mode, self.pose):
+            self.mode, self.pose, self.since_ns = mode, pose, self.now_ns
+        for _ in range(count):
+            self.now_ns += CYCLE_NS
+            heartbeat = ModeHeartbeat(stamp_ns=self.now_ns, mode=mode, pose=pose, since_ns=self.since_ns)
+            target = None if action is None else Target(action, self.now_ns, self.now_ns // (20 * MS), CYCLE_NS)
+            command = self.pilot.step(self.now_ns, heartbeat if heard else None, self.present, target, rearm)
+            self.commands.append(command)
+            if command.goal is not None and (not rearm or command.rearm):
+                self.present = command.goal.copy()
+            rearm = "" if command.rearm else rearm
+        return self.last
+
+
+@pytest.fixture(params=["follower", "leader"])
+def arms(request: pytest.FixtureRequest) -> Arms:
+    return Arms(request.param)
+
+
+def armed(arms: Arms) -> Arms:
+    arms.turn(Mode.ARMED, 500, "start")
+    assert arms.last.settled
+    return arms
+
+
+def test_arming_takes_torque_where_the_arm_is_and_ramps_to_the_start_pose(arms: Arms) -> None:
+    first = arms.turn(Mode.ARMED, 1, "start")
+    assert first.torque is Torque.ON
+    assert first.rearm
+    assert np.abs(first.goal - ASLEEP).max() < 0.01
+    armed(arms)
+    joints = ~IS_GRIPPER
+    assert arms.present[joints] == pytest.approx(pose_vector(START_POSE, 0.0)[joints], abs=2e-3)
+
+
+def test_leaders_in_the_start_pose_have_free_grippers_followers_closed_ones() -> None:
+    assert armed(Arms("leader")).last.torque is Torque.GRIPPERS_FREE
+    follower = armed(Arms("follower"))
+    assert follower.last.torque is Torque.ON
+    assert follower.present[IS_GRIPPER] == pytest.approx(GRIPPER_IN_POSE["follower"], abs=2e-3)
+
+
+def test_arming_where_the_arms_are_moves_nothing(arms: Arms) -> None:
+    arms.turn(Mode.ARMED, 50)
+    assert arms.last.settled
+    assert (arms.present == ASLEEP).all()
+    assert arms.last.torque is Torque.ON
+
+
+def test_leaders_are_free_in_teleop_and_hold_themselves_after_it() -> None:
+    leaders = armed(Arms("leader"))
+    assert leaders.turn(Mode.TELEOP).torque is Torque.OFF
+    leaders.present = leaders.present + 0.2  # a person moves them
+    held = leaders.turn(Mode.HOLD)
+    assert held.torque is Torque.ON
+    assert held.goal == pytest.approx(leaders.present)
+
+
+def test_leaders_keep_still_with_torque_while_a_policy_drives() -> None:
+    leaders = armed(Arms("leader"))
+    before = leaders.present.copy()
+    leaders.turn(Mode.POLICY, 50)
+    assert leaders.last.torque is not Torque.OFF
+    assert (leaders.present == before).all()
+
+
+def test_parking_ends_without_torque_in_the_sleep_pose(arms: Arms) -> None:
+    armed(arms)
+    arms.turn(Mode.PARK, 600, "sleep")
+    assert arms.last.torque is Torque.OFF
+    assert arms.last.settled
+    joints = ~IS_GRIPPER
+    assert arms.present[joints] == pytest.approx(ASLEEP[joints], abs=2e-3)
+
+
+@pytest.mark.parametrize("mode", STANDING)
+@pytest.mark.parametrize("heard", [True, False])
+def test_parked_arms_stay_without_torque(arms: Arms, mode: Mode, heard: bool) -> None:
+    armed(arms)
+    arms.turn(Mode.PARK, 600, "sleep")
+    arms.turn(mode, 50, heard=heard)
+    assert arms.last.torque is Torque.OFF
+
+
+def test_parking_keeps_what_a_gripper_holds() -> None:
+    followers = armed(Arms("follower"))
+    before = followers.present[IS_GRIPPER].copy()
+    followers.turn(Mode.PARK, 100, "sleep")
+    assert (followers.last.goal[IS_GRIPPER] == before).all()
+
+
+def test_parking_without_torque_moves_nothing(arms: Arms) -> None:
+    arms.turn(Mode.PARK, 5, "sleep")
+    assert arms.last.torque is Torque.OFF
+    assert arms.last.settled
+    assert all(command.goal is None for command in arms.commands)
+
+
+@pytest.mark.parametrize("mode", [Mode.TELEOP, Mode.POLICY, Mode.REPLAY])
+def test_a_restarted_pilot_joins_no_motion_and_says_why(mode: Mode) -> None:
+    followers = Arms("follower", Torque.ON)
+    followers.turn(mode, 50, action=ASLEEP + 0.05)
+    assert (followers.present == ASLEEP).all()
+    assert followers.last.torque is Torque.ON
+    assert "arm again" in followers.last.hold_cause
+    followers.turn(Mode.HOLD)
+    followers.turn(Mode.ARMED, 5)
+    followers.turn(mode, 50, action=ASLEEP + 0.05 * ~IS_GRIPPER)
+    assert not (followers.present == ASLEEP).all()
+
+
+@pytest.mark.parametrize("mode", [Mode.TELEOP, Mode.PARK, Mode.ARMED])
+def test_a_silent_supervisor_ends_every_motion_with_torque_on(mode: Mode) -> None:
+    followers = armed(Arms("follower"))
+    pose = {Mode.PARK: "sleep"}.get(mode, "")
+    followers.turn(mode, 20, pose, action=followers.present + 0.1)
+    goal = followers.last.goal
+    followers.turn(mode, 100, pose, heard=False, action=followers.present + 0.1)
+    assert followers.last.mode is Mode.HOLD
+    assert (followers.last.goal == goal).all()
+    assert followers.last.torque is Torque.ON
+    assert "supervisor is silent" in followers.last.hold_cause
+
+
+def test_an_order_from_before_the_silence_is_not_taken_up_again() -> None:
+    followers = armed(Arms("follower"))
+    followers.turn(Mode.TELEOP, 5, action=followers.present)
+    followers.turn(Mode.TELEOP, 50, heard=False)
+    goal = followers.last.goal
+    followers.turn(Mode.TELEOP, 50, action=followers.present + 0.1)
+    assert (followers.last.goal == goal).all()
+    assert "arm again" in followers.last.hold_cause
+
+
+def test_an_arm_outside_its_limits_gets_no_torque_and_is_named(arms: Arms) -> None:
+    arms.present = ASLEEP.copy()
+    arms.present[3] = 3.6
+    command = arms.turn(Mode.ARMED, 1, "start")
+    assert command.torque is Torque.OFF
+    assert command.goal is None
+    assert "left_forearm_roll" in command.hold_cause
+
+
+def test_servos_that_no_longer_obey_are_a_hold_and_arming_switches_them_on_anew() -> None:
+    followers = armed(Arms("follower"))
+    assert followers.turn(Mode.TELEOP, 1, rearm=TRIPPED).hold_cause == TRIPPED
+    followers.turn(Mode.HOLD, 5, rearm=TRIPPED)
+    followers.present = followers.present + 0.05  # they sagged
+    command = followers.turn(Mode.ARMED, 1, rearm=TRIPPED)
+    assert command.rearm
+    assert command.goal == pytest.approx(followers.present, abs=1e-9)
+    assert command.hold_cause == ""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Some cycles of one mode."""
+
+    mode: Mode
+    count: int
+    pose: str
+    heard: bool
+    rearm: str
+    push: float
+
+
+steps = st.lists(
+    st.builds(
+        Step,
+        st.sampled_from(list(Mode)),
+        st.sampled_from([1, 2, 10, 60]),
+        st.sampled_from(["", "start"]),
+        st.booleans() | st.just(True),
+        st.sampled_from(["", "", "", TRIPPED]),
+        st.sampled_from([0.0, 0.0, 0.3]),
+    ),
+    max_size=12,
+)
+roles = st.sampled_from(["follower", "leader"])
+
+
+def play(role: Role, torque: Torque, plan: list[Step]) -> Arms:
+    """Any plan, with actions that always come; a push moves arms without torque only."""
+    arms = Arms(role, torque)
+    for step in plan:
+        pose = "sleep" if step.mode is Mode.PARK else step.pose if step.mode is Mode.ARMED else ""
+        if arms.pilot.torque is Torque.OFF:
+            arms.present = arms.present + np.where(IS_GRIPPER, 0.0, step.push * 0.1)
+        arms.turn(step.mode, step.count, pose, step.heard, step.rearm, action=ASLEEP + 0.3)
+    return arms
+
+
+@settings(max_examples=150)
+@given(role=roles, plan=steps)
+def test_torque_goes_only_where_the_rules_allow(role: Role, plan: list[Step]) -> None:
+    arms = play(role, Torque.OFF, plan)
+    before = Torque.OFF
+    for command in arms.commands:
+        if command.torque is not before:
+            if command.torque is Torque.OFF:
+                assert command.mode is Mode.PARK or (role == "leader" and command.mode is Mode.TELEOP)
+            elif before is Torque.OFF:
+                taken_back = role == "leader" and command.mode in STANDING
+                assert command.mode is Mode.ARMED or taken_back
+            if command.torque is Torque.GRIPPERS_FREE:
+                assert role == "leader"
+                assert command.mode is Mode.ARMED
+        assert (command.goal is None) == (command.torque is Torque.OFF)
+        before = command.torque
+
+
+@settings(max_examples=150)
+@given(role=roles, plan=steps)
+def test_no_goal_jumps_from_where_the_arm_is(role: Role, plan: list[Step]) -> None:
+    limits = default_limits(role)
+    arms = play(role, Torque.OFF, plan)
+    goal: Vector | None = None
+    for command in arms.commands:
+        if command.goal is not None and goal is not None and not command.rearm:
+            assert (np.abs(command.goal - goal) <= limits.velocity * 2 * CYCLE_NS * 1e-9 + 1e-9).all()
+        goal = command.goal
+
+
+@settings(max_examples=100)
+@given(role=roles, plan=steps)
+def test_without_arming_nothing_ever_moves_or_loses_torque(role: Role, plan: list[Step]) -> None:
+    plan = [step for step in plan if step.mode not in (Mode.ARMED, Mode.PARK)]
+    arms = play(role, Torque.ON, plan)
+    leaders_let_go = role == "leader"
+    for command in arms.commands:
+        if command.goal is not None:
+            assert (command.goal == ASLEEP).all()
+        assert command.torque is Torque.ON or leaders_let_go
+
+
+@settings(max_examples=100)
+@given(plan=steps)
+def test_followers_move_only_in_modes_of_motion(plan: list[Step]) -> None:
+    arms = play("follower", Torque.OFF, plan)
+    goal: Vector | None = None
+    for command in arms.commands:
+        if goal is not None and command.goal is not None and not command.rearm and command.mode in STANDING:
+            assert (command.goal == goal).all()
+        goal = command.goal
