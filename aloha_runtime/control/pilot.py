@@ -84,9 +84,8 @@ class Pilot:
         if self.torque is Torque.OFF:
             self.gate.freeze(present)
         output = self.gate.step(now_ns, present, target if self.mode in MOVING else None)
-        settled = output.settled or (
-            self.mode is Mode.ARMED and output.motion is Motion.FROZEN and not output.hold_cause
-        )
+        still = output.motion is Motion.FROZEN and not output.hold_cause and not self._refusal
+        settled = output.settled or (self.mode is Mode.ARMED and still)
         if self.mode is Mode.ARMED and settled and self.role == "leader" and self._obeyed[1] == "start":
             self.torque = Torque.GRIPPERS_FREE
         if self.mode is Mode.PARK and (output.settled or self.torque is Torque.OFF):
