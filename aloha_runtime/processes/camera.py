@@ -32,34 +32,36 @@ def build(service: Service) -> Camera:
 def main(service: Service) -> None:
     source = service.rig.cameras[service.instance]
     camera = build(service)
-    camera.connect()
-    service.prepare_realtime([], BELOW_ARMS)
-    publisher = FramePublisher(
-        service.bus, messages.camera_topic(service.instance, source.fps), (source.height, source.width, 3)
-    )
+    try:
+        camera.connect()
+        topic = messages.camera_topic(service.instance, source.fps)
+        pass_on(service, camera, FramePublisher(service.bus, topic, (source.height, source.width, 3)))
+    finally:
+        camera.disconnect()
+
+
+def pass_on(service: Service, camera: Camera, publisher: FramePublisher) -> None:
+    """Every frame once, as it comes, until the process is told to stop."""
     figures = {"frames": 0, "missed": 0}
     last_sequence = 0
     delay = Histogram()
-    try:
-        while not service.stopping:
-            frame = camera.read(READ_TIMEOUT_S)
-            if frame is not None:
-                publisher.send(frame.image, frame.stamp_ns)
-                figures["frames"] += 1
-                figures["missed"] += max(0, frame.sequence - last_sequence - 1) if last_sequence else 0
-                last_sequence = frame.sequence
-                delay.add(service.clock.now_ns() - frame.stamp_ns)
-            service.report(
-                lambda: {
-                    **figures,
-                    "exposure_to_published_p50_ms": delay.p50_ns / messages.MS,
-                    "exposure_to_published_p99_ms": delay.p99_ns / messages.MS,
-                },
-                ok=frame is not None,
-                message="" if frame is not None else f"no frame for {READ_TIMEOUT_S:.1f} s",
-            )
-    finally:
-        camera.disconnect()
+    while not service.stopping:
+        frame = camera.read(READ_TIMEOUT_S)
+        if frame is not None:
+            publisher.send(frame.image, frame.stamp_ns)
+            figures["frames"] += 1
+            figures["missed"] += max(0, frame.sequence - last_sequence - 1) if last_sequence else 0
+            last_sequence = frame.sequence
+            delay.add(service.clock.now_ns() - frame.stamp_ns)
+        service.report(
+            lambda: {
+                **figures,
+                "exposure_to_published_p50_ms": delay.p50_ns / messages.MS,
+                "exposure_to_published_p99_ms": delay.p99_ns / messages.MS,
+            },
+            ok=frame is not None,
+            message="" if frame is not None else f"no frame for {READ_TIMEOUT_S:.1f} s",
+        )
 
 
 if __name__ == "__main__":
