@@ -4,9 +4,7 @@ import math
 from collections import OrderedDict
 
 import torch
-import torchvision
 from torch import Tensor, nn
-from torchvision.ops.misc import FrozenBatchNorm2d
 
 from aloha_runtime.act.config import ACTConfig
 
@@ -17,6 +15,9 @@ def resnet_trunk(config: ACTConfig, *, pretrained: bool) -> nn.Sequential:
     Batch norm is frozen (its statistics and scale are constants), since batches of a few images would spoil it.
     The children keep torchvision's names, which are also those in LeRobot's state dict.
     """
+    import torchvision  # takes as long to import as torch itself, and the small trunk does without
+    from torchvision.ops.misc import FrozenBatchNorm2d
+
     resnet = getattr(torchvision.models, config.vision_backbone)(
         weights=config.pretrained_backbone_weights if pretrained else None,
         replace_stride_with_dilation=[False, False, config.replace_final_stride_with_dilation],
