@@ -81,6 +81,14 @@ class TimeServer:
         """Expected participants that have not joined yet; time stands still until this is empty."""
         return set(self._missing)
 
+    def expect(self, name: str) -> None:
+        """Let time stand still until this participant, which is being started again, has joined. From any thread."""
+        self._missing.add(name)
+
+    def forget(self, name: str) -> None:
+        """Expect a participant no longer."""
+        self._missing.discard(name)
+
     @property
     def participants(self) -> list[str]:
         """Names of those who take part now."""

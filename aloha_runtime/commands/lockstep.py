@@ -27,6 +27,14 @@ class LockStep:
         """Processes that have not joined yet."""
         return self._server.missing - {OPERATOR}
 
+    def expect(self, name: str) -> None:
+        """Time stands still until this process, which is being started again, has joined."""
+        self._server.expect(name)
+
+    def forget(self, name: str) -> None:
+        """Time goes on without a process that was expected."""
+        self._server.forget(name)
+
     def join(self) -> VirtualClock:
         """Take part as the operator: time passes while its clock sleeps."""
         self._clock = VirtualClock(self._run_dir, OPERATOR, OPERATOR_STAGE)

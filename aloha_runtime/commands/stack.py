@@ -99,14 +99,18 @@ class Stack:
         for process in self.table:
             self._interrupts.check()
             self._children.spawn(process)
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while missing := self._time.missing():
-            self._refuse_dead(missing, deadline)
-            self._interrupts.check()
-            time.sleep(POLL_S)
+        self._wait_joined(self._time)
         self.clock = self._time.join()
         self._listen()
         self._wait_ready({process.name for process in self.table})
+
+    def _wait_joined(self, lock_step: LockStep) -> None:
+        """Until every process that virtual time waits for takes part in it."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while missing := lock_step.missing():
+            self._refuse_dead(missing, deadline)
+            self._interrupts.check()
+            time.sleep(POLL_S)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -162,7 +166,19 @@ class Stack:
                 self.say(f"{process.name} died ({cause}); starting it again")
             elif now_ns - self._died_ns[process.name] > RESTART_DELAY_NS:
                 del self._died_ns[process.name]
-                self._children.spawn(process)
+                self._restart(process)
+
+    def _restart(self, process: Process) -> None:
+        """Start a process again. Virtual time stands still meanwhile, so that it is back at the same instant always."""
+        if self._time is None:
+            self._children.spawn(process)
+            return
+        self._time.expect(process.name)
+        try:
+            self._children.spawn(process)
+            self._wait_joined(self._time)
+        finally:
+            self._time.forget(process.name)
 
     def _wait_ready(self, waiting: set[str]) -> None:
         """Every process is ready when its first health report arrives."""

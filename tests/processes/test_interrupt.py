@@ -6,7 +6,6 @@ A few moments of every phase; `soak_signals.py` tries many more, at random.
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from soak_signals import Moment, play, small_rig

@@ -71,8 +71,7 @@ def wrong_publishers(stack: Stack) -> list[str]:
     return [
         topic.name
         for topic in topics
-        if topic.publisher in names
-        and lock_holder(stack.run_dir / f"{topic.name}.lock") != stack.pid(topic.publisher)
+        if topic.publisher in names and lock_holder(stack.run_dir / f"{topic.name}.lock") != stack.pid(topic.publisher)
     ]
 
 
