@@ -1,8 +1,9 @@
-"""Find an off-screen OpenGL for MuJoCo: EGL first (fastest on Mesa's CPU driver), then OSMesa.
+"""MuJoCo, and an off-screen OpenGL for it: EGL first (fastest on Mesa's CPU driver), then OSMesa.
 
-MuJoCo reads `MUJOCO_GL` once, when it is first imported (its choice is made again here if that has happened), and a
-missing library shows as three different exceptions (ImportError, AttributeError, or a fatal error inside Mesa), so each
-backend is tried in a child process.
+MuJoCo loads the OpenGL that `MUJOCO_GL` names when it is imported, where a missing library is a traceback, and without
+a name tries to open a window. Physics needs none of that: the simulated rig takes `mujoco` from here, imported without
+OpenGL, and `ensure_gl` chooses one before anything is rendered. A missing library shows as three different exceptions
+(ImportError, AttributeError, or a fatal error inside Mesa), so each backend is tried in a child process.
 """
 
 import functools
@@ -10,8 +11,27 @@ import importlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from aloha_runtime.errors import SimulationError
+
+
+@contextmanager
+def _no_gl() -> Iterator[None]:
+    asked = os.environ.get("MUJOCO_GL")
+    os.environ["MUJOCO_GL"] = "disable"
+    yield
+    if asked is None:
+        del os.environ["MUJOCO_GL"]
+    else:
+        os.environ["MUJOCO_GL"] = asked
+
+
+with _no_gl():
+    import mujoco
+
+__all__ = ["ensure_gl", "mujoco"]
 
 BACKENDS = ("egl", "osmesa")
 PROBE_TIMEOUT_S = 60.0
@@ -55,21 +75,19 @@ def _probe(backend: str) -> str | None:
 def ensure_gl() -> str:
     """Choose a working off-screen OpenGL, set `MUJOCO_GL` for this process and its children, and name it.
 
-    A `MUJOCO_GL` that the operator has set is the only one tried ("disable" is no choice). Call this before anything
+    A `MUJOCO_GL` that the operator has set is the only one tried (empty or "disable" is no choice). Call this before anything
     renders.
 
     Raises:
         SimulationError: no backend works; names the reasons and the command that installs one.
     """
-    asked = os.environ.get("MUJOCO_GL", "disable")
+    asked = os.environ.get("MUJOCO_GL") or "disable"
     reasons = []
     for backend in BACKENDS if asked == "disable" else (asked,):
         reason = _probe(backend)
         if reason is None:
             os.environ["MUJOCO_GL"] = backend
-            chosen = sys.modules.get("mujoco.rendering.classic.gl_context")
-            if chosen is not None and backend != asked:
-                importlib.reload(chosen)
+            importlib.reload(importlib.import_module("mujoco.rendering.classic.gl_context"))
             return backend
         reasons.append(f"{backend}: {reason}")
     remedy = f"install one with: {APT_COMMAND}" if asked == "disable" else f"unset MUJOCO_GL, which asks for {asked}"

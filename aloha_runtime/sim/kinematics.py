@@ -3,12 +3,12 @@
 import math
 from dataclasses import dataclass
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
 from aloha_runtime.errors import SimulationError
 from aloha_runtime.robot import ARM_JOINTS, Side
+from aloha_runtime.sim.gl import mujoco
 from aloha_runtime.sim.model import FOLLOWER_MOTORS
 
 Matrix = NDArray[np.float64]

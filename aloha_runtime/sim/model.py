@@ -22,10 +22,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args
 
-import mujoco
-
 from aloha_runtime.errors import SimulationError
 from aloha_runtime.robot import ARM_JOINTS, RAD_PER_TICK, SIDES, Gripper
+from aloha_runtime.sim.gl import mujoco
 
 Task = Literal["transfer_cube", "insertion"]
 TASKS: tuple[Task, ...] = get_args(Task)

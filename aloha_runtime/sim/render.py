@@ -6,12 +6,11 @@ twice its size and averaged down, which costs less than multisampling and looks 
 
 from typing import Self
 
-import mujoco
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from aloha_runtime.errors import SimulationError
-from aloha_runtime.sim.gl import ensure_gl
+from aloha_runtime.sim.gl import ensure_gl, mujoco
 from aloha_runtime.sim.model import HEAVY_GROUP
 from aloha_runtime.sim.world import Snapshot
 

@@ -12,10 +12,10 @@ Stages are the staged reward of the original tasks (`gym_aloha/tasks/sim.py`), 0
 
 from dataclasses import dataclass
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from aloha_runtime.sim.gl import mujoco
 from aloha_runtime.sim.model import Task
 
 SUCCESS_STAGE = 4

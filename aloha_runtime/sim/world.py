@@ -6,12 +6,12 @@ angles in rad, and for a gripper the angle of its motor in rad (`robot.Gripper` 
 
 from dataclasses import dataclass
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
 from aloha_runtime.robot import DOF, GRIPPER_INDEX, IS_GRIPPER, KITS, SIDES, START_POSE, Kit, Vector
 from aloha_runtime.sim import tasks
+from aloha_runtime.sim.gl import mujoco
 from aloha_runtime.sim.model import (
     FOLLOWER_MOTORS,
     GRIPPER_MOTOR,
