@@ -75,8 +75,8 @@ def _probe(backend: str) -> str | None:
 def ensure_gl() -> str:
     """Choose a working off-screen OpenGL, set `MUJOCO_GL` for this process and its children, and name it.
 
-    A `MUJOCO_GL` that the operator has set is the only one tried (empty or "disable" is no choice). Call this before anything
-    renders.
+    A `MUJOCO_GL` that the operator has set is the only one tried (empty or "disable" is no choice). Call this before
+    anything renders.
 
     Raises:
         SimulationError: no backend works; names the reasons and the command that installs one.
