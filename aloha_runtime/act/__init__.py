@@ -7,13 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aloha_runtime.act.config import ACTConfig, Feature
+    from aloha_runtime.act.config import ACT_ALOHA_PRESET, ACTConfig
     from aloha_runtime.act.ensemble import TemporalEnsemble
     from aloha_runtime.act.policy import ACTPolicy
 
-__all__ = ["ACTConfig", "ACTPolicy", "Feature", "TemporalEnsemble"]
+__all__ = ["ACT_ALOHA_PRESET", "ACTConfig", "ACTPolicy", "TemporalEnsemble"]
 
-_HOME = {"ACTConfig": "config", "Feature": "config", "ACTPolicy": "policy", "TemporalEnsemble": "ensemble"}
+_HOME = {"ACTConfig": "config", "ACT_ALOHA_PRESET": "config", "ACTPolicy": "policy", "TemporalEnsemble": "ensemble"}
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from aloha_runtime.act.config import ACTConfig
+from aloha_runtime.act.config_file import IMAGENET_WEIGHTS
 
 
 def resnet_trunk(config: ACTConfig, *, pretrained: bool) -> nn.Sequential:
@@ -19,11 +20,16 @@ def resnet_trunk(config: ACTConfig, *, pretrained: bool) -> nn.Sequential:
     from torchvision.ops.misc import FrozenBatchNorm2d
 
     resnet = getattr(torchvision.models, config.vision_backbone)(
-        weights=config.pretrained_backbone_weights if pretrained else None,
+        weights=_torchvision_weights(config) if pretrained else None,
         replace_stride_with_dilation=[False, False, config.replace_final_stride_with_dilation],
         norm_layer=FrozenBatchNorm2d,
     )
     return nn.Sequential(OrderedDict(list(resnet.named_children())[:-2]))
+
+
+def _torchvision_weights(config: ACTConfig) -> str | None:
+    name = config.pretrained_backbone
+    return IMAGENET_WEIGHTS[config.vision_backbone] if name is True else name or None
 
 
 def resnet_channels(config: ACTConfig) -> int:

@@ -17,58 +17,59 @@ IMAGE_PREFIX = "observation.images."
 
 RESNETS = ("resnet18", "resnet34", "resnet50")
 SMALL_CNN = "small_cnn"
+VIP_BACKBONE = "resnet50"
+"""The network that VIP was trained on."""
 NORMALIZATIONS = ("MEAN_STD", "MIN_MAX", "IDENTITY")
-FEATURE_TYPES = ("VISUAL", "STATE", "ENV", "ACTION")
+FeatureType = Literal["VISUAL", "STATE", "ENV", "ACTION"]
 
 
 class PolicyConfigError(ConfigError, ValueError):
     """A field of `ACTConfig` has a value that cannot work; the message names field, value and reason."""
 
 
-@dataclass(frozen=True)
-class Feature:
-    """One input or output of the policy. `shape` is (3, height, width) for an image and (n,) for a vector."""
-
-    type: Literal["VISUAL", "STATE", "ENV", "ACTION"]
-    shape: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        if self.type not in FEATURE_TYPES:
-            raise PolicyConfigError(f"feature type {self.type!r} is not one of {', '.join(FEATURE_TYPES)}")
-        if not self.shape or any(not isinstance(size, int) or size < 1 for size in self.shape):
-            raise PolicyConfigError(f"feature shape {self.shape!r} must be positive whole numbers")
-        if self.type == "VISUAL" and (len(self.shape) != 3 or self.shape[0] != 3):
-            raise PolicyConfigError(f"image feature has shape {self.shape}, must be (3, height, width)")
-        if self.type != "VISUAL" and len(self.shape) != 1:
-            raise PolicyConfigError(f"{self.type} feature has shape {self.shape}, must be a vector (n,)")
+Shape = tuple[int, ...]
+"""(3, height, width) for an image, (n,) for a vector; without a batch dimension."""
 
 
-def aloha_features(cameras: Mapping[str, tuple[int, int]], environment_state_dim: int = 0) -> dict[str, Feature]:
-    """Input features of an ALOHA policy: the 14-vector and one image per camera, `{name: (height, width)}`."""
-    features = {f"{IMAGE_PREFIX}{name}": Feature("VISUAL", (3, *size)) for name, size in cameras.items()}
-    features[STATE] = Feature("STATE", (14,))
+def feature_type(name: str) -> FeatureType:
+    """What an input or output is, by its name; `PolicyConfigError` for one that ACT has no place for."""
+    if name.startswith(IMAGE_PREFIX):
+        return "VISUAL"
+    types: dict[str, FeatureType] = {STATE: "STATE", ENVIRONMENT_STATE: "ENV", ACTION: "ACTION"}
+    if name not in types:
+        raise PolicyConfigError(f"{name!r} is neither {STATE}, {ENVIRONMENT_STATE}, {ACTION} nor an image")
+    return types[name]
+
+
+def aloha_inputs(cameras: Mapping[str, tuple[int, int]], environment_state_dim: int = 0) -> dict[str, Shape]:
+    """Input shapes of an ALOHA policy: the 14-vector and one image per camera, `{name: (height, width)}`."""
+    shapes: dict[str, Shape] = {f"{IMAGE_PREFIX}{name}": (3, *size) for name, size in cameras.items()}
+    shapes[STATE] = (14,)
     if environment_state_dim:
-        features[ENVIRONMENT_STATE] = Feature("ENV", (environment_state_dim,))
-    return features
+        shapes[ENVIRONMENT_STATE] = (environment_state_dim,)
+    return shapes
 
 
-@dataclass(frozen=True)
+@dataclass
 class ACTConfig:
-    """Every choice that shapes an ACT policy. Immutable; wrong values raise `PolicyConfigError` on construction."""
+    """Every choice that shapes an ACT policy. A value that cannot work raises `PolicyConfigError` when it is given,
+    on construction and on assignment. What shapes the network matters before the policy is built, not after."""
 
-    input_features: Mapping[str, Feature] = field(default_factory=lambda: aloha_features({"cam_high": (480, 640)}))
-    output_features: Mapping[str, Feature] = field(default_factory=lambda: {ACTION: Feature("ACTION", (14,))})
+    input_shapes: Mapping[str, Shape] = field(default_factory=lambda: aloha_inputs({"cam_high": (480, 640)}))
+    output_shapes: Mapping[str, Shape] = field(default_factory=lambda: {ACTION: (14,)})
     normalization_mapping: Mapping[str, str] = field(
         default_factory=lambda: {"VISUAL": "MEAN_STD", "STATE": "MEAN_STD", "ACTION": "MEAN_STD"}
     )
     n_obs_steps: int = 1
 
     chunk_size: int = 100
-    n_action_steps: int = 100
+    n_action_steps: int = 0
+    """Actions executed open loop before the next chunk. 0 stands for the whole chunk, or 1 with temporal ensembling."""
     temporal_ensemble_coeff: float | None = None
 
     vision_backbone: str = "resnet18"
-    pretrained_backbone_weights: str | None = "ResNet18_Weights.IMAGENET1K_V1"
+    pretrained_backbone: bool | str = True
+    """Weights that training starts from: True for torchvision's ImageNet ones, a name of torchvision's, or a file."""
     replace_final_stride_with_dilation: bool = False
 
     pre_norm: bool = False
@@ -84,11 +85,21 @@ class ACTConfig:
     dropout: float = 0.1
     kl_weight: float = 10.0
 
-    optimizer_lr: float = 1e-5
-    optimizer_weight_decay: float = 1e-4
-    optimizer_lr_backbone: float = 1e-5
+    lr: float = 1e-5
+    weight_decay: float = 1e-4
+    lr_backbone: float = 1e-5
 
     # Beyond LeRobot (kept in aloha.json).
+    action_loss: Literal["l1", "l2"] = "l1"
+    """Distance between predicted and demonstrated actions; the paper found L1 to be more precise."""
+    sample_latent: bool = False
+    """At inference draw the latent from N(0, 1), for varied behaviour, instead of taking its mean 0 (the paper)."""
+    use_gradient_checkpointing: bool = False
+    """In training compute each transformer layer again on the way back: less memory, a third more time."""
+    use_vip: bool = False
+    """Start from a ResNet-50 trained by value-implicit pre-training (Ma et al. 2022, https://arxiv.org/abs/2210.00030)."""
+    vip_checkpoint: str | None = None
+    """File of the published VIP weights."""
     small_cnn_width: int = 32
     """Channels of the first stage of the small trunk; later stages have 2 and 4 times as many."""
     small_cnn_keypoints: int = 16
@@ -99,61 +110,63 @@ class ACTConfig:
     """Weight of the estimate's smooth L1 loss, in normalised units."""
 
     def __post_init__(self) -> None:
+        if self.use_vip and self.vision_backbone == ACTConfig.vision_backbone:
+            object.__setattr__(self, "vision_backbone", VIP_BACKBONE)
+        if not self.n_action_steps:
+            steps = self.chunk_size if self.temporal_ensemble_coeff is None else 1
+            object.__setattr__(self, "n_action_steps", steps)
+        self._check()
+        object.__setattr__(self, "_complete", True)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in self.__dataclass_fields__:
+            raise PolicyConfigError(f"ACT configuration: there is no {name}; there are: {', '.join(FIELDS)}")
+        before = self.__dict__.get(name)
+        object.__setattr__(self, name, value)
+        if "_complete" in self.__dict__:
+            try:
+                self._check()
+            except PolicyConfigError:
+                object.__setattr__(self, name, before)
+                raise
+
+    def _check(self) -> None:
         _check_numbers(self)
-        _check_features(self)
+        _check_shapes(self)
         _check_architecture(self)
 
     @property
-    def image_features(self) -> dict[str, Feature]:
-        return {name: feature for name, feature in self.input_features.items() if feature.type == "VISUAL"}
+    def images(self) -> dict[str, Shape]:
+        """Input images, `{name: (3, height, width)}`."""
+        return {name: shape for name, shape in self.input_shapes.items() if name.startswith(IMAGE_PREFIX)}
 
     @property
     def cameras(self) -> dict[str, tuple[int, int]]:
         """`{camera name: (height, width)}` in the order in which their tokens enter the transformer."""
-        return {
-            name.removeprefix(IMAGE_PREFIX): (feature.shape[1], feature.shape[2])
-            for name, feature in self.image_features.items()
-        }
+        return {name.removeprefix(IMAGE_PREFIX): (shape[1], shape[2]) for name, shape in self.images.items()}
 
     @property
     def state_dim(self) -> int:
         """0 when the policy does not see the joints."""
-        return self.input_features[STATE].shape[0] if STATE in self.input_features else 0
+        return self.input_shapes.get(STATE, (0,))[0]
 
     @property
     def environment_state_dim(self) -> int:
-        return self.input_features[ENVIRONMENT_STATE].shape[0] if ENVIRONMENT_STATE in self.input_features else 0
+        return self.input_shapes.get(ENVIRONMENT_STATE, (0,))[0]
 
     @property
     def action_dim(self) -> int:
-        return self.output_features[ACTION].shape[0]
+        return self.output_shapes[ACTION][0]
 
 
-SMALL_POLICY: dict[str, Any] = {
-    "vision_backbone": SMALL_CNN,
-    "estimate_dim": 3,
-    "chunk_size": 50,
-    "use_vae": False,
-    "dim_model": 128,
-    "n_heads": 4,
-    "dim_feedforward": 512,
-    "n_encoder_layers": 2,
-    "dropout": 0.0,
-    "optimizer_lr": 5e-4,
-    "optimizer_lr_backbone": 5e-3,
-}
-"""`ACTConfig` fields of a policy that runs at every tick on one CPU core and learns a scripted task within the hour.
-
-No CVAE: scripted demonstrations have little style to encode (the ablation in section VI.B of the paper agrees). The
-trunk's learning rate is high because its soft-argmax finds an object in 300 steps at 1e-2, and in thousands at 1e-3.
-"""
+FIELDS = tuple(ACTConfig.__dataclass_fields__)
 
 _POSITIVE = (
     "chunk_size", "n_action_steps", "dim_model", "n_heads", "dim_feedforward", "n_encoder_layers", "n_decoder_layers",
     "latent_dim", "n_vae_encoder_layers", "small_cnn_width", "small_cnn_keypoints",
 )  # fmt: skip
 _NOT_NEGATIVE = (
-    "kl_weight", "optimizer_lr", "optimizer_lr_backbone", "optimizer_weight_decay", "estimate_weight", "estimate_dim",
+    "kl_weight", "lr", "lr_backbone", "weight_decay", "estimate_weight", "estimate_dim",
 )  # fmt: skip
 
 
@@ -182,25 +195,40 @@ def _check_numbers(config: ACTConfig) -> None:
         _refuse(config, "n_action_steps", "temporal ensembling predicts a chunk at every step, so it must be 1")
 
 
-def _check_features(config: ACTConfig) -> None:
-    if set(config.output_features) != {ACTION} or config.output_features[ACTION].type != "ACTION":
-        _refuse(config, "output_features", f"must be exactly one vector of type ACTION named {ACTION!r}")
-    for name, feature in config.input_features.items():
-        wanted = {STATE: "STATE", ENVIRONMENT_STATE: "ENV"}.get(name)
-        if wanted is None and not (name.startswith(IMAGE_PREFIX) and feature.type == "VISUAL"):
-            _refuse(config, "input_features", f"{name!r} is neither {STATE}, {ENVIRONMENT_STATE} nor an image")
-        if wanted is not None and feature.type != wanted:
-            _refuse(config, "input_features", f"{name!r} must be of type {wanted}")
-    if not config.image_features and not config.environment_state_dim:
-        _refuse(config, "input_features", f"needs at least one image or {ENVIRONMENT_STATE}")
+def _check_shapes(config: ACTConfig) -> None:
+    if set(config.output_shapes) != {ACTION}:
+        _refuse(config, "output_shapes", f"must be exactly one vector named {ACTION!r}")
+    for field_name in ("input_shapes", "output_shapes"):
+        for name, shape in getattr(config, field_name).items():
+            _check_shape(config, field_name, name, shape)
+    if not config.images and not config.environment_state_dim:
+        _refuse(config, "input_shapes", f"needs at least one image or {ENVIRONMENT_STATE}")
     for kind, mode in config.normalization_mapping.items():
         if mode not in NORMALIZATIONS:
             _refuse(config, "normalization_mapping", f"{kind}: {mode!r} is not one of {', '.join(NORMALIZATIONS)}")
 
 
+def _check_shape(config: ACTConfig, field_name: str, name: str, shape: Shape) -> None:
+    kind = feature_type(name)
+    if (kind == "ACTION") != (field_name == "output_shapes"):
+        _refuse(config, field_name, f"{name!r} does not belong there")
+    if not shape or any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in shape):
+        _refuse(config, field_name, f"shape of {name!r} must be positive whole numbers")
+    if kind == "VISUAL" and (len(shape) != 3 or shape[0] != 3):
+        _refuse(config, field_name, f"shape of {name!r} must be (3, height, width)")
+    if kind != "VISUAL" and len(shape) != 1:
+        _refuse(config, field_name, f"shape of {name!r} must be that of a vector, (n,)")
+
+
 def _check_architecture(config: ACTConfig) -> None:
     if config.vision_backbone not in (*RESNETS, SMALL_CNN):
         _refuse(config, "vision_backbone", f"is not one of {', '.join((*RESNETS, SMALL_CNN))}")
+    if config.use_vip and config.vision_backbone != VIP_BACKBONE:
+        _refuse(config, "vision_backbone", f"VIP's weights are those of a {VIP_BACKBONE}")
+    if config.use_vip and not config.vip_checkpoint:
+        _refuse(config, "vip_checkpoint", "use_vip needs the file of the published VIP weights")
+    if config.action_loss not in ("l1", "l2"):
+        _refuse(config, "action_loss", "is not l1 or l2")
     if config.replace_final_stride_with_dilation and config.vision_backbone != "resnet50":
         _refuse(config, "replace_final_stride_with_dilation", "only resnet50 has a dilated form")
     if config.feedforward_activation not in ("relu", "gelu"):
@@ -213,5 +241,30 @@ def _check_architecture(config: ACTConfig) -> None:
         _refuse(config, "small_cnn_width", "must be divisible by 8, the groups of its normalisation")
     if config.estimate_dim and config.vision_backbone != SMALL_CNN:
         _refuse(config, "estimate_dim", f"only the {SMALL_CNN} backbone estimates the environment state")
-    if config.estimate_dim and (config.environment_state_dim or not config.image_features):
+    if config.estimate_dim and (config.environment_state_dim or not config.images):
         _refuse(config, "estimate_dim", f"needs an image and makes no sense when {ENVIRONMENT_STATE} is an input")
+
+
+ACT_ALOHA_PRESET = ACTConfig(
+    input_shapes=aloha_inputs(dict.fromkeys(("cam_high", "cam_low", "cam_left_wrist", "cam_right_wrist"), (480, 640)))
+)
+"""The paper's policy for the real rig: four cameras of 640x480, chunks of 100 actions (2 s), 51.6 M parameters."""
+
+SMALL_POLICY: dict[str, Any] = {
+    "vision_backbone": SMALL_CNN,
+    "estimate_dim": 3,
+    "chunk_size": 50,
+    "use_vae": False,
+    "dim_model": 128,
+    "n_heads": 4,
+    "dim_feedforward": 512,
+    "n_encoder_layers": 2,
+    "dropout": 0.0,
+    "lr": 5e-4,
+    "lr_backbone": 5e-3,
+}
+"""`ACTConfig` fields of a policy that runs at every tick on one CPU core and learns a scripted task within the hour.
+
+No CVAE: scripted demonstrations have little style to encode (the ablation in section VI.B of the paper agrees). The
+trunk's learning rate is high because its soft-argmax finds an object in 300 steps at 1e-2, and in thousands at 1e-3.
+"""

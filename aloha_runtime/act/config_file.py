@@ -1,25 +1,40 @@
 """An `ACTConfig` as JSON: LeRobot's `config.json`, and `aloha.json` beside it for what LeRobot cannot express."""
 
-import dataclasses
 import json
 import logging
 from collections.abc import Mapping
 from typing import Any
 
-from aloha_runtime.act.config import SMALL_CNN, ACTConfig, Feature, PolicyConfigError
+from aloha_runtime.act.config import FIELDS, RESNETS, ACTConfig, PolicyConfigError, Shape, feature_type
 
 log = logging.getLogger(__name__)
 
-_OURS = ("small_cnn_width", "small_cnn_keypoints", "estimate_dim", "estimate_weight")
-"""Fields that LeRobot's configuration does not have."""
+_OURS = (
+    "action_loss", "sample_latent", "use_gradient_checkpointing", "use_vip", "vip_checkpoint",
+    "small_cnn_width", "small_cnn_keypoints", "estimate_dim", "estimate_weight",
+)  # fmt: skip
+"""Fields that LeRobot's configuration does not have; written when they differ from their defaults."""
+
+_LEROBOT_NAMES = {
+    "lr": "optimizer_lr", "lr_backbone": "optimizer_lr_backbone", "weight_decay": "optimizer_weight_decay",
+}  # fmt: skip
+"""Fields that LeRobot calls something else."""
+
+IMAGENET_WEIGHTS = {name: f"ResNet{name[6:]}_Weights.IMAGENET1K_V1" for name in RESNETS}
+"""torchvision's names of the weights that `pretrained_backbone = True` stands for."""
 
 
-def _features_to_json(features: Mapping[str, Feature]) -> dict[str, Any]:
-    return {name: {"type": feature.type, "shape": list(feature.shape)} for name, feature in features.items()}
+def _features_to_json(shapes: Mapping[str, Shape]) -> dict[str, Any]:
+    return {name: {"type": feature_type(name), "shape": list(shape)} for name, shape in shapes.items()}
 
 
-def _features_from_json(features: Mapping[str, Any]) -> dict[str, Feature]:
-    return {name: Feature(value["type"], tuple(value["shape"])) for name, value in features.items()}
+def _features_from_json(features: Mapping[str, Any]) -> dict[str, Shape]:
+    shapes = {}
+    for name, value in features.items():
+        if value["type"] != feature_type(name):
+            raise PolicyConfigError(f"config.json: {name!r} is of type {value['type']!r}, must be {feature_type(name)}")
+        shapes[name] = tuple(value["shape"])
+    return shapes
 
 
 _LEROBOT_ONLY: dict[str, Any] = {
@@ -31,17 +46,25 @@ _LEROBOT_ONLY: dict[str, Any] = {
 
 def config_to_json(config: ACTConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """`(config.json, aloha.json)` contents. The second is empty when LeRobot can express the whole policy."""
-    values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    values["input_features"] = _features_to_json(config.input_features)
-    values["output_features"] = _features_to_json(config.output_features)
-    values["normalization_mapping"] = dict(config.normalization_mapping)
+    values = {name: getattr(config, name) for name in FIELDS}
+    defaults = ACTConfig()
     ours = {name: values.pop(name) for name in _OURS}
-    if config.vision_backbone == SMALL_CNN:
+    ours = {name: value for name, value in ours.items() if value != getattr(defaults, name)}
+    pretrained = values.pop("pretrained_backbone")
+    if isinstance(pretrained, str) and "_Weights." not in pretrained:
+        ours["pretrained_backbone"] = pretrained  # a file, of which LeRobot knows nothing
+    if config.vision_backbone not in RESNETS:
         # LeRobot refuses to open a config.json with a backbone it does not know, so that name goes into our own file.
-        ours["vision_backbone"] = SMALL_CNN
+        ours["vision_backbone"] = values["vision_backbone"]
         values["vision_backbone"] = "resnet18"
-    else:
-        ours = {}
+    imagenet = IMAGENET_WEIGHTS[values["vision_backbone"]]
+    named = pretrained if "_Weights." in str(pretrained) else imagenet
+    values["pretrained_backbone_weights"] = named if pretrained else None
+    values["normalization_mapping"] = dict(config.normalization_mapping)
+    values["input_features"] = _features_to_json(values.pop("input_shapes"))
+    values["output_features"] = _features_to_json(values.pop("output_shapes"))
+    for name, theirs in _LEROBOT_NAMES.items():
+        values[theirs] = values.pop(name)
     return {"type": "act", **_LEROBOT_ONLY, **values}, ours
 
 
@@ -49,21 +72,24 @@ def config_from_json(lerobot: Mapping[str, Any], ours: Mapping[str, Any] | None 
     """The inverse of `config_to_json`. `PolicyConfigError` for another policy type or values that cannot work."""
     if lerobot.get("type") != "act":
         raise PolicyConfigError(f"policy type is {lerobot.get('type')!r}, must be 'act'")
-    known = {f.name for f in dataclasses.fields(ACTConfig)}
-    unknown = sorted(set(lerobot) - known - set(_LEROBOT_ONLY) - {"type"})
+    theirs = {_LEROBOT_NAMES.get(name, name): name for name in FIELDS if name not in _OURS}
+    translated = {"input_features", "output_features", "pretrained_backbone_weights"}
+    unknown = sorted(set(lerobot) - set(theirs) - translated - set(_LEROBOT_ONLY) - {"type"})
     if unknown:
         log.warning("config.json has keys this version does not use: %s", ", ".join(unknown))
-    values = {name: value for name, value in lerobot.items() if name in known}
-    missing = [name for name in ("input_features", "output_features") if not isinstance(values.get(name), Mapping)]
+    values = {theirs[name]: value for name, value in lerobot.items() if name in theirs}
+    missing = [name for name in ("input_features", "output_features") if not isinstance(lerobot.get(name), Mapping)]
     if missing:
         raise PolicyConfigError(f"config.json has no {' and no '.join(missing)}")
-    strangers = sorted(set(ours or {}) - set(_OURS) - {"vision_backbone"})
+    weights = lerobot.get("pretrained_backbone_weights")
+    values["pretrained_backbone"] = weights in IMAGENET_WEIGHTS.values() or weights or False
+    strangers = sorted(set(ours or {}) - set(_OURS) - {"vision_backbone", "pretrained_backbone"})
     if strangers:
         raise PolicyConfigError(f"aloha.json has unknown keys: {', '.join(strangers)}")
     values.update(ours or {})
     try:
-        values["input_features"] = _features_from_json(values["input_features"])
-        values["output_features"] = _features_from_json(values["output_features"])
+        values["input_shapes"] = _features_from_json(lerobot["input_features"])
+        values["output_shapes"] = _features_from_json(lerobot["output_features"])
         return ACTConfig(**values)
     except (KeyError, TypeError) as error:
         raise PolicyConfigError(f"config.json has a value of the wrong form: {error}") from error

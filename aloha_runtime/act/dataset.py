@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aloha_runtime.act.config import ACTION, ENVIRONMENT_STATE, IMAGE_PREFIX, STATE, Feature
+from aloha_runtime.act.config import ACTION, ENVIRONMENT_STATE, IMAGE_PREFIX, STATE, Shape
 from aloha_runtime.act.model import IS_PAD
 from aloha_runtime.data.layout import INFO_PATH
 from aloha_runtime.data.reader import Dataset
@@ -70,15 +70,15 @@ class TrainingData:
         self.stats = _normalization_stats(dataset, [*self.vectors, *(IMAGE_PREFIX + name for name in chosen)])
         self.images = {name: cached_frames(dataset, name, cache, report) for name in chosen}
 
-    def features(self, *, use_environment_state: bool) -> tuple[dict[str, Feature], dict[str, Feature]]:
-        """Input and output features of a policy for this dataset."""
-        inputs = {IMAGE_PREFIX + name: Feature("VISUAL", (3, *size)) for name, size in self.cameras.items()}
-        inputs[STATE] = Feature("STATE", (self.vectors[STATE].shape[1],))
+    def shapes(self, *, use_environment_state: bool) -> tuple[dict[str, Shape], dict[str, Shape]]:
+        """Input and output shapes of a policy for this dataset."""
+        inputs: dict[str, Shape] = {IMAGE_PREFIX + name: (3, *size) for name, size in self.cameras.items()}
+        inputs[STATE] = self.vectors[STATE].shape[1:]
         if use_environment_state and ENVIRONMENT_STATE not in self.vectors:
             raise DatasetError(f"the dataset has no {ENVIRONMENT_STATE}; train without it")
         if use_environment_state:
-            inputs[ENVIRONMENT_STATE] = Feature("ENV", (self.vectors[ENVIRONMENT_STATE].shape[1],))
-        return inputs, {ACTION: Feature("ACTION", (self.vectors[ACTION].shape[1],))}
+            inputs[ENVIRONMENT_STATE] = self.vectors[ENVIRONMENT_STATE].shape[1:]
+        return inputs, {ACTION: self.vectors[ACTION].shape[1:]}
 
     def split(self, validation_fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Frame indices of training and validation, split by episode."""

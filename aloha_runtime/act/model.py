@@ -18,7 +18,7 @@ IS_PAD = "action_is_pad"
 class ACT(nn.Module):
     """The network: a normalised batch to normalised actions and, in training, the parameters of the latent."""
 
-    def __init__(self, config: ACTConfig, *, pretrained_backbone: bool = False) -> None:
+    def __init__(self, config: ACTConfig, *, pretrained_backbone: bool) -> None:
         super().__init__()
         self.config = config
         dim = config.dim_model
@@ -32,11 +32,11 @@ class ACT(nn.Module):
             length = config.chunk_size + (2 if config.state_dim else 1)
             self.register_buffer("vae_encoder_pos_enc", sinusoid(length, dim).unsqueeze(0))
 
-        if config.image_features and config.vision_backbone == SMALL_CNN:
+        if config.images and config.vision_backbone == SMALL_CNN:
             self.backbone: nn.Module = SmallTrunk(config.small_cnn_width, config.small_cnn_keypoints)
             self.spatial = SpatialTokens(config)
             self.encoder_img_feat_input_proj = nn.Conv2d(4 * config.small_cnn_width, dim, kernel_size=1)
-        elif config.image_features:
+        elif config.images:
             self.backbone = resnet_trunk(config, pretrained=pretrained_backbone)
             self.encoder_img_feat_input_proj = nn.Conv2d(resnet_channels(config), dim, kernel_size=1)
 
@@ -59,19 +59,22 @@ class ACT(nn.Module):
         """Normalised inputs -> `action` (B, C, A); with actions in the batch also `mu`, `log_var` (B, L) of the latent.
 
         `latent_noise` (B, L) replaces the random draw in z = mu + sigma * noise. Without actions z is 0, the mean of
-        the prior, as in the paper. `estimate` (B, estimate_dim) is there when the configuration asks for it.
+        the prior, as in the paper, or drawn from it with `sample_latent`. `estimate` (B, estimate_dim) is there when
+        the configuration asks for it.
         """
         output: dict[str, Tensor] = {}
-        some_input = batch[next(iter(self.config.input_features))]
+        some_input = batch[next(iter(self.config.input_shapes))]
         latent = some_input.new_zeros(some_input.shape[0], self.config.latent_dim)  # (B, L)
         if self.config.use_vae and ACTION in batch:
             mu, log_var = self.encode_actions(batch)  # (B, L), (B, L)
             noise = torch.randn_like(mu) if latent_noise is None else latent_noise
             latent = mu + (log_var / 2).exp() * noise  # (B, L)
             output.update(mu=mu, log_var=log_var)
+        elif self.config.sample_latent:
+            latent = torch.randn_like(latent) if latent_noise is None else latent_noise  # (B, L)
 
         tokens, positions = self.vector_tokens(batch, latent)  # (B, 1..3, D), (1, 1..3, D)
-        if self.config.image_features:
+        if self.config.images:
             image_tokens, image_positions, estimate = self.image_tokens(batch)  # (B, N, D), (1, N, D)
             tokens = torch.cat([tokens, image_tokens], dim=1)  # (B, S, D)
             positions = torch.cat([positions, image_positions], dim=1)  # (1, S, D)
@@ -108,7 +111,7 @@ class ACT(nn.Module):
     def image_tokens(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
         """A token per cell of every camera's feature map (B, N, D), positions (1, N, D), and the estimate if any."""
         tokens, positions, keypoints = [], [], []
-        for name in self.config.image_features:
+        for name in self.config.images:
             features = self.backbone(batch[name])  # (B, channels, h, w)
             if self.config.vision_backbone == SMALL_CNN:
                 features, points = features
@@ -134,7 +137,7 @@ class SpatialTokens(nn.Module):
 
     def __init__(self, config: ACTConfig) -> None:
         super().__init__()
-        inputs = 2 * config.small_cnn_keypoints * len(config.image_features)
+        inputs = 2 * config.small_cnn_keypoints * len(config.images)
         self.keypoint_proj = nn.Linear(inputs, config.dim_model)
         self.pos_embed = nn.Embedding(1 + bool(config.estimate_dim), config.dim_model)
         self.estimate_dim = config.estimate_dim

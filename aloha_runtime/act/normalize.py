@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from aloha_runtime.act.config import ACTION, ACTConfig, Feature
+from aloha_runtime.act.config import ACTION, IMAGE_PREFIX, ACTConfig, Shape, feature_type
 from aloha_runtime.errors import CheckpointError
 
 EPS = 1e-8
@@ -24,22 +24,24 @@ class Normalizer:
     (LeRobot's default for `observation.environment_state`).
     """
 
-    def __init__(self, config: ACTConfig, stats: Stats) -> None:
+    def __init__(self, config: ACTConfig, stats: Stats | None) -> None:
+        """Without statistics (a policy that has seen no data yet) every feature passes unchanged."""
+        stats = _neutral(config) if stats is None else stats
         self.stats = {name: {key: torch.as_tensor(value) for key, value in stats[name].items()} for name in stats}
         self.offset: dict[str, Tensor] = {}
         self.scale: dict[str, Tensor] = {}
-        for name, feature in {**config.input_features, **config.output_features}.items():
-            mode = config.normalization_mapping.get(feature.type, "IDENTITY")
+        for name, shape in {**config.input_shapes, **config.output_shapes}.items():
+            mode = config.normalization_mapping.get(feature_type(name), "IDENTITY")
             if mode in _NEEDED:
-                first, second = (self._statistic(name, key, feature) for key in _NEEDED[mode])
+                first, second = (self._statistic(name, key, shape) for key in _NEEDED[mode])
                 self.offset[name] = first if mode == "MEAN_STD" else (first + second) / 2
                 self.scale[name] = second if mode == "MEAN_STD" else (second - first) / 2
 
-    def _statistic(self, name: str, key: str, feature: Feature) -> Tensor:
+    def _statistic(self, name: str, key: str, shape: Shape) -> Tensor:
         if key not in self.stats.get(name, {}):
             raise CheckpointError(f"statistics lack {name}.{key}, which normalises {name}; compute or copy them")
         value = self.stats[name][key].to(torch.float32)
-        shape = (3, 1, 1) if feature.type == "VISUAL" else feature.shape
+        shape = (3, 1, 1) if name.startswith(IMAGE_PREFIX) else shape
         if value.numel() != torch.Size(shape).numel():
             raise CheckpointError(f"statistic {name}.{key} has shape {tuple(value.shape)}, must be {shape}")
         if not value.isfinite().all():
@@ -62,3 +64,13 @@ class Normalizer:
         if ACTION not in self.offset:
             return value
         return value * self.scale[ACTION] + self.offset[ACTION]
+
+
+def _neutral(config: ACTConfig) -> dict[str, dict[str, Tensor]]:
+    """Statistics with which nothing changes."""
+    values = {"mean": 0.0, "std": 1.0, "min": -1.0, "max": 1.0}
+    sizes = {name: (3, 1, 1) if name in config.images else shape for name, shape in config.input_shapes.items()}
+    return {
+        name: {key: torch.full(size, value) for key, value in values.items()}
+        for name, size in {**sizes, **config.output_shapes}.items()
+    }

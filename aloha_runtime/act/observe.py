@@ -22,14 +22,14 @@ class PolicyInputs:
 
     def __init__(self, bus: Bus, rig: RigConfig, config: ACTConfig) -> None:
         """The policy must be one that `refuse_unfit` lets through."""
-        wanted = [name.removeprefix(IMAGE_PREFIX) for name in config.input_features if name.startswith(IMAGE_PREFIX)]
+        wanted = list(config.cameras)
         self._features = {rig.policy.cameras.get(name, name): IMAGE_PREFIX + name for name in wanted}
         self._frames = {
             camera: FrameSubscriber(bus, messages.camera_topic(camera, rig.cameras[camera].fps))
             for camera in self._features
         }
         self._followers = bus.subscribe(messages.FOLLOWERS, depth=64)
-        self._sim = bus.subscribe(messages.SIM_STATE) if ENVIRONMENT_STATE in config.input_features else None
+        self._sim = bus.subscribe(messages.SIM_STATE) if ENVIRONMENT_STATE in config.input_shapes else None
         self._sync = Synchroniser({camera: rig.cameras[camera].max_age_ms for camera in self._features})
 
     def at(self, tick: int) -> tuple[Observation, dict[str, Any]] | Missing:
@@ -66,7 +66,7 @@ def refuse_unfit(directory: Path, rig: RigConfig) -> None:
     """Raise `CheckpointError` unless this policy directory is whole and this rig has what the policy looks at."""
     config = load_config(directory)
     check_cameras(config, camera_sizes(rig), directory)
-    if ENVIRONMENT_STATE in config.input_features and rig.sim is None:
+    if ENVIRONMENT_STATE in config.input_shapes and rig.sim is None:
         raise CheckpointError(
             f"checkpoint {directory} needs {ENVIRONMENT_STATE}, which only the simulated rig can give; rig {rig.name} "
             "is a real one: use a checkpoint trained on images"

@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812 - the name torch's own documentati
 from torch import Tensor, nn
 
 from aloha_runtime.act import checkpoint
-from aloha_runtime.act.config import ACTION, ENVIRONMENT_STATE, ACTConfig, Feature
+from aloha_runtime.act.config import ACTION, ENVIRONMENT_STATE, IMAGE_PREFIX, ACTConfig, Shape
 from aloha_runtime.act.ensemble import TemporalEnsemble
 from aloha_runtime.act.header import check_cameras
 from aloha_runtime.act.model import ACT, IS_PAD
@@ -31,7 +31,11 @@ ESTIMATE_STD_FLOOR = 1e-3
 class ACTPolicy(nn.Module):
     """An ACT network together with the statistics that its inputs and outputs are normalised with."""
 
-    def __init__(self, config: ACTConfig, stats: Stats, *, pretrained_backbone: bool = False) -> None:
+    def __init__(self, config: ACTConfig, stats: Stats | None = None, *, pretrained_backbone: bool = True) -> None:
+        """`stats` are those of the data to be trained on; without them the policy works in raw units.
+
+        `pretrained_backbone` False leaves the trunk's weights random, for one that will be given its weights next.
+        """
         super().__init__()
         self.config = config
         self.model = ACT(config, pretrained_backbone=pretrained_backbone)
@@ -51,7 +55,7 @@ class ACTPolicy(nn.Module):
         if cameras is not None:
             check_cameras(loaded.config, cameras, Path(directory))
         try:
-            policy = cls(loaded.config, loaded.stats)
+            policy = cls(loaded.config, loaded.stats, pretrained_backbone=False)
         except CheckpointError as error:
             raise CheckpointError(f"checkpoint {directory} cannot be used: {error}") from error
         checkpoint.load_weights(policy, loaded)
@@ -72,6 +76,16 @@ class ACTPolicy(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.model.action_head.weight.device
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The image trunk, for a parameter group of its own; empty for a policy without images."""
+        return getattr(self.model, "backbone", nn.Module())
+
+    @property
+    def transformer(self) -> nn.Module:
+        """Everything but the image trunk."""
+        return nn.ModuleDict({name: child for name, child in self.model.named_children() if name != "backbone"})
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         super().to(*args, **kwargs)
@@ -111,39 +125,56 @@ class ACTPolicy(nn.Module):
     def forward(self, batch: Observation, latent_noise: Tensor | None = None) -> dict[str, Tensor]:
         """Batch in raw units -> `action` (B, chunk, 14) in raw units, and `mu`, `log_var` (B, latent) in training.
 
-        The batch holds the input features with a batch dimension; with `action` (B, chunk, 14) and `action_is_pad`
-        (B, chunk) in it the latent comes from the CVAE encoder (drawn with `latent_noise` if given), else it is zero.
+        The batch holds the inputs with a batch dimension; with `action` (B, chunk, 14) and, unless all are valid,
+        `action_is_pad` (B, chunk) in it the latent comes from the CVAE encoder (drawn with `latent_noise` if given).
+        Without, this is the inference path.
         """
         normalized, _ = self._normalized(batch)
         if ACTION in batch:
             actions = torch.as_tensor(batch[ACTION], dtype=torch.float32, device=self.device)
             normalized[ACTION] = self.normalizer.normalize(ACTION, actions)
-            normalized[IS_PAD] = torch.as_tensor(batch[IS_PAD], dtype=torch.bool, device=self.device)
+            normalized[IS_PAD] = self._is_pad(batch)
         output = self.model(normalized, latent_noise)
         output["action"] = self.normalizer.unnormalize_action(output["action"])
         return output
 
-    def compute_loss(self, output: Mapping[str, Tensor], batch: Observation) -> dict[str, Tensor]:
-        """Losses in normalised units: `loss` to minimise, and its parts `l1_loss`, `kld_loss`, `estimate_loss` if any.
+    def compute_loss(self, output: Mapping[str, Tensor], batch: Observation) -> Tensor:
+        """The loss to minimise, of what `forward` made of this batch; `losses` gives its parts."""
+        return self.losses(output, batch)["loss"]
+
+    def losses(
+        self, output: Mapping[str, Tensor], batch: Observation, kl_weight: float | None = None
+    ) -> dict[str, Tensor]:
+        """Losses in normalised units: `loss` and its parts `l1_loss` (or `l2_loss`), `kld_loss`, `estimate_loss`.
 
         `l1_loss` is the mean over the steps that are not padding; `kld_loss` the divergence from N(0, 1), summed over
         the latent's dimensions and averaged over the batch; loss = l1 + kl_weight * kld (section IV.C of the paper).
+        `kl_weight` replaces the configuration's, for annealing.
         """
         target = torch.as_tensor(batch[ACTION], dtype=torch.float32, device=self.device)
-        valid = ~torch.as_tensor(batch[IS_PAD], dtype=torch.bool, device=self.device).unsqueeze(-1)  # (B, chunk, 1)
         predicted, target = (self.normalizer.normalize(ACTION, x) for x in (output["action"], target))
-        error = F.l1_loss(predicted, target, reduction="none") * valid  # (B, chunk, 14)
-        losses = {"l1_loss": error.sum() / (valid.sum() * target.shape[-1]).clamp(min=1)}
-        losses["loss"] = losses["l1_loss"]
+        valid = ~self._is_pad(batch).unsqueeze(-1)  # (B, chunk, 1)
+        distance = F.l1_loss if self.config.action_loss == "l1" else F.mse_loss
+        error = distance(predicted, target, reduction="none") * valid  # (B, chunk, 14)
+        name = f"{self.config.action_loss}_loss"
+        losses = {name: error.sum() / (valid.sum() * target.shape[-1]).clamp(min=1)}
+        losses["loss"] = losses[name]
         if "mu" in output:
             mu, log_var = output["mu"], output["log_var"]  # (B, latent)
             losses["kld_loss"] = (-0.5 * (1 + log_var - mu.square() - log_var.exp())).sum(-1).mean()
-            losses["loss"] = losses["loss"] + self.config.kl_weight * losses["kld_loss"]
+            weight = self.config.kl_weight if kl_weight is None else kl_weight
+            losses["loss"] = losses["loss"] + weight * losses["kld_loss"]
         if "estimate" in output and ENVIRONMENT_STATE in batch:
             truth = self.estimate_target(batch[ENVIRONMENT_STATE])  # (B, estimate_dim)
             losses["estimate_loss"] = F.smooth_l1_loss(output["estimate"], truth, beta=0.1)
             losses["loss"] = losses["loss"] + self.config.estimate_weight * losses["estimate_loss"]
         return losses
+
+    def _is_pad(self, batch: Observation) -> Tensor:
+        """(B, chunk) True past the end of an episode; none of it where the batch does not say."""
+        if IS_PAD in batch:
+            return torch.as_tensor(batch[IS_PAD], dtype=torch.bool, device=self.device)
+        return torch.zeros(*batch[ACTION].shape[:2], dtype=torch.bool, device=self.device)
 
     def estimate_error(self, estimate: Tensor, environment_state: Any) -> float:
         """Mean absolute error of the estimate (B, estimate_dim), in the units of the environment state."""
@@ -166,11 +197,11 @@ class ACTPolicy(nn.Module):
         """Checked and normalised inputs with a batch dimension, and whether there was one already."""
         batch: dict[str, Tensor] = {}
         batched: dict[str, bool] = {}
-        for name, feature in self.config.input_features.items():
+        for name, shape in self.config.input_shapes.items():
             if name not in observation:
-                raise ValueError(f"observation lacks {name}; the policy needs {', '.join(self.config.input_features)}")
-            value = _as_float(name, observation[name], feature, self.device)
-            batched[name] = value.dim() == len(feature.shape) + 1
+                raise ValueError(f"observation lacks {name}; the policy needs {', '.join(self.config.input_shapes)}")
+            value = _as_float(name, observation[name], shape, self.device)
+            batched[name] = value.dim() == len(shape) + 1
             batch[name] = self.normalizer.normalize(name, value if batched[name] else value.unsqueeze(0))
         sizes = {value.shape[0] for value in batch.values()}
         if len(set(batched.values())) > 1 or len(sizes) > 1:
@@ -179,18 +210,22 @@ class ACTPolicy(nn.Module):
         return batch, all(batched.values())
 
 
-def _as_float(name: str, value: Any, feature: Feature, device: torch.device) -> Tensor:
-    """`value` as float32 (..., *feature.shape); pixels become 0..1, channels first (channels last in memory)."""
+def _as_float(name: str, value: Any, shape: Shape, device: torch.device) -> Tensor:
+    """`value` as float32 (..., *shape); pixels become 0..1, channels first (channels last in memory).
+
+    A time axis of one step after the batch's, as `delta_timestamps` of [0] gives, is dropped.
+    """
     tensor = torch.as_tensor(value).to(device)
-    wanted: tuple[int, ...] = feature.shape
-    if feature.type == "VISUAL" and tensor.dtype == torch.uint8:
-        wanted = (*feature.shape[1:], feature.shape[0])
+    is_image = name.startswith(IMAGE_PREFIX)
+    wanted = (*shape[1:], shape[0]) if is_image and tensor.dtype == torch.uint8 else shape
+    if tensor.dim() == len(wanted) + 2 and tensor.shape[1] == 1:
+        tensor = tensor.squeeze(1)
     if tuple(tensor.shape[-len(wanted) :]) != wanted or tensor.dim() > len(wanted) + 1:
         kind = "uint8 pixels" if tensor.dtype == torch.uint8 else str(tensor.dtype).removeprefix("torch.")
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}, must be {wanted} for {kind} or a batch of it")
-    if feature.type == "VISUAL" and tensor.dtype == torch.uint8:
+    if is_image and tensor.dtype == torch.uint8:
         return tensor.movedim(-1, -3).float() / 255
     tensor = tensor.float()
-    if feature.type == "VISUAL" and tensor.numel() and (tensor.max() > 1.001 or tensor.min() < -0.001):
+    if is_image and tensor.numel() and (tensor.max() > 1.001 or tensor.min() < -0.001):
         raise ValueError(f"{name} holds floats outside 0..1; give uint8 pixels (height, width, 3) or divide by 255")
     return tensor

@@ -97,7 +97,7 @@ def train(config: TrainConfig, report: Callable[[str], None] = log.info) -> Path
     training, validation = data.split(config.validation_fraction, config.seed)
 
     torch.manual_seed(config.seed)
-    policy = ACTPolicy(policy_config(config, data), data.stats, pretrained_backbone=True).to(config.device)
+    policy = ACTPolicy(policy_config(config, data), data.stats).to(config.device)
     averaged = running_mean(policy, config.ema_decay)
     optimizer = make_optimizer(policy)
     step, best = 0, math.inf
@@ -136,12 +136,8 @@ def train(config: TrainConfig, report: Callable[[str], None] = log.info) -> Path
 
 def policy_config(config: TrainConfig, data: TrainingData) -> ACTConfig:
     """The policy's configuration with the dataset's features filled in."""
-    inputs, outputs = data.features(use_environment_state=config.use_environment_state)
-    values = dict(config.policy)
-    chunk_size = values.get("chunk_size", ACTConfig.chunk_size)
-    if values.get("temporal_ensemble_coeff") is None:
-        values.setdefault("n_action_steps", chunk_size)
-    made = ACTConfig(**{"input_features": inputs, "output_features": outputs, **values})
+    inputs, outputs = data.shapes(use_environment_state=config.use_environment_state)
+    made = ACTConfig(**{"input_shapes": inputs, "output_shapes": outputs, **config.policy})
     if made.estimate_dim > (data.vectors[ENVIRONMENT_STATE].shape[1] if ENVIRONMENT_STATE in data.vectors else 0):
         raise TrainingError(
             f"estimate_dim = {made.estimate_dim}: {config.dataset} has no {ENVIRONMENT_STATE} that long; set it to 0"
@@ -154,11 +150,11 @@ def make_optimizer(policy: ACTPolicy) -> torch.optim.AdamW:
     named = [(name, parameter) for name, parameter in policy.named_parameters() if parameter.requires_grad]
     trunk = [parameter for name, parameter in named if name.startswith(_TRUNK)]
     rest = [parameter for name, parameter in named if not name.startswith(_TRUNK)]
-    lr, lr_backbone = policy.config.optimizer_lr, policy.config.optimizer_lr_backbone
+    lr, lr_backbone = policy.config.lr, policy.config.lr_backbone
     groups = [{"params": rest, "lr": lr, "base_lr": lr}]
     if trunk:
         groups.append({"params": trunk, "lr": lr_backbone, "base_lr": lr_backbone})
-    return torch.optim.AdamW(groups, weight_decay=policy.config.optimizer_weight_decay)
+    return torch.optim.AdamW(groups, weight_decay=policy.config.weight_decay)
 
 
 _TRUNK = ("model.backbone.", "model.spatial.estimate_head.")
@@ -186,14 +182,14 @@ def training_step(
         group["lr"] = group["base_lr"] * scale
     torch.manual_seed(config.seed * 1_000_003 + step)  # dropout and the latent's noise, the same after a resume
     policy.train()
-    losses = policy.compute_loss(policy(batch), batch)
+    losses = policy.losses(policy(batch), batch)
     optimizer.zero_grad(set_to_none=True)
     losses["loss"].backward()  # type: ignore[no-untyped-call]
     norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), config.grad_clip_norm)
     if not norm.isfinite():
         raise TrainingError(
             f"step {step}: the gradient is not finite (loss {losses['loss'].item():.3g}); resume from the last "
-            "checkpoint with a lower optimizer_lr or a longer warm-up, and check the dataset for outliers"
+            "checkpoint with a lower policy.lr or a longer warm-up, and check the dataset for outliers"
         )
     optimizer.step()
     return {name: value.item() for name, value in losses.items()}
@@ -238,7 +234,7 @@ def evaluate(
     for part in np.array_split(picked, math.ceil(len(picked) / 64)):
         batch = data.batch(part, policy.config.chunk_size, Augmentation(), np.random.default_rng(0))
         output = policy({name: value for name, value in batch.items() if name not in (ACTION, IS_PAD)})
-        errors = {"l1": policy.compute_loss(output, batch)["l1_loss"].item()}
+        errors = {"l1": policy.losses(output, batch)["l1_loss"].item()}
         if "estimate" in output:
             errors["estimate"] = policy.estimate_error(output["estimate"], batch[ENVIRONMENT_STATE])
         for name, value in errors.items():

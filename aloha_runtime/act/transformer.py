@@ -4,11 +4,13 @@ Shapes: B batch, S tokens of the encoder, C actions of a chunk, D model width. N
 """
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name torch's own documentation uses
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from aloha_runtime.act.config import ACTConfig
 
@@ -36,17 +38,29 @@ class Attention(nn.Module):
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
+def runner(config: ACTConfig) -> Callable[..., Tensor]:
+    """How a layer is run: as it is, or in training with its activations computed again on the way back."""
+
+    def run(layer: nn.Module, *inputs: Tensor | None) -> Tensor:
+        if config.use_gradient_checkpointing and layer.training and torch.is_grad_enabled():
+            return checkpoint(layer, *inputs, use_reentrant=False)
+        return layer(*inputs)
+
+    return run
+
+
 class Encoder(nn.Module):
     """Transformer encoder in which positions are added to queries and keys of every layer."""
 
     def __init__(self, config: ACTConfig, n_layers: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(n_layers))
+        self._run = runner(config)
         self.norm = nn.LayerNorm(config.dim_model) if config.pre_norm else nn.Identity()
 
     def forward(self, x: Tensor, positions: Tensor, is_pad: Tensor | None = None) -> Tensor:
         for layer in self.layers:
-            x = layer(x, positions, is_pad)  # (B, S, D)
+            x = self._run(layer, x, positions, is_pad)  # (B, S, D)
         return self.norm(x)
 
 
@@ -84,13 +98,14 @@ class Decoder(nn.Module):
     def __init__(self, config: ACTConfig) -> None:
         super().__init__()
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.n_decoder_layers))
+        self._run = runner(config)
         self.norm = nn.LayerNorm(config.dim_model)
 
     def forward(self, memory: Tensor, memory_positions: Tensor, queries: Tensor) -> Tensor:
         """memory (B, S, D), its positions (1, S, D), queries (C, D) -> (B, C, D)."""
         x = memory.new_zeros(memory.shape[0], *queries.shape)  # (B, C, D)
         for layer in self.layers:
-            x = layer(x, queries, memory, memory_positions)  # (B, C, D)
+            x = self._run(layer, x, queries, memory, memory_positions)  # (B, C, D)
         return self.norm(x)
 
 

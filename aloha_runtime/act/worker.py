@@ -109,7 +109,7 @@ def predictor(policy: ACTPolicy, threads: int) -> Predict:
     def predict(observation: Mapping[str, Any]) -> NDArray[np.float32]:
         return np.asarray(policy.predict_action_chunk(observation).cpu().numpy(), dtype=np.float32)
 
-    blank = {name: np.zeros(feature.shape, dtype=np.float32) for name, feature in policy.config.input_features.items()}
+    blank = {name: np.zeros(shape, dtype=np.float32) for name, shape in policy.config.input_shapes.items()}
     for _ in range(WARM_UP):
         predict(blank)
     return predict

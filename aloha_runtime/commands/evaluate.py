@@ -99,9 +99,8 @@ def _start_worker(policy: str, task: Task) -> None:
     if policy == "scripted":
         return
     _policy = ACTPolicy.from_pretrained(policy_path(policy))
-    for name, feature in _policy.config.image_features.items():
-        camera = name.removeprefix(IMAGE_PREFIX)
-        _cameras[camera] = Renderer(_world.model, feature.shape[2], feature.shape[1], camera)
+    for camera, (height, width) in _policy.config.cameras.items():
+        _cameras[camera] = Renderer(_world.model, width, height, camera)
 
 
 def _one_episode(seed: int) -> Outcome:
@@ -124,7 +123,7 @@ def _act(policy: ACTPolicy) -> Controller:
         tick += 1
         inputs: dict[str, Any] = {STATE: observation.state.astype(np.float32)}
         inputs |= {IMAGE_PREFIX + name: picture for name, picture in observation.images.items()}
-        if ENVIRONMENT_STATE in policy.config.input_features:
+        if ENVIRONMENT_STATE in policy.config.input_shapes:
             inputs[ENVIRONMENT_STATE] = observation.environment_state.astype(np.float32)
         ensemble.add(tick, predict(inputs))
         action = ensemble.action(tick)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from aloha_runtime.act import ACTConfig, ACTPolicy
-from aloha_runtime.act.config import aloha_features
+from aloha_runtime.act.config import aloha_inputs
 
 DATA = Path(__file__).parents[1] / "data"
 NAMES = ("tiny", "aloha", "env_state", "prenorm_gelu", "resnet50_dilated_novae", "image_and_env_state")
@@ -48,9 +48,8 @@ class Vector:
 
     def config(self, **changes: Any) -> ACTConfig:
         cameras = {name: tuple(size) for name, size in self.spec["cameras"].items()}
-        features = aloha_features(cameras, self.spec["environment_state_dim"])
-        values = {**self.spec["config"], "n_action_steps": self.spec["config"]["chunk_size"], **changes}
-        return ACTConfig(input_features=features, **values)
+        shapes = aloha_inputs(cameras, self.spec["environment_state_dim"])
+        return ACTConfig(**{**self.spec["config"], "input_shapes": shapes, "pretrained_backbone": False, **changes})
 
     def stats(self) -> dict[str, dict[str, torch.Tensor]]:
         stats: dict[str, dict[str, torch.Tensor]] = {}

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from aloha_runtime.act import ACTConfig
-from aloha_runtime.act.config import ACTION, ENVIRONMENT_STATE, IMAGE_PREFIX, SMALL_POLICY, STATE, aloha_features
+from aloha_runtime.act.config import ACTION, ENVIRONMENT_STATE, IMAGE_PREFIX, SMALL_POLICY, STATE, aloha_inputs
 from aloha_runtime.act.normalize import Stats
 from aloha_runtime.data.writer import DatasetWriter
 
@@ -28,7 +28,7 @@ TINY: dict[str, Any] = {
 
 
 def config(**changes: Any) -> ACTConfig:
-    values = {"input_features": aloha_features({"cam_high": (HEIGHT, WIDTH)}), "n_action_steps": 8, **TINY, **changes}
+    values = {"input_shapes": aloha_inputs({"cam_high": (HEIGHT, WIDTH)}), **TINY, **changes}
     return ACTConfig(**values)
 
 

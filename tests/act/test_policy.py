@@ -96,13 +96,13 @@ def test_padded_steps_do_not_count_in_the_loss() -> None:
     pad[:, 5:] = True
     batch = {**small.observation(batch=2), ACTION: actions, IS_PAD: pad}
     output = policy(batch)
-    loss = policy.compute_loss(output, batch)["l1_loss"]
+    loss = policy.losses(output, batch)["l1_loss"]
     actions[:, 5:] += 100
-    torch.testing.assert_close(policy.compute_loss(output, batch)["l1_loss"], loss)
+    torch.testing.assert_close(policy.losses(output, batch)["l1_loss"], loss)
     std = small.stats()[ACTION]["std"]
     expected = ((output["action"][:, :5] - torch.from_numpy(actions[:, :5])).abs() / std).mean()
     torch.testing.assert_close(loss, expected)
-    assert torch.isfinite(policy.compute_loss(output, {**batch, IS_PAD: np.ones((2, 8), dtype=bool)})["loss"])
+    assert torch.isfinite(policy.losses(output, {**batch, IS_PAD: np.ones((2, 8), dtype=bool)})["loss"])
 
 
 def test_estimate_of_the_environment_state_is_trained_when_the_batch_has_the_truth() -> None:
@@ -110,10 +110,10 @@ def test_estimate_of_the_environment_state_is_trained_when_the_batch_has_the_tru
     batch = {**small.observation(batch=2), ACTION: np.zeros((2, 8, 14), np.float32), IS_PAD: np.zeros((2, 8), bool)}
     output = policy(batch)
     assert output["estimate"].shape == (2, 3)
-    assert "estimate_loss" not in policy.compute_loss(output, batch)
+    assert "estimate_loss" not in policy.losses(output, batch)
     stats = small.stats()[ENVIRONMENT_STATE]
     truth = stats["mean"] + stats["std"] * torch.cat([output["estimate"].detach(), torch.zeros(2, 4)], dim=1)
-    losses = policy.compute_loss(output, {**batch, ENVIRONMENT_STATE: truth})
+    losses = policy.losses(output, {**batch, ENVIRONMENT_STATE: truth})
     assert losses["estimate_loss"].item() == pytest.approx(0, abs=1e-9)
     assert policy.estimate_error(output["estimate"], truth + 0.25) == pytest.approx(0.25, rel=1e-4)
 

@@ -29,7 +29,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(dataset: Path, output: Path, **changes: Any) -> TrainConfig:
-    policy = {**small.TINY, "optimizer_lr": 2e-3, **changes.pop("policy", {})}
+    policy = {**small.TINY, "lr": 2e-3, **changes.pop("policy", {})}
     values: dict[str, Any] = {
         "steps": 20,
         "batch_size": 8,
@@ -104,7 +104,8 @@ def test_only_the_best_and_the_last_checkpoint_are_kept(dataset: Path, tmp_path:
 
 
 def test_resnet_policy_trains_too(dataset: Path, tmp_path: Path) -> None:
-    policy = {"vision_backbone": "resnet18", "estimate_dim": 0, "pretrained_backbone_weights": None}
+    trunk = {"small_cnn_width": 32, "small_cnn_keypoints": 16, "estimate_dim": 0}
+    policy = {"vision_backbone": "resnet18", "pretrained_backbone": False, **trunk}
     best = train(run(dataset, tmp_path, steps=2, batch_size=2, policy=policy), lambda _: None)
     assert not (best / "aloha.json").exists()
 
@@ -206,8 +207,8 @@ def test_wrong_training_values_are_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_divergence_stops_with_advice(dataset: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"not finite.*lower optimizer_lr"):
-        train(run(dataset, tmp_path, policy={"optimizer_lr": 1e30}), lambda _: None)
+    with pytest.raises(TrainingError, match=r"not finite.*lower policy.lr"):
+        train(run(dataset, tmp_path, policy={"lr": 1e30}), lambda _: None)
 
 
 def test_schedule_warms_up_and_ends_at_zero() -> None:

@@ -44,8 +44,9 @@ def test_losses_agree(vector: Vector) -> None:
     }
     noise = vector.arrays.get("latent_noise")
     output = policy(batch, None if noise is None else torch.from_numpy(noise))
-    losses = policy.compute_loss(output, batch)
+    losses = policy.losses(output, batch)
     assert losses["loss"].item() == pytest.approx(float(vector.arrays["loss"]), rel=TOLERANCE)
+    torch.testing.assert_close(policy.compute_loss(output, batch), losses["loss"])
     assert losses["l1_loss"].item() == pytest.approx(float(vector.arrays["l1_loss"]), rel=TOLERANCE)
     if vector.config().use_vae:
         assert losses["kld_loss"].item() == pytest.approx(float(vector.arrays["kld_loss"]), rel=TOLERANCE)

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from aloha_runtime import cli, config
 from aloha_runtime.act import config_file
-from aloha_runtime.act.config import ACTConfig, aloha_features
+from aloha_runtime.act.config import ACTConfig, aloha_inputs
 from aloha_runtime.act.header import CONFIG, WEIGHTS
 from aloha_runtime.run_directory import SHARED_MEMORY, RunDirectory, ring_prefix
 
@@ -64,8 +64,8 @@ def checkpoint(tmp_path: Path) -> Path:
 
 def write_checkpoint(directory: Path, cameras: dict[str, tuple[int, int]], environment_state_dim: int = 0) -> Path:
     directory.mkdir()
-    features = aloha_features(cameras, environment_state_dim)
-    lerobot, _ = config_file.config_to_json(ACTConfig(input_features=features))
+    inputs = aloha_inputs(cameras, environment_state_dim)
+    lerobot, _ = config_file.config_to_json(ACTConfig(input_shapes=inputs))
     (directory / CONFIG).write_text(config_file.dumps(lerobot))
     save_file({"weight": np.zeros(1000, np.float32)}, directory / WEIGHTS)
     return directory

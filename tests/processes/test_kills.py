@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from aloha_runtime.act import ACTConfig, ACTPolicy
-from aloha_runtime.act.config import SMALL_POLICY, aloha_features
+from aloha_runtime.act.config import SMALL_POLICY, aloha_inputs
 from aloha_runtime.commands.bench_kills import Outcome, outcomes, rows
 from aloha_runtime.messages import Mode
 from aloha_runtime.processes.table import Job
@@ -24,8 +24,8 @@ def random_policy(directory: Path) -> Path:
     """A small policy for the shipped simulated rig that never was trained."""
     torch.manual_seed(0)
     small = {"n_action_steps": 50, "estimate_dim": 0, "dim_model": 32, "n_heads": 2, "dim_feedforward": 64}
-    features = aloha_features({"cam_high": (120, 160)})
-    config = ACTConfig(input_features=features, **{**SMALL_POLICY, **small, "small_cnn_width": 8})
+    inputs = aloha_inputs({"cam_high": (120, 160)})
+    config = ACTConfig(input_shapes=inputs, **{**SMALL_POLICY, **small, "small_cnn_width": 8})
     shapes = {"observation.state": (14,), "action": (14,), "observation.images.cam_high": (3, 1, 1)}
     stats = {name: {"mean": torch.zeros(shape), "std": torch.full(shape, 0.2)} for name, shape in shapes.items()}
     ACTPolicy(config, stats).save_pretrained(directory)
