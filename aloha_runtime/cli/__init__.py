@@ -1,0 +1,24 @@
+"""The `aloha` command: sub-commands only; every job's code is in `commands/`."""
+
+import sys
+
+import typer
+
+from aloha_runtime.cli import bench, learn, operate, tools
+from aloha_runtime.errors import AlohaError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+for commands in (operate, learn, tools):
+    app.add_typer(commands.app)
+app.add_typer(bench.app, name="bench")
+
+
+def main() -> None:
+    """Entry point: an AlohaError is one message and its exit code; Ctrl-C is 130."""
+    try:
+        app()
+    except AlohaError as error:
+        print(f"aloha: {error}", file=sys.stderr)  # noqa: T201 — the one place that speaks to the terminal for all commands
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)

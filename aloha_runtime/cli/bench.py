@@ -1,0 +1,53 @@
+"""Sub-commands that measure."""
+
+from typing import Annotated
+
+import typer
+
+from aloha_runtime.cli.options import Json, Seconds
+
+app = typer.Typer(no_args_is_help=True, help="Measure; every benchmark compares with a peer in the same run.")
+
+
+@app.command("bus")
+def bench_bus(seconds: Seconds = 10, json: Json = None) -> None:
+    """Servo bus: own packet path against dynamixel-sdk, one and four arms."""
+    from aloha_runtime.commands import bench, bench_bus
+
+    bench.finish(bench_bus.run(seconds), json)
+
+
+@app.command("transport")
+def bench_transport(seconds: Seconds = 10, json: Json = None) -> None:
+    """Frames: shared-memory rings against ZeroMQ with pixels inline."""
+    from aloha_runtime.commands import bench, bench_transport
+
+    bench.finish(bench_transport.run(seconds), json)
+
+
+@app.command("stack")
+def bench_stack(seconds: Seconds = 60, json: Json = None) -> None:
+    """The full stack on the simulated rig: ticks, jitter, ages, latencies, CPU of every process."""
+    from aloha_runtime.commands import bench, bench_stack
+
+    bench.finish(bench_stack.run(seconds), json)
+
+
+@app.command("kills")
+def bench_kills(
+    policy: Annotated[str, typer.Option("--policy", help="`demo` or a LeRobot policy directory")] = "demo",
+    wall: Annotated[bool, typer.Option("--wall", help="in real time instead of virtual time")] = False,
+    json: Json = None,
+) -> None:
+    """Every process of the simulated rig killed once while the arms move: what the arms did."""
+    from aloha_runtime.commands import bench, bench_kills
+
+    bench.finish(bench_kills.run(policy, "wall" if wall else "virtual"), json)
+
+
+@app.command("all")
+def bench_all(seconds: Seconds = 10, json: Json = None) -> None:
+    """Every benchmark after the other."""
+    from aloha_runtime.commands import bench, bench_bus, bench_stack, bench_transport
+
+    bench.finish([*bench_bus.run(seconds), *bench_transport.run(seconds), *bench_stack.run(seconds)], json)

@@ -1,0 +1,108 @@
+"""Sub-commands that start, watch and stop the running system."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aloha_runtime.cli.options import Rig, RunDir, Seed, Task
+
+app = typer.Typer()
+
+
+@app.command()
+def demo(
+    seed: Seed = None,
+    policy: Annotated[str, typer.Option("--policy", help="`demo` or a LeRobot policy directory")] = "demo",
+    out: Annotated[Path, typer.Option("--out", help="folder of the report")] = Path("outputs/demo"),
+    run_dir: RunDir = None,
+) -> None:
+    """The whole runtime on the simulated rig: a policy transfers a cube; ends with a report."""
+    from aloha_runtime.commands.demo import demo as job
+
+    job(seed=seed, policy=policy, out=out, run_dir=run_dir)
+
+
+@app.command()
+def up(
+    rig: Rig = "sim",
+    job: Annotated[str, typer.Option("--job", help="teleop, deploy or demonstrate")] = "teleop",
+    checkpoint: Annotated[str, typer.Option("--checkpoint", help="policy of a deploy job")] = "demo",
+    run_dir: RunDir = None,
+) -> None:
+    """Start every process of a job; `aloha arm`, `status`, `stop` work on them. Ctrl-C parks the arms and ends all."""
+    from aloha_runtime.commands import operate
+
+    operate.up(rig, job, checkpoint, run_dir)
+
+
+@app.command()
+def teleop(
+    rig: Rig = "sim",
+    scripted: Annotated[bool, typer.Option("--scripted", help="simulated rig: a script moves the leaders")] = False,
+    seed: Seed = None,
+    task: Task = None,
+    seconds: Annotated[float | None, typer.Option("--seconds", min=1, help="stop after so long")] = None,
+    run_dir: RunDir = None,
+) -> None:
+    """Leaders move followers: arms to the start pose, squeeze both leader grippers, go. Ctrl-C ends and parks."""
+    from aloha_runtime.commands import operate
+
+    operate.teleop(rig, scripted=scripted, seed=seed, task=task, seconds=seconds, run_dir=run_dir)
+
+
+@app.command()
+def deploy(
+    checkpoint: Annotated[str, typer.Argument(help="LeRobot policy directory, or `demo`")],
+    rig: Rig = "sim",
+    seed: Seed = None,
+    task: Task = None,
+    seconds: Annotated[float | None, typer.Option("--seconds", min=1, help="stop after so long")] = None,
+    run_dir: RunDir = None,
+) -> None:
+    """Run a policy on the followers: arms to the start pose, then the policy until Ctrl-C, which stops and parks."""
+    from aloha_runtime.commands import operate
+
+    operate.deploy(rig, checkpoint, seed=seed, task=task, seconds=seconds, run_dir=run_dir)
+
+
+@app.command()
+def status(
+    run_dir: RunDir = None, once: Annotated[bool, typer.Option("--once", help="print one table and end")] = False
+) -> None:
+    """Live table of the running system: mode, rates, ages, jitter, temperatures. Ctrl-C ends the table only."""
+    from aloha_runtime.commands.status import status as job
+
+    job(run_dir, once)
+
+
+@app.command()
+def stop(run_dir: RunDir = None) -> None:
+    """STOP: freeze the arms where they are, torque on."""
+    _ask("stop", run_dir)
+
+
+@app.command()
+def arm(run_dir: RunDir = None) -> None:
+    """Torque on and a slow ramp to the start pose; after HOLD: ready to go on from where the arms are."""
+    _ask("arm", run_dir)
+
+
+@app.command()
+def park(run_dir: RunDir = None) -> None:
+    """A slow ramp to the sleep pose, then torque off."""
+    _ask("park", run_dir)
+
+
+@app.command()
+def down(run_dir: RunDir = None) -> None:
+    """Park the arms and end every process of the running system, wherever it was started."""
+    from aloha_runtime.commands import operate
+
+    operate.down(run_dir)
+
+
+def _ask(verb: str, run_dir: Path | None) -> None:
+    from aloha_runtime.commands import operate
+
+    operate.ask(verb, run_dir)
