@@ -38,7 +38,7 @@ class SimCamera:
         assert self._rig.sim is not None, "a sim camera needs a rig with `sim:`; config.py refuses anything else"
         kit = self._rig.gripper("follower")
         self.disconnect()
-        model = build_model(self._rig.sim.task, kit, self._rig.current_ma())
+        model = build_model(self._rig.sim.task, kit, self._rig.current_ma(), heavy_meshes=False)
         # Mesa draws in this thread: helpers of its own would not have its priority, and cost more than they gain.
         os.environ.setdefault("LP_NUM_THREADS", "0")
         # Buffers for shadows (67 MB) and for the largest report picture are not for a policy's small one.

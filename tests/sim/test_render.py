@@ -52,13 +52,15 @@ def test_the_policy_camera_sees_the_cube_wherever_it_lies(world: World, policy_c
     assert back_right[1] - back_left[1] > 25
 
 
-def test_a_model_built_elsewhere_gives_the_same_picture(world: World, policy_camera: Renderer) -> None:
+@pytest.mark.parametrize("heavy_meshes", [True, False])
+def test_a_model_built_elsewhere_gives_the_same_picture(
+    world: World, policy_camera: Renderer, heavy_meshes: bool
+) -> None:
     world.reset(3)
     snapshot = world.snapshot()
     kit = KITS["aloha"]
-    with Renderer(
-        build_model("transfer_cube", kit.follower_gripper, kit.gripper_current_ma), 160, 120, "cam_high"
-    ) as other:
+    model = build_model("transfer_cube", kit.follower_gripper, kit.gripper_current_ma, heavy_meshes=heavy_meshes)
+    with Renderer(model, 160, 120, "cam_high") as other:
         np.testing.assert_array_equal(other.render(snapshot), policy_camera.render(snapshot))
 
 
