@@ -11,8 +11,9 @@ from aloha_runtime.robot import SIDES, Role, Side
 from aloha_runtime.service import Service, run
 from aloha_runtime.sim.chain import Chain
 from aloha_runtime.sim.chain_control import BackDoor
+from aloha_runtime.sim.goal_track import envelope
 from aloha_runtime.sim.link import Link, LinkPlant
-from aloha_runtime.sim.monitor import Monitor, envelope
+from aloha_runtime.sim.monitor import Monitor
 from aloha_runtime.sim.pty import ChainServer, Terminal
 from aloha_runtime.sim.servo import ServoPlant
 

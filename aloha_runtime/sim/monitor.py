@@ -5,16 +5,13 @@ get them: rounded to ticks, stamped when they arrive. Rounding is worth a tick i
 stamp may be from the instant for which the goal was computed (0 in virtual time).
 """
 
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import msgspec
 
-from aloha_runtime import robot
-from aloha_runtime.control.limits import Limits
-from aloha_runtime.robot import RAD_PER_TICK, SERVOS, Gripper, Role
+from aloha_runtime.robot import RAD_PER_TICK
+from aloha_runtime.sim.goal_track import Bounds, GoalTrack
 from aloha_runtime.sim.wire import Host, Tap, reported
 
 GOAL, PRESENT, TORQUE, MODE = 116, 132, 64, 11
@@ -33,42 +30,8 @@ ERROR_GRACE_NS = 40_000_000
 """Goals must stand still this long after a servo reported an error."""
 KEPT = 100
 """Offences kept in full; all are counted."""
-RECENT = 4
-"""Sightings of a servo against which the lead is judged: on a bad line the gate may have seen an older one."""
-HISTORY = 256
-"""Goals kept of each servo: a quarter second at 1 kHz."""
 _ALERT = 0x80
 _EVERYBODY = 0xFE
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """Envelope of one servo, in ticks and seconds."""
-
-    joint: str
-    low: float
-    high: float
-    velocity: float
-    acceleration: float
-    lead: float
-
-
-def envelope(role: Role, limits: Limits, gripper: Gripper, side: robot.Side) -> dict[int, Bounds]:
-    """Bounds by servo id, shadows included, from limits in contract units (rad, openings)."""
-    bounds = {}
-    for servo in SERVOS[role]:
-        joint = robot.JOINTS.index(servo.joint)
-        index = robot.SIDE_SLICE[side].start + joint
-        low, high = float(limits.low[index]), float(limits.high[index])
-        scale = 1 / RAD_PER_TICK
-        if servo.joint == "gripper":
-            ends = sorted((gripper.angle_from_action(low), gripper.angle_from_action(high)))
-            low, high = ends
-            scale *= abs(gripper.angle_open - gripper.angle_close)
-        rates = [float(rate[index]) * scale for rate in (limits.velocity, limits.acceleration, limits.lead)]
-        ticks = [robot.CENTRE_TICK + angle / RAD_PER_TICK for angle in (low, high)]
-        bounds[servo.id] = Bounds(servo.joint, *ticks, *rates)
-    return bounds
 
 
 class Offence(msgspec.Struct, frozen=True):
@@ -98,50 +61,6 @@ class Report(msgspec.Struct):
     """When a servo first reported an error (0: none)."""
 
 
-class _Track:
-    """What is known of one servo, and its goals of the last quarter second since its torque went on."""
-
-    def __init__(self, bounds: Bounds) -> None:
-        self.bounds = bounds
-        self.torque = False
-        self.mode = 3
-        self.presents: deque[int] = deque(maxlen=RECENT)
-        self.turned_ns = 0
-        self._stamps: list[int] = []
-        self._goals: list[int] = []
-        self._direction = 0
-
-    def restart(self) -> None:
-        """Forget goals: torque went on, and the servo made its present position the goal."""
-        self._stamps, self._goals, self._direction, self.turned_ns = [], [], 0, 0
-
-    def last(self) -> tuple[int, int] | None:
-        """(stamp, goal) of the newest goal."""
-        return (self._stamps[-1], self._goals[-1]) if self._goals else None
-
-    def add(self, stamp_ns: int, tick: int) -> None:
-        if self._goals:
-            step = tick - self._goals[-1]
-            direction = (step > 0) - (step < 0)
-            if direction and direction != self._direction:
-                if self._direction:
-                    self.turned_ns = self._stamps[-1]
-                self._direction = direction
-        self._stamps.append(stamp_ns)
-        self._goals.append(tick)
-        if len(self._goals) > 2 * HISTORY:
-            del self._stamps[:HISTORY], self._goals[:HISTORY]
-
-    def before(self, stamp_ns: int) -> tuple[int, int] | None:
-        """The newest goal that was there at `stamp_ns`."""
-        at = bisect_right(self._stamps, stamp_ns) - 1
-        return (self._stamps[at], self._goals[at]) if at >= 0 else None
-
-    def lead(self, tick: int) -> float:
-        """Distance of a goal from where the servo was last seen; of recent sightings the nearest counts."""
-        return min((abs(tick - present) for present in self.presents), default=0)
-
-
 class Monitor:
     """Feed it both directions of the wire: `host` and `servo`."""
 
@@ -151,7 +70,7 @@ class Monitor:
         self._reading = Host()
         self._heard: list[tuple[bool, bytes, int]] = []
         self._alerts: dict[int, int] = {}
-        self._tracks = {servo: _Track(bound) for servo, bound in bounds.items()}
+        self._tracks = {servo: GoalTrack(bound) for servo, bound in bounds.items()}
         self.reset()
 
     def reset(self) -> None:
@@ -246,7 +165,7 @@ class Monitor:
             elif address < GOAL + 4 and end > GOAL:
                 self._offend(key, track, "part of a goal", stamp_ns, address, GOAL, 0)
 
-    def _goal(self, servo: int, track: _Track, tick: int, stamp_ns: int) -> None:
+    def _goal(self, servo: int, track: GoalTrack, tick: int, stamp_ns: int) -> None:
         report = self._report
         report.goals += 1
         report.last_goal_ns[servo] = stamp_ns
@@ -269,7 +188,7 @@ class Monitor:
             self._judge_speed(servo, track, last, stamp_ns, tick)
 
     def _judge_position(
-        self, servo: int, track: _Track, last: tuple[int, int] | None, stamp_ns: int, tick: int
+        self, servo: int, track: GoalTrack, last: tuple[int, int] | None, stamp_ns: int, tick: int
     ) -> None:
         """A servo that stands outside its limits may be held there and brought back, but not led further out."""
         bounds = track.bounds
@@ -280,7 +199,7 @@ class Monitor:
             nearest = bounds.low if tick < bounds.low else bounds.high
             self._offend(servo, track, "position", stamp_ns, tick, nearest, tick)
 
-    def _judge_lead(self, servo: int, track: _Track, last: tuple[int, int] | None, stamp_ns: int, tick: int) -> None:
+    def _judge_lead(self, servo: int, track: GoalTrack, last: tuple[int, int] | None, stamp_ns: int, tick: int) -> None:
         """A goal further from the arm than the lead may stand or come back, but not move away."""
         bound = track.bounds.lead + LEAD_MARGIN_RAD / RAD_PER_TICK
         if not track.presents or abs(tick - track.presents[-1]) <= bound:
@@ -289,7 +208,7 @@ class Monitor:
         if lead > bound and (last is None or lead > track.lead(last[1]) + 1):
             self._offend(servo, track, "lead", stamp_ns, lead, bound, tick)
 
-    def _judge_speed(self, servo: int, track: _Track, last: tuple[int, int], stamp_ns: int, tick: int) -> None:
+    def _judge_speed(self, servo: int, track: GoalTrack, last: tuple[int, int], stamp_ns: int, tick: int) -> None:
         """Speed of the last step and over one and two spans; then how it grew from the one span to the other."""
         middle = track.before(stamp_ns - SPAN_NS)
         first = None if middle is None else track.before(middle[0] - SPAN_NS)
@@ -310,7 +229,7 @@ class Monitor:
             else:
                 self._offend(servo, track, kind, stamp_ns, value, bound, tick)
 
-    def _growth(self, track: _Track, stamp_ns: int, tick: int) -> tuple[float, float]:
+    def _growth(self, track: GoalTrack, stamp_ns: int, tick: int) -> tuple[float, float]:
         """Mean speed over the last span, and the most that it may be after the span before."""
         middle = track.before(stamp_ns - SPAN_NS)
         assert middle is not None
@@ -324,7 +243,7 @@ class Monitor:
         return new, old + track.bounds.acceleration * (new_s + old_s) / 2 + slack
 
     def _offend(
-        self, servo: int, track: _Track, kind: str, stamp_ns: int, value: float, bound: float, goal: int
+        self, servo: int, track: GoalTrack, kind: str, stamp_ns: int, value: float, bound: float, goal: int
     ) -> None:
         counts = self._report.counts
         counts[kind] = counts.get(kind, 0) + 1

@@ -17,7 +17,8 @@ from aloha_runtime.errors import SimulationError
 from aloha_runtime.robot import KITS, Role, Side
 from aloha_runtime.sim.chain import Chain
 from aloha_runtime.sim.chain_control import Answer, BackDoor, Request, ask, control_path
-from aloha_runtime.sim.monitor import Monitor, envelope
+from aloha_runtime.sim.goal_track import envelope
+from aloha_runtime.sim.monitor import Monitor
 from aloha_runtime.sim.pty import ChainServer, Terminal
 from aloha_runtime.sim.servo import ServoPlant
 

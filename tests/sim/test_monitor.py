@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from aloha_runtime.control.limits import default_limits
 from aloha_runtime.dynamixel import packets
 from aloha_runtime.robot import KITS, RAD_PER_TICK
-from aloha_runtime.sim.monitor import Bounds, Monitor, envelope
+from aloha_runtime.sim.goal_track import Bounds, envelope
+from aloha_runtime.sim.monitor import Monitor
 
 CYCLE_NS = 5 * MS
 IDS = range(1, 10)

@@ -1,0 +1,88 @@
+"""What the goal monitor knows of one servo: the envelope of its goals, and the goals it was given of late."""
+
+from bisect import bisect_right
+from collections import deque
+from dataclasses import dataclass
+
+from aloha_runtime import robot
+from aloha_runtime.control.limits import Limits
+from aloha_runtime.robot import RAD_PER_TICK, SERVOS, Gripper, Role
+
+RECENT = 4
+"""Sightings of a servo against which the lead is judged: on a bad line the gate may have seen an older one."""
+HISTORY = 256
+"""Goals kept of each servo: a quarter second at 1 kHz."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Envelope of one servo, in ticks and seconds."""
+
+    joint: str
+    low: float
+    high: float
+    velocity: float
+    acceleration: float
+    lead: float
+
+
+def envelope(role: Role, limits: Limits, gripper: Gripper, side: robot.Side) -> dict[int, Bounds]:
+    """Bounds by servo id, shadows included, from limits in contract units (rad, openings)."""
+    bounds = {}
+    for servo in SERVOS[role]:
+        joint = robot.JOINTS.index(servo.joint)
+        index = robot.SIDE_SLICE[side].start + joint
+        low, high = float(limits.low[index]), float(limits.high[index])
+        scale = 1 / RAD_PER_TICK
+        if servo.joint == "gripper":
+            ends = sorted((gripper.angle_from_action(low), gripper.angle_from_action(high)))
+            low, high = ends
+            scale *= abs(gripper.angle_open - gripper.angle_close)
+        rates = [float(rate[index]) * scale for rate in (limits.velocity, limits.acceleration, limits.lead)]
+        ticks = [robot.CENTRE_TICK + angle / RAD_PER_TICK for angle in (low, high)]
+        bounds[servo.id] = Bounds(servo.joint, *ticks, *rates)
+    return bounds
+
+
+class GoalTrack:
+    """What is known of one servo, and its goals of the last quarter second since its torque went on."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.bounds = bounds
+        self.torque = False
+        self.mode = 3
+        self.presents: deque[int] = deque(maxlen=RECENT)
+        self.turned_ns = 0
+        self._stamps: list[int] = []
+        self._goals: list[int] = []
+        self._direction = 0
+
+    def restart(self) -> None:
+        """Forget goals: torque went on, and the servo made its present position the goal."""
+        self._stamps, self._goals, self._direction, self.turned_ns = [], [], 0, 0
+
+    def last(self) -> tuple[int, int] | None:
+        """(stamp, goal) of the newest goal."""
+        return (self._stamps[-1], self._goals[-1]) if self._goals else None
+
+    def add(self, stamp_ns: int, tick: int) -> None:
+        if self._goals:
+            step = tick - self._goals[-1]
+            direction = (step > 0) - (step < 0)
+            if direction and direction != self._direction:
+                if self._direction:
+                    self.turned_ns = self._stamps[-1]
+                self._direction = direction
+        self._stamps.append(stamp_ns)
+        self._goals.append(tick)
+        if len(self._goals) > 2 * HISTORY:
+            del self._stamps[:HISTORY], self._goals[:HISTORY]
+
+    def before(self, stamp_ns: int) -> tuple[int, int] | None:
+        """The newest goal that was there at `stamp_ns`."""
+        at = bisect_right(self._stamps, stamp_ns) - 1
+        return (self._stamps[at], self._goals[at]) if at >= 0 else None
+
+    def lead(self, tick: int) -> float:
+        """Distance of a goal from where the servo was last seen; of recent sightings the nearest counts."""
+        return min((abs(tick - present) for present in self.presents), default=0)
