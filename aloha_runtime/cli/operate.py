@@ -67,6 +67,22 @@ def deploy(
 
 
 @app.command()
+def replay(
+    dataset: Annotated[Path, typer.Argument(help="LeRobot v3 dataset folder")],
+    episode: Annotated[int, typer.Argument(min=0, help="index of the episode")],
+    rig: Rig = "sim",
+    out: Annotated[Path, typer.Option("--out", help="folder of the picture and the figures")] = Path("outputs/replay"),
+    seed: Seed = None,
+    task: Task = None,
+    run_dir: RunDir = None,
+) -> None:
+    """A recorded episode on the arms again: slowly to its first action, then at its own pace; ends with a picture."""
+    from aloha_runtime.commands.replay import replay as job
+
+    job(dataset, episode, rig, out, seed, task, run_dir)
+
+
+@app.command()
 def status(
     run_dir: RunDir = None, once: Annotated[bool, typer.Option("--once", help="print one table and end")] = False
 ) -> None:

@@ -148,8 +148,12 @@ def _joint_axis(panel: Axes, title: str, index: int) -> None:
     panel.set_title(f"{title} ({'0 closed .. 1 open' if gripper else 'rad'})")
     panel.yaxis.set_major_locator(MaxNLocator(4))
     panel.margins(x=0)
+    widen(panel, 0.3 if not gripper else 1.1)
+
+
+def widen(panel: Axes, least: float) -> None:
+    """At least this much on the vertical axis: a joint that rests shows a flat line, not its noise."""
     low, high = panel.get_ylim()
-    least = 0.3 if not gripper else 1.1  # a joint that rests shows a flat line, not its noise
     if high - low < least:
         panel.set_ylim((low + high - least) / 2, (low + high + least) / 2)
 

@@ -46,12 +46,16 @@ class Stack:
         run_dir: Path | None = None,
         checkpoint: str = "",
         say: Callable[[str], None] = print,
+        episode: tuple[str, int] = ("", 0),
     ) -> None:
-        """Raises CheckpointError when the job needs a policy and `checkpoint` is none for this rig."""
+        """`checkpoint` is what a deploy job runs, `episode` (dataset, index) what a replay plays.
+
+        Raises CheckpointError when the job needs a policy and `checkpoint` is none for this rig.
+        """
         if job is Job.DEPLOY:
             refuse_unfit(policy_path(checkpoint), rig)
         self.rig = rig
-        self.table = processes(rig, job, checkpoint)
+        self.table = processes(rig, job, checkpoint, episode)
         self.say = say
         self.run_dir = run_dir or default_run_dir()
         self.clock: Clock = WallClock()

@@ -15,6 +15,7 @@ class Job(StrEnum):
 
     TELEOP = "teleop"
     DEPLOY = "deploy"
+    REPLAY = "replay"
     DEMONSTRATE = "demonstrate"
     """Teleoperation on the simulated rig with the scripted demonstrator moving the leaders."""
 
@@ -48,8 +49,12 @@ def every_process(rig: RigConfig) -> list[str]:
     return list(dict.fromkeys(process.name for job in Job for process in processes(rig, job)))
 
 
-def processes(rig: RigConfig, job: Job, checkpoint: str = "") -> list[Process]:
-    """The processes of one job on one rig, in the order in which they are started (stopped in reverse)."""
+def processes(rig: RigConfig, job: Job, checkpoint: str = "", episode: tuple[str, int] = ("", 0)) -> list[Process]:
+    """The processes of one job on one rig, in the order in which they are started (stopped in reverse).
+
+    `checkpoint` is what a deploy job runs, `episode` (dataset, index) what a replay plays.
+    """
+    dataset, index = episode
     table = [
         Process("supervisor", EVERY),
         Process("world", EVERY, simulated=True),
@@ -60,5 +65,6 @@ def processes(rig: RigConfig, job: Job, checkpoint: str = "") -> list[Process]:
         Process("teleop", TELEOPERATED),
         Process("demonstrator", frozenset({Job.DEMONSTRATE}), simulated=True),
         Process("policy", frozenset({Job.DEPLOY}), arguments=("--checkpoint", checkpoint)),
+        Process("replay", frozenset({Job.REPLAY}), arguments=("--dataset", dataset, "--episode", str(index))),
     ]
     return [process for process in table if job in process.jobs and (rig.sim is not None or not process.simulated)]
