@@ -5,20 +5,24 @@ of an episode. It draws three pictures of 480x640 at every step, of which it han
 it is asked for, by the same call, so it has the same pixels at a third of the cost (110 -> 40 ms a step on two cores).
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aloha_runtime.errors import SimulationError
-from aloha_runtime.robot import DOF, Vector
+from aloha_runtime.robot import Vector
+from aloha_runtime.sim.env import (
+    ENVIRONMENT_STATE,
+    GYM_TASKS,
+    IMAGE_PREFIX,
+    STATE,
+    Cameras,
+    Observation,
+    as_action,
+)
 from aloha_runtime.sim.gl import ensure_gl
-from aloha_runtime.sim.model import Task
 from aloha_runtime.sim.render import Image
-
-ENVIRONMENTS: dict[str, Task] = {"AlohaTransferCube-v0": "transfer_cube", "AlohaInsertion-v0": "insertion"}
-"""gym-aloha's names, and the same tasks as the simulated rig calls them."""
 
 MAX_STEPS = 300
 """gym-aloha's own limit: 6 s."""
@@ -26,13 +30,6 @@ HEIGHT, WIDTH = 480, 640
 """Size of its pictures; a smaller one is averaged down from it."""
 CAMERA = "top"
 """The only camera in its observations; a policy with one camera of whatever name looks through it."""
-
-STATE, ENVIRONMENT_STATE, IMAGE_PREFIX = "observation.state", "observation.environment_state", "observation.images."
-SUCCESS_REWARD = 4
-
-Observation = dict[str, NDArray[Any]]
-"""`observation.state` (14,) float32, `observation.environment_state` (7,) or (14,) float32 and
-`observation.images.NAME` (height, width, 3) uint8: names and units of a policy's inputs."""
 
 
 class GymEnv:
@@ -42,20 +39,22 @@ class GymEnv:
     `step` and `render` are gymnasium's; `advance` steps without a picture. A seed gives the pose that gym-aloha gives.
     """
 
-    def __init__(
-        self, name: str, cameras: Mapping[str, tuple[int, int]] | None = None, max_steps: int | None = None
-    ) -> None:
+    def __init__(self, name: str, cameras: Cameras | None = None, max_steps: int | None = None) -> None:
         """`cameras`: `{name: (height, width)}` of the wanted pictures, `top` at 480x640 unless given; {} draws none.
 
         Raises:
             SimulationError: unknown environment or camera, too large a picture, gym-aloha or OpenGL missing.
         """
-        self.task = task_of(name)
+        name = name.removeprefix("gym_aloha/")
+        if name not in GYM_TASKS:
+            raise SimulationError(f"gym-aloha has no environment {name!r}; it has: {', '.join(GYM_TASKS)}")
+        self.task = GYM_TASKS[name]
         self.max_steps = MAX_STEPS if max_steps is None else max_steps
         self._env = _make(name, self.max_steps)
         self._control = self._env.unwrapped._env  # dm_control's environment: physics and task
         self._control.task.get_observation = self._unseen
         self._cameras = self._sources({CAMERA: (HEIGHT, WIDTH)} if cameras is None else cameras)
+        self._drawn: dict[str, Image] = {}  # pictures of this instant by camera
         self.stage = 0
         """Reward of the last step, 0 to 4: how far the task is (`sim/tasks.py` has the same stages)."""
 
@@ -63,6 +62,7 @@ class GymEnv:
         """Start over with the objects where `seed` puts them; observation and `{"is_success": False}`."""
         _, info = self._env.reset(seed=seed)
         self.stage = 0
+        self._drawn.clear()
         return self.observe(), info
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
@@ -74,6 +74,7 @@ class GymEnv:
         """As `step` without looking: terminated, truncated. `stage` has the reward."""
         _, reward, terminated, truncated, _ = self._env.step(as_action(action))
         self.stage = int(reward)
+        self._drawn.clear()
         return bool(terminated), bool(truncated)
 
     def observe(self) -> Observation:
@@ -94,9 +95,11 @@ class GymEnv:
 
     def render(self, width: int = WIDTH, height: int = HEIGHT, camera: str = CAMERA) -> Image:
         """(height, width, 3) uint8 RGB: gym-aloha's own picture, averaged by area when a smaller one is asked for."""
-        picture: Image = self._control.physics.render(height=HEIGHT, width=WIDTH, camera_id=camera)
+        if camera not in self._drawn:
+            self._drawn[camera] = self._control.physics.render(height=HEIGHT, width=WIDTH, camera_id=camera)
+        picture = self._drawn[camera]
         if (height, width) == (HEIGHT, WIDTH):
-            return picture
+            return picture.copy()
         import cv2
 
         return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8)
@@ -109,7 +112,7 @@ class GymEnv:
         """In place of gym-aloha's observation, which renders three cameras."""
         return {"qpos": self._control.task.get_qpos(physics), "images": {CAMERA: np.empty(0, np.uint8)}}
 
-    def _sources(self, wanted: Mapping[str, tuple[int, int]]) -> dict[str, tuple[str, int, int]]:
+    def _sources(self, wanted: Cameras) -> dict[str, tuple[str, int, int]]:
         """Camera, height and width behind each wanted picture."""
         model = self._control.physics.model
         there = [model.id2name(index, "camera") for index in range(model.ncam)]
@@ -127,24 +130,6 @@ class GymEnv:
         return sources
 
 
-def task_of(name: str) -> Task:
-    """The task of an environment's name, with or without `gym_aloha/`; SimulationError lists them."""
-    short = name.removeprefix("gym_aloha/")
-    if short not in ENVIRONMENTS:
-        raise SimulationError(f"gym-aloha has no environment {name!r}; it has: {', '.join(ENVIRONMENTS)}")
-    return ENVIRONMENTS[short]
-
-
-def as_action(action: Any) -> Vector:
-    """(14,) float64 of an array or tensor on any device, (14,) or (1, 14); SimulationError for anything else."""
-    if hasattr(action, "detach"):
-        action = action.detach().cpu()
-    numbers = np.asarray(action, dtype=np.float64)
-    if numbers.shape not in ((DOF,), (1, DOF)) or not np.isfinite(numbers).all():
-        raise SimulationError(f"an action is ({DOF},) finite numbers, this one has shape {numbers.shape}: {numbers}")
-    return numbers.reshape(DOF)
-
-
 def _make(name: str, max_steps: int) -> Any:
     """gymnasium's environment with gym-aloha's wrappers. OpenGL is chosen first: dm-control takes it when imported."""
     ensure_gl()
@@ -156,7 +141,7 @@ def _make(name: str, max_steps: int) -> Any:
             f"gym-aloha's environments cannot be loaded ({error}); install them with: pip install 'aloha-runtime[sim]'"
         ) from error
     return gymnasium.make(
-        f"gym_aloha/{name.removeprefix('gym_aloha/')}",
+        f"gym_aloha/{name}",
         obs_type="pixels_agent_pos",
         max_episode_steps=max_steps,
         disable_env_checker=True,  # it would want the pictures that are not drawn
