@@ -37,16 +37,56 @@ def train(
     job(dataset, output_dir, config, context.args)
 
 
-@app.command("eval")
+_LEROBOT_EVAL = {
+    "policy-repo-id": "policy", "policy.path": "policy", "policy.pretrained-path": "policy",
+    "env-name": "task", "env.task": "task",
+    "num-eval-episodes": "episodes", "eval.n-episodes": "episodes",
+    "eval.batch-size": "workers", "output-dir": "out", "env.episode-length": "max-steps",
+}  # fmt: skip
+"""LeRobot's spellings of the options of `aloha eval`, old and new."""
+
+
+def _ours(option: str) -> str:
+    option = option.replace("_", "-")
+    return _LEROBOT_EVAL.get(option, option)
+
+
+@app.command("eval", context_settings={"token_normalize_func": _ours})
 def evaluate(
-    policy: Annotated[str, typer.Option("--policy", help="policy directory, `demo`, or `scripted`")] = "demo",
-    task: Annotated[Literal["transfer_cube", "insertion"], typer.Option("--task")] = "transfer_cube",
+    policy: Annotated[
+        list[str], typer.Option("--policy", help="policy directory, `demo`, or `scripted`; several are compared")
+    ] = ["demo"],  # noqa: B006 - never changed
+    task: Annotated[
+        str,
+        typer.Option("--task", help="AlohaTransferCube-v0, AlohaInsertion-v0 or, on the rig, transfer_cube, insertion"),
+    ] = "transfer_cube",
     episodes: Annotated[int, typer.Option("--episodes", min=1)] = 50,
     seed: Annotated[int, typer.Option("--seed", min=0, help="first seed")] = 0,
+    ensemble: Annotated[
+        list[str],
+        typer.Option("--ensemble", help="off, paper or newest; several are compared"),
+    ] = ["paper"],  # noqa: B006 - never changed
+    max_steps: Annotated[
+        int | None, typer.Option("--max-steps", min=1, help="default: the task's, 300 or 400 on the rig")
+    ] = None,
+    video: Annotated[bool, typer.Option("--video", help="a video of every episode, in the report's folder")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="folder of the report; with --video: outputs/eval")] = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="default: one a core")] = None,
     json: Json = None,
+    save_video: Annotated[Literal["true", "false"], typer.Option("--save-video", hidden=True)] = "false",
+    env_type: Annotated[Literal["aloha"], typer.Option("--env.type", hidden=True)] = "aloha",
 ) -> None:
-    """Success of a policy over many seeds of the simulated rig, in virtual time."""
-    from aloha_runtime.commands import evaluate as job
+    """Success of policies over many seeds of a task, in virtual time. LeRobot's spellings of the options work too."""
+    from aloha_runtime.commands.evaluate import Evaluation
+    from aloha_runtime.commands.evaluate import evaluate as job
+    from aloha_runtime.commands.workers import default_workers
 
-    job.evaluate(policy, task, episodes, seed, workers or job.default_workers(), json)
+    videos = video or save_video == "true"
+    folder = out or (Path("outputs/eval") if videos else None)
+    job(
+        Evaluation(
+            policies=tuple(policy), task=task, episodes=episodes, first_seed=seed, workers=workers or default_workers(),
+            ensembles=tuple(ensemble), max_steps=max_steps, out=folder, videos=videos,
+        ),
+        json,
+    )  # fmt: skip

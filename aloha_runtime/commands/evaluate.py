@@ -1,138 +1,211 @@
-"""`aloha eval`: a policy on the simulated rig over many seeds, in virtual time and parallel workers."""
+"""`aloha eval`: policies over many seeds of one task, in virtual time and parallel workers."""
 
 import json
-import math
-import multiprocessing
-import os
-from dataclasses import asdict, dataclass
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from rich.console import Console
-from rich.progress import track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
-from aloha_runtime.act import ACTPolicy, TemporalEnsemble
-from aloha_runtime.act.config import ENVIRONMENT_STATE, IMAGE_PREFIX, STATE
-from aloha_runtime.act.worker import predictor
-from aloha_runtime.config import policy_path
-from aloha_runtime.robot import IS_GRIPPER, Vector
-from aloha_runtime.sim.episode import Controller, Observation, demonstration, run_episode
+from aloha_runtime.act.ensemble import MODES
+from aloha_runtime.commands import evaluate_page
+from aloha_runtime.commands.evaluate_figures import (
+    PAPER,
+    SCRIPTED,
+    STAGES,
+    Contender,
+    Outcome,
+    Paired,
+    Result,
+    Trial,
+    as_json,
+    compare,
+    labels,
+)
+from aloha_runtime.commands.workers import run_jobs
+from aloha_runtime.errors import AlohaError, ConfigError
+from aloha_runtime.sim.env import check_name
 from aloha_runtime.sim.model import Task
-from aloha_runtime.sim.render import Renderer
-from aloha_runtime.sim.world import World
 
-EPISODE_TICKS = 400
-"""8 s: demonstrations take 5.4 s on average, and a policy may hesitate."""
-START_OFFSET_RAD = 0.01
-"""Arms start this much beside the start pose at most, as they do after a ramp."""
-Z95 = 1.959964
-"""Quantile of the normal distribution for a 95 % interval."""
+RESULTS = "results.json"
+"""In a report's folder, by which it is known to be one."""
+
+
+PAPER_NOTE = "paper: Zhao et al. 2023, ACT in its own simulation, 50 scripted demonstrations"
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """One episode. `stage`: the furthest reached (0..4); `ticks`: until success, or all."""
+class Evaluation:
+    """What is asked: every policy with every ensemble mode on `episodes` seeds from `first_seed`.
 
-    seed: int
-    success: bool
-    stage: int
-    ticks: int
+    `task`: a name of `sim/env.py`; `max_steps`: the task's own unless given; `out`: folder of the report with results,
+    page and, with `videos`, a video of every episode.
+    """
 
-
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """95 % interval of a success rate (Wilson 1927): right also for few trials and for rates near 0 and 1."""
-    if not trials:
-        return 0.0, 1.0
-    rate, z2 = successes / trials, Z95 * Z95
-    centre = rate + z2 / (2 * trials)
-    half = Z95 * math.sqrt(rate * (1 - rate) / trials + z2 / (4 * trials * trials))
-    scale = 1 + z2 / trials
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+    policies: tuple[str, ...]
+    task: str
+    episodes: int
+    first_seed: int
+    workers: int
+    ensembles: tuple[str, ...] = ("paper",)
+    max_steps: int | None = None
+    out: Path | None = None
+    videos: bool = False
 
 
-def evaluate(policy: str, task: Task, episodes: int, first_seed: int, workers: int, out: Path | None) -> list[Outcome]:
-    """Run `episodes` seeds from `first_seed`; prints the rate, writes JSON.
-
-    `policy`: a directory, `demo`, or `scripted` (the demonstrator, as an upper bound)."""
-    if policy != "scripted":
-        ACTPolicy.from_pretrained(policy_path(policy))  # an error here is one message, not one per worker
-    context = multiprocessing.get_context("spawn")
-    seeds = range(first_seed, first_seed + episodes)
-    with context.Pool(min(workers, episodes), initializer=_start_worker, initargs=(policy, task)) as pool:
-        outcomes = list(track(pool.imap(_one_episode, seeds), f"{task} by {policy}", total=episodes))
-    _report(policy, task, outcomes, out)
-    return outcomes
-
-
-def _report(policy: str, task: Task, outcomes: list[Outcome], out: Path | None) -> None:
-    console = Console()
-    solved = sum(outcome.success for outcome in outcomes)
-    low, high = wilson(solved, len(outcomes))
-    stages = [sum(outcome.stage >= stage for outcome in outcomes) for stage in range(1, 5)]
-    console.print(f"{task} by {policy}: {solved} of {len(outcomes)} solved ({low:.0%} to {high:.0%})")
-    console.print("reached stage " + ", ".join(f"{stage}: {count}" for stage, count in enumerate(stages, 1)))
-    failed = [outcome.seed for outcome in outcomes if not outcome.success]
-    if failed:
-        console.print(f"failed seeds: {', '.join(map(str, failed))}")
-    if out is not None:
-        report = {
-            "policy": policy,
-            "task": task,
-            "success_rate": solved / len(outcomes),
-            "interval": [low, high],
-            "stages": stages,
-            "episodes": [asdict(outcome) for outcome in outcomes],
-        }
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(report, indent=2) + "\n")
+def evaluate(asked: Evaluation, json_file: Path | None = None) -> list[Result]:
+    """Play all episodes, print the tables, write JSON and report; results in the order of `asked`."""
+    task = check_name(asked.task)
+    contenders = _contenders(asked)
+    console = Console(highlight=False)
+    if asked.out is None:
+        results = _results(asked, task, contenders, _play(asked, contenders, None, console))
+    else:
+        with _folder(asked.out) as folder:
+            played = _play(asked, contenders, folder if asked.videos else None, console)
+            results = _results(asked, task, contenders, played)
+            _write(folder / RESULTS, asked.task, results)
+            (folder / "index.html").write_text(evaluate_page.page(asked.task, results, asked.videos), encoding="utf-8")
+    _print(asked, task, results, console)
+    if json_file is not None:
+        _write(json_file, asked.task, results)
+    if asked.out is not None:
+        console.print(f"report: {asked.out / 'index.html'}")
+    return results
 
 
-_world: World
-_policy: ACTPolicy | None
-_cameras: dict[str, Renderer]
+def _contenders(asked: Evaluation) -> list[Contender]:
+    """Every policy with every mode, once; the script has no chunks to ensemble.
+
+    Raises ConfigError for a mode that is none."""
+    for name in asked.ensembles:
+        if name not in MODES:
+            raise ConfigError(f"--ensemble {name!r} is not one of {', '.join(MODES)}")
+    modes = [mode for mode in MODES if mode in asked.ensembles]
+    wanted = [
+        Contender(policy, modes[0] if policy == SCRIPTED else mode) for policy in asked.policies for mode in modes
+    ]
+    return list(dict.fromkeys(wanted))
 
 
-def _start_worker(policy: str, task: Task) -> None:
-    global _world, _policy, _cameras  # noqa: PLW0603 — a pool's initializer has no other way to hand over
-    _world, _policy, _cameras = World(task), None, {}
-    if policy == "scripted":
-        return
-    _policy = ACTPolicy.from_pretrained(policy_path(policy))
-    for camera, (height, width) in _policy.config.cameras.items():
-        _cameras[camera] = Renderer(_world.model, width, height, camera)
+def _play(
+    asked: Evaluation, contenders: Sequence[Contender], folder: Path | None, console: Console
+) -> list[tuple[Trial, Outcome]]:
+    """All episodes, seed by seed, so that contenders keep pace; a line for each while a bar shows what is left."""
+    seeds = range(asked.first_seed, asked.first_seed + asked.episodes)
+    trials = [
+        Trial(number, seed, None if folder is None else folder / evaluate_page.video_path(number, seed))
+        for seed in seeds
+        for number in range(len(contenders))
+    ]
+    names = labels(contenders)
+    setup = partial(_player, tuple(contenders), asked.task, asked.max_steps)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    done, solved = [], 0
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task(asked.task, total=len(trials))
+        with closing(run_jobs(setup, trials, asked.workers, _describe(names))) as finished:
+            for trial, outcome in finished:
+                done.append((trial, outcome))
+                solved += outcome.success
+                progress.console.print(_line(asked.task, names[trial.contender], outcome))
+                progress.update(bar, advance=1, description=f"{asked.task}: {solved} of {len(done)} solved")
+    return done
 
 
-def _one_episode(seed: int) -> Outcome:
-    offset = np.random.default_rng([seed, 3]).uniform(-START_OFFSET_RAD, START_OFFSET_RAD, IS_GRIPPER.size)
-    _world.reset(seed, _world.closed_start() + np.where(IS_GRIPPER, 0.0, offset))
-    controller, ticks = demonstration(_world, seed) if _policy is None else (_act(_policy), EPISODE_TICKS)
-    episode = run_episode(_world, seed, controller, ticks, _cameras)
-    solved = np.flatnonzero(episode.stages == episode.stages.max())
-    return Outcome(seed, episode.success, int(episode.stages.max()), int(solved[0]) if episode.success else ticks)
+def _player(contenders: tuple[Contender, ...], task: str, max_steps: int | None) -> Callable[[Trial], Outcome]:
+    """In a worker: what plays an episode. Only there PyTorch and MuJoCo are loaded."""
+    from aloha_runtime.commands.evaluate_episode import player
+
+    return player(contenders, task, max_steps)
 
 
-def _act(policy: ACTPolicy) -> Controller:
-    """The policy as the policy process runs it: a chunk at every tick, ensembled by absolute tick."""
-    predict = predictor(policy, threads=1)
-    ensemble = TemporalEnsemble("paper")
-    tick = -1
-
-    def act(observation: Observation) -> Vector:
-        nonlocal tick
-        tick += 1
-        inputs: dict[str, Any] = {STATE: observation.state.astype(np.float32)}
-        inputs |= {IMAGE_PREFIX + name: picture for name, picture in observation.images.items()}
-        if ENVIRONMENT_STATE in policy.config.input_shapes:
-            inputs[ENVIRONMENT_STATE] = observation.environment_state.astype(np.float32)
-        ensemble.add(tick, predict(inputs))
-        action = ensemble.action(tick)
-        assert action is not None, "the chunk just added covers this tick"
-        return action
-
-    return act
+def _describe(names: Sequence[str]) -> Callable[[Trial], str]:
+    return lambda trial: f"{names[trial.contender]}, seed {trial.seed}"
 
 
-def default_workers() -> int:
-    """One worker a core."""
-    return len(os.sched_getaffinity(0))
+def _line(task: str, name: str, outcome: Outcome) -> str:
+    if outcome.success:
+        return f"seed {outcome.seed:>4}  {name}: [green]solved[/] after {outcome.steps} steps"
+    return f"seed {outcome.seed:>4}  {name}: [red]not solved[/] in {outcome.steps} steps, stage {outcome.stage} of 4"
+
+
+def _results(
+    asked: Evaluation, task: Task, contenders: Sequence[Contender], played: Sequence[tuple[Trial, Outcome]]
+) -> list[Result]:
+    names = labels(contenders)
+    results = []
+    for number, (contender, name) in enumerate(zip(contenders, names, strict=True)):
+        own = sorted((outcome for trial, outcome in played if trial.contender == number), key=lambda one: one.seed)
+        results.append(Result(name, contender, task, tuple(own)))
+    return results
+
+
+def _print(asked: Evaluation, task: Task, results: Sequence[Result], console: Console) -> None:
+    last = asked.first_seed + asked.episodes - 1
+    title = f"{asked.task}, seeds {asked.first_seed} to {last}"
+    table = Table(title=title, title_justify="left", caption=PAPER_NOTE, caption_justify="left")
+    table.add_column("policy")
+    for heading in ("solved", "95 %", *(name for name, _ in STAGES[task]), "steps"):
+        table.add_column(heading, justify="right")
+    for result in results:
+        low, high = result.interval
+        shares = [f"{share:.0%}" for share in result.stages.values()]
+        steps = "-" if result.median_steps is None else f"{result.median_steps:.0f}"
+        count = f"{result.solved} of {len(result.outcomes)}"
+        table.add_row(result.label, count, f"{low:.0%} to {high:.0%}", *shares, steps)
+    table.add_row("paper", "", "", *(f"{share:.0%}" for share in PAPER[task]), "", style="dim")
+    console.print(table)
+    for result in results:
+        failed = [outcome for outcome in result.outcomes if not outcome.success]
+        if failed:
+            seeds = ", ".join(f"{outcome.seed} (stage {outcome.stage})" for outcome in failed)
+            console.print(f"{result.label} failed at seeds: {seeds}")
+    if len(results) > 1:
+        console.print(_paired_table(compare(results)))
+
+
+def _paired_table(pairs: Sequence[Paired]) -> Table:
+    table = Table(title="the same seeds, in pairs", title_justify="left")
+    table.add_column("first")
+    table.add_column("second")
+    for heading in ("both", "only first", "only second", "neither", "p (McNemar, exact)"):
+        table.add_column(heading, justify="right")
+    for pair in pairs:
+        counts = (pair.both, pair.only_first, pair.only_second, pair.neither)
+        table.add_row(pair.first, pair.second, *map(str, counts), f"{pair.p:.3g}")
+    return table
+
+
+def _write(path: Path, task: str, results: Sequence[Result]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(as_json(task, results), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise AlohaError(f"the results cannot be written to {path} ({error.strerror}): choose another file") from error
+
+
+@contextmanager
+def _folder(out: Path) -> Iterator[Path]:
+    """A folder that becomes `out` when all went well, in place of an older report, and else leaves nothing behind."""
+    if out.exists() and not (out / RESULTS).is_file() and not (out.is_dir() and not any(out.iterdir())):
+        raise AlohaError(f"{out} exists and is no report of an evaluation: choose another folder with --out")
+    aside = out.with_name(f".{out.name}.incomplete")
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+    except OSError as error:
+        raise AlohaError(
+            f"no report can be written to {out} ({error.strerror}): choose another folder with --out"
+        ) from None
+    try:
+        yield aside
+        shutil.rmtree(out, ignore_errors=True)
+        aside.rename(out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
