@@ -86,7 +86,7 @@ def _contenders(asked: Evaluation) -> list[Contender]:
     for name in asked.ensembles:
         if name not in MODES:
             raise ConfigError(f"--ensemble {name!r} is not one of {', '.join(MODES)}")
-    modes = [mode for mode in MODES if mode in asked.ensembles]
+    modes = [mode for name in asked.ensembles for mode in MODES if mode == name]
     wanted = [
         Contender(policy, modes[0] if policy == SCRIPTED else mode) for policy in asked.policies for mode in modes
     ]
@@ -171,10 +171,11 @@ def _print(asked: Evaluation, task: Task, results: Sequence[Result], console: Co
 
 
 def _paired_table(pairs: Sequence[Paired]) -> Table:
-    table = Table(title="the same seeds, in pairs", title_justify="left")
+    caption = "p: McNemar's exact test, how often equally good policies would differ at least this much"
+    table = Table(title="the same seeds, in pairs", title_justify="left", caption=caption, caption_justify="left")
     table.add_column("first")
     table.add_column("second")
-    for heading in ("both", "only first", "only second", "neither", "p (McNemar, exact)"):
+    for heading in ("both", "only first", "only second", "neither", "p"):
         table.add_column(heading, justify="right")
     for pair in pairs:
         counts = (pair.both, pair.only_first, pair.only_second, pair.neither)

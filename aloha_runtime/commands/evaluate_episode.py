@@ -164,7 +164,7 @@ class EpisodeVideo:
     def _frame(self, env: Env, pilot: Pilot, step: int, state: str) -> Image:
         picture = env.render(WIDTH, HEIGHT).copy()
         views = [pixels for name, pixels in pilot.seen.items() if name.startswith(IMAGE_PREFIX)]
-        if views:
+        if views and isinstance(env, RigEnv):  # gym-aloha's picture is itself what the policy sees
             width, height = INSET
             picture[-height - 8 : -8, 8 : width + 8] = cv2.resize(views[0], INSET, interpolation=cv2.INTER_AREA)
             cv2.rectangle(picture, (7, HEIGHT - height - 9), (width + 8, HEIGHT - 8), WHITE, 1)

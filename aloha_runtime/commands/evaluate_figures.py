@@ -168,9 +168,13 @@ def labels(contenders: Sequence[Contender]) -> list[str]:
     short = {policy: _short(policy) for policy in policies}
     if len(set(short.values())) < len(policies):
         short = {policy: policy for policy in policies}
-    if len({contender.ensemble for contender in contenders}) == 1:
+    played = {contender.ensemble for contender in contenders if contender.policy != SCRIPTED}
+    if len(played) <= 1:
         return [short[contender.policy] for contender in contenders]
-    return [f"{short[contender.policy]}, {contender.ensemble}" for contender in contenders]
+    return [
+        SCRIPTED if contender.policy == SCRIPTED else f"{short[contender.policy]}, {contender.ensemble}"
+        for contender in contenders
+    ]
 
 
 def _short(policy: str) -> str:

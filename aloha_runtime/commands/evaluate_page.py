@@ -91,7 +91,8 @@ def _player(results: Sequence[Result], seeds: Sequence[int]) -> str:
         '<section class="player"><h2>Episode <span id="shown"></span></h2>'
         '<video id="video" controls muted autoplay playsinline '
         f'src="{video_path(*shown)}"></video>'
-        '<p class="soft">Pick an episode in the table; the next one follows. In the corner: what the policy sees.</p>'
+        '<p class="soft">Pick an episode in the table; the next one follows. '
+        "On the rig, the corner shows what the policy sees.</p>"
         "</section>"
     )
 
