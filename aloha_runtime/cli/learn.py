@@ -41,7 +41,7 @@ _LEROBOT_EVAL = {
     "policy-repo-id": "policy", "policy.path": "policy", "policy.pretrained-path": "policy",
     "env-name": "task", "env.task": "task",
     "num-eval-episodes": "episodes", "eval.n-episodes": "episodes",
-    "eval.batch-size": "workers", "output-dir": "out", "env.episode-length": "max-steps",
+    "eval.batch-size": "workers", "policy.device": "device", "output-dir": "out", "env.episode-length": "max-steps",
 }  # fmt: skip
 """LeRobot's spellings of the options of `aloha eval`, old and new."""
 
@@ -72,6 +72,7 @@ def evaluate(
     video: Annotated[bool, typer.Option("--video", help="a video of every episode, in the report's folder")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="folder of the report; with --video: outputs/eval")] = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="default: one a core")] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu, or cuda for a large policy")] = "cpu",
     json: Json = None,
     save_video: Annotated[Literal["true", "false"], typer.Option("--save-video", hidden=True)] = "false",
     env_type: Annotated[Literal["aloha"], typer.Option("--env.type", hidden=True)] = "aloha",
@@ -86,7 +87,7 @@ def evaluate(
     job(
         Evaluation(
             policies=tuple(policy), task=task, episodes=episodes, first_seed=seed, workers=workers or default_workers(),
-            ensembles=tuple(ensemble), max_steps=max_steps, out=folder, videos=videos,
+            ensembles=tuple(ensemble), max_steps=max_steps, device=device, out=folder, videos=videos,
         ),
         json,
     )  # fmt: skip

@@ -1,6 +1,8 @@
 """`aloha eval`: policies over many seeds of one task, in virtual time and parallel workers."""
 
+import contextlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -54,6 +56,7 @@ class Evaluation:
     workers: int
     ensembles: tuple[str, ...] = ("paper",)
     max_steps: int | None = None
+    device: str = "cpu"
     out: Path | None = None
     videos: bool = False
 
@@ -63,6 +66,8 @@ def evaluate(asked: Evaluation, json_file: Path | None = None) -> list[Result]:
     task = check_name(asked.task)
     contenders = _contenders(asked)
     console = Console(highlight=False)
+    if json_file is not None:
+        _check_writable(json_file)
     if asked.out is None:
         results = _results(asked, task, contenders, _play(asked, contenders, None, console))
     else:
@@ -104,7 +109,7 @@ def _play(
         for number in range(len(contenders))
     ]
     names = labels(contenders)
-    setup = partial(_player, tuple(contenders), asked.task, asked.max_steps)
+    setup = partial(_player, tuple(contenders), asked.task, asked.max_steps, asked.device)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     done, solved = [], 0
     with Progress(*columns, console=console, transient=True) as progress:
@@ -118,11 +123,13 @@ def _play(
     return done
 
 
-def _player(contenders: tuple[Contender, ...], task: str, max_steps: int | None) -> Callable[[Trial], Outcome]:
+def _player(
+    contenders: tuple[Contender, ...], task: str, max_steps: int | None, device: str
+) -> Callable[[Trial], Outcome]:
     """In a worker: what plays an episode. Only there PyTorch and MuJoCo are loaded."""
     from aloha_runtime.commands.evaluate_episode import player
 
-    return player(contenders, task, max_steps)
+    return player(contenders, task, max_steps, device)
 
 
 def _describe(names: Sequence[str]) -> Callable[[Trial], str]:
@@ -183,12 +190,16 @@ def _paired_table(pairs: Sequence[Paired]) -> Table:
     return table
 
 
-def _write(path: Path, task: str, results: Sequence[Result]) -> None:
-    try:
+def _check_writable(path: Path) -> None:
+    """Before anything starts: a file that cannot be written would be noticed only after all episodes."""
+    with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(as_json(task, results), indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise AlohaError(f"the results cannot be written to {path} ({error.strerror}): choose another file") from error
+    if not os.access(path if path.exists() else path.parent, os.W_OK) or path.is_dir():
+        raise AlohaError(f"the results cannot be written to {path}: choose another file with --json")
+
+
+def _write(path: Path, task: str, results: Sequence[Result]) -> None:
+    path.write_text(json.dumps(as_json(task, results), indent=2) + "\n", encoding="utf-8")
 
 
 @contextmanager

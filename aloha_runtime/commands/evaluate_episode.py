@@ -40,8 +40,10 @@ class Pilot(Protocol):
         """The action (14,) for an environment as it stands; called once for each step."""
 
 
-def player(contenders: tuple[Contender, ...], task: str, max_steps: int | None) -> Callable[[Trial], Outcome]:
-    """A worker's set-up: every policy loaded, and the function that plays one episode.
+def player(
+    contenders: tuple[Contender, ...], task: str, max_steps: int | None, device: str = "cpu"
+) -> Callable[[Trial], Outcome]:
+    """A worker's set-up: every policy loaded on `device`, and the function that plays one episode.
 
     Raises:
         CheckpointError: a policy is absent, damaged, or wants what the task does not give.
@@ -54,7 +56,7 @@ def player(contenders: tuple[Contender, ...], task: str, max_steps: int | None) 
             seats.append((make_env(task, {}, max_steps), Scripted()))
             continue
         if contender.policy not in loaded:
-            loaded[contender.policy] = _load(contender.policy, task, max_steps)
+            loaded[contender.policy] = _load(contender.policy, task, max_steps, device)
         env, policy, predict = loaded[contender.policy]
         seats.append((env, Ensembled(policy, predict, contender.ensemble)))
 
@@ -174,9 +176,13 @@ class EpisodeVideo:
         return picture
 
 
-def _load(name: str, task: str, max_steps: int | None) -> tuple[Env, ACTPolicy, Predict]:
+def _load(name: str, task: str, max_steps: int | None, device: str) -> tuple[Env, ACTPolicy, Predict]:
     """A policy and the environment with the pictures that it wants."""
     policy = ACTPolicy.from_pretrained(policy_path(name))
+    try:
+        policy.to(device)
+    except (RuntimeError, AssertionError) as error:  # PyTorch without CUDA, no GPU, or no such device
+        raise CheckpointError(f"policy {name} cannot run on --device {device}: {str(error).splitlines()[0]}") from error
     env = make_env(task, policy.config.cameras, max_steps)
     _refuse_unfit(name, policy.config, env)
     return env, policy, predictor(policy, threads=1)

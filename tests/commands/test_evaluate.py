@@ -178,6 +178,9 @@ def test_wrong_questions_are_refused_before_anything_starts() -> None:
         evaluate(Evaluation(("demo",), "fold", 1, 0, 1))
     with pytest.raises(ConfigError, match=r"'mean' is not one of off, paper, newest"):
         evaluate(Evaluation(("demo",), "insertion", 1, 0, 1, ensembles=("paper", "mean")))
+    for path in (Path("/proc/none/x.json"), Path("/tmp")):
+        with pytest.raises(AlohaError, match=r"cannot be written to .*--json"):
+            evaluate(Evaluation(("demo",), "insertion", 1, 0, 1), path)
 
 
 def test_a_policy_that_does_not_exist_is_one_message(tmp_path: Path) -> None:
@@ -206,6 +209,11 @@ def test_a_policy_for_something_else_is_refused(
     untrained(**changes).save_pretrained(tmp_path)
     with pytest.raises(AlohaError, match=message):
         player((Contender(str(tmp_path), "paper"),), task, None)
+
+
+def test_a_device_that_is_not_there_is_named(blind: Path) -> None:
+    with pytest.raises(CheckpointError, match="cannot run on --device cuda:77"):
+        player((Contender(str(blind), "paper"),), "transfer_cube", None, "cuda:77")
 
 
 def test_numbers_that_are_not_finite_move_nothing(blind: Path, tmp_path: Path) -> None:
@@ -288,11 +296,12 @@ def test_lerobots_spellings_ask_the_same(monkeypatch: pytest.MonkeyPatch, line: 
 def test_more_of_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
     monkeypatch.setattr(job, "evaluate", lambda *arguments: asked.append(arguments))
-    line = (
-        "--policy a --policy b --ensemble off --ensemble newest --seed 7 --max-steps 400 --eval.batch_size=3 --json x"
+    line = "--policy a --policy b --ensemble off --ensemble newest --seed 7 --max-steps 400 --json x"
+    theirs = "--eval.batch_size=3 --policy.device=cuda --save-video false"
+    assert CliRunner().invoke(app, ["eval", *line.split(), *theirs.split()]).exit_code == 0
+    wanted = Evaluation(
+        ("a", "b"), "transfer_cube", 50, 7, 3, ensembles=("off", "newest"), max_steps=400, device="cuda"
     )
-    assert CliRunner().invoke(app, ["eval", *line.split(), "--save-video", "false"]).exit_code == 0
-    wanted = Evaluation(("a", "b"), "transfer_cube", 50, 7, 3, ensembles=("off", "newest"), max_steps=400)
     assert asked == [(wanted, Path("x"))]
     assert CliRunner().invoke(app, ["eval", "--polizy", "a"]).exit_code != 0
     assert len(asked) == 1
