@@ -156,7 +156,7 @@ def _results(
 def _print(asked: Evaluation, task: Task, results: Sequence[Result], console: Console) -> None:
     last = asked.first_seed + asked.episodes - 1
     title = f"{asked.task}, seeds {asked.first_seed} to {last}"
-    table = Table(title=title, title_justify="left", caption=PAPER_NOTE, caption_justify="left")
+    table = Table(title=title, title_justify="left", caption=PAPER_NOTE, caption_justify="left", pad_edge=False)
     table.add_column("policy")
     for heading in ("solved", "95 %", *(name for name, _ in STAGES[task]), "steps"):
         table.add_column(heading, justify="right")
