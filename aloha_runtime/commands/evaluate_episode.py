@@ -131,11 +131,12 @@ class Scripted:
         self.seen: Observation = {}
 
     def reset(self, env: Env) -> None:
-        if not isinstance(env, RigEnv):
+        demonstrator = getattr(env, "demonstrator", None)
+        if demonstrator is None:
             raise SimulationError(
                 "the scripted demonstrator knows the simulated rig only: --task transfer_cube or --task insertion"
             )
-        self._next = env.demonstrator()
+        self._next: Callable[[], Vector] = demonstrator()
 
     def __call__(self, env: Env) -> Vector:
         return self._next()
