@@ -7,7 +7,6 @@ system keeps in memory what fits.
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from aloha_runtime.act.augment import Augmentation, augmented
 from aloha_runtime.act.config import ACTION, ENVIRONMENT_STATE, IMAGE_PREFIX, STATE, Shape
 from aloha_runtime.act.model import IS_PAD
 from aloha_runtime.data.layout import INFO_PATH
@@ -25,20 +25,6 @@ from aloha_runtime.errors import DatasetError
 STD_FLOOR = 1e-2
 """Smallest standard deviation to normalise a joint with (rad, or gripper opening): one that rests all the time must not
 have its noise blown up. The original ACT clips at the same value."""
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Random changes to the inputs of each sample; 0 switches one off."""
-
-    brightness: float = 0.0
-    """Largest change of brightness, as a share of full scale."""
-    contrast: float = 0.0
-    """Largest relative change of contrast, drawn for each colour channel, which shifts hues a little too."""
-    shift_px: int = 0
-    """Largest shift of the picture, pixels. It blurs absolute positions: leave 0 for a fixed camera."""
-    state_noise: float = 0.0
-    """Standard deviation of noise on the joint state, rad: the policy then does not trust it alone."""
 
 
 class TrainingData:
@@ -104,11 +90,8 @@ class TrainingData:
         batch[ACTION] = torch.from_numpy(self.vectors[ACTION][np.minimum(steps, last[:, None])])
         batch[IS_PAD] = torch.from_numpy(is_pad)
         for name, pixels in self.images.items():
-            batch[IMAGE_PREFIX + name] = _augmented(torch.from_numpy(pixels[frames]), augment, random)
-        if augment.state_noise:
-            noise = random.normal(0, augment.state_noise, batch[STATE].shape).astype(np.float32)
-            batch[STATE] = batch[STATE] + torch.from_numpy(noise)
-        return batch
+            batch[IMAGE_PREFIX + name] = torch.from_numpy(pixels[frames])
+        return augmented(batch, augment, random)
 
 
 def cached_frames(dataset: Dataset, camera: str, cache: Path, report: Callable[[str], None]) -> NDArray[np.uint8]:
@@ -149,28 +132,3 @@ def _normalization_stats(dataset: Dataset, names: Sequence[str]) -> dict[str, di
 
 
 _STATISTICS = ("mean", "std", "min", "max")
-
-
-def _augmented(pixels: Tensor, augment: Augmentation, random: np.random.Generator) -> Tensor:
-    """uint8 (B, H, W, 3), unchanged without augmentation, else float 0..1 (B, 3, H, W)."""
-    if not (augment.brightness or augment.contrast or augment.shift_px):
-        return pixels
-    size = len(pixels)
-    images = pixels.movedim(-1, 1).float().div_(255)  # (B, 3, H, W)
-    gain = torch.from_numpy(1 + augment.contrast * random.uniform(-1, 1, (size, 3, 1, 1)))
-    offset = torch.from_numpy(augment.brightness * random.uniform(-1, 1, (size, 1, 1, 1)))
-    centre = 0.5 * (1 - gain)  # contrast turns about mid-grey
-    images.mul_(gain.float()).add_((centre + offset).float()).clamp_(0, 1)
-    if augment.shift_px:
-        images = _shifted(images, random.integers(-augment.shift_px, augment.shift_px + 1, (size, 2)))
-    return images
-
-
-def _shifted(images: Tensor, shift: NDArray[np.int64]) -> Tensor:
-    """Each image moved by (rows, columns), its edge pixels repeated into the gap."""
-    height, width = images.shape[2:]
-    rows = (torch.arange(height) - torch.from_numpy(shift[:, :1])).clamp(0, height - 1)  # (B, H)
-    columns = (torch.arange(width) - torch.from_numpy(shift[:, 1:])).clamp(0, width - 1)  # (B, W)
-    sample = torch.arange(len(images))[:, None, None, None]
-    channel = torch.arange(3)[None, :, None, None]
-    return images[sample, channel, rows[:, None, :, None], columns[:, None, None, :]]

@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 from aloha_runtime.act import ACTPolicy
+from aloha_runtime.act.augment import Augmentation
 from aloha_runtime.act.config import ACTION, ENVIRONMENT_STATE, STATE
-from aloha_runtime.act.dataset import STD_FLOOR, Augmentation, TrainingData
+from aloha_runtime.act.dataset import STD_FLOOR, TrainingData
 from aloha_runtime.act.model import IS_PAD
 from aloha_runtime.act.train import TrainConfig, TrainingError, learning_rate_scale, train
 from aloha_runtime.errors import DatasetError
