@@ -1,11 +1,9 @@
 """Training data: every frame of a LeRobotDataset at hand, and batches of observations with the actions that follow.
 
-Frames are decoded once, into a memory-mapped file of raw pixels, so that training never decodes video and the operating
-system keeps in memory what fits.
+Frames are decoded once, into a memory-mapped file of raw pixels (`data/frames.py`), so that training never decodes
+video again and the operating system keeps in memory what fits.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from torch import Tensor
 from aloha_runtime.act.augment import Augmentation, augmented
 from aloha_runtime.act.config import ACTION, ENVIRONMENT_STATE, IMAGE_PREFIX, STATE, Shape
 from aloha_runtime.act.model import IS_PAD
-from aloha_runtime.data.layout import INFO_PATH
+from aloha_runtime.data.frames import open_frames
 from aloha_runtime.data.reader import Dataset
 from aloha_runtime.errors import DatasetError
 
@@ -28,12 +26,21 @@ have its noise blown up. The original ACT clips at the same value."""
 
 
 class TrainingData:
-    """All frames of a dataset in memory or memory-mapped, and batches from them.
+    """All frames of a dataset, and batches from them.
 
-    Raises `DatasetError` when the dataset lacks a feature that is asked for.
+    Decoded frames are kept below `cache`, at most `cache_gb` GB of them; where they do not fit, every batch decodes its
+    own. Raises `DatasetError` when the dataset lacks a feature that is asked for.
     """
 
-    def __init__(self, path: Path, cameras: Sequence[str] | None, cache: Path, report: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        cameras: Sequence[str] | None,
+        cache: Path,
+        report: Callable[[str], None],
+        *,
+        cache_gb: float | None = None,
+    ) -> None:
         dataset = Dataset(path)
         for name in (STATE, ACTION):
             if name not in dataset.info.vectors:
@@ -54,7 +61,7 @@ class TrainingData:
         self.starts = np.array([episode.from_index for episode in dataset.episodes])
         self.ends = np.array([episode.to_index for episode in dataset.episodes])
         self.stats = _normalization_stats(dataset, [*self.vectors, *(IMAGE_PREFIX + name for name in chosen)])
-        self.images = {name: cached_frames(dataset, name, cache, report) for name in chosen}
+        self.images = open_frames(dataset, chosen, cache, report, cache_gb)
 
     def shapes(self, *, use_environment_state: bool) -> tuple[dict[str, Shape], dict[str, Shape]]:
         """Input and output shapes of a policy for this dataset."""
@@ -92,31 +99,6 @@ class TrainingData:
         for name, pixels in self.images.items():
             batch[IMAGE_PREFIX + name] = torch.from_numpy(pixels[frames])
         return augmented(batch, augment, random)
-
-
-def cached_frames(dataset: Dataset, camera: str, cache: Path, report: Callable[[str], None]) -> NDArray[np.uint8]:
-    """All frames of a camera, (N, H, W, 3) uint8, memory-mapped from `cache`; decoded on first use.
-
-    The cache is used again only for the same dataset: a digest of its `info.json` and statistics is kept beside it.
-    """
-    shape = (len(dataset), *dataset.cameras[camera], 3)
-    identity = {"dataset": _digest(dataset), "camera": camera, "shape": list(shape)}
-    pixels, label = cache / f"{camera}.uint8", cache / f"{camera}.json"
-    if not (label.exists() and pixels.exists() and json.loads(label.read_text()) == identity):
-        cache.mkdir(parents=True, exist_ok=True)
-        label.unlink(missing_ok=True)
-        report(f"decoding {len(dataset)} frames of {camera} into {pixels} ({np.prod(shape) / 1e6:.0f} MB)")
-        frames = np.memmap(pixels, dtype=np.uint8, mode="w+", shape=shape)
-        for episode in dataset.episodes:
-            frames[episode.from_index : episode.to_index] = dataset.images(camera, episode.index)
-        frames.flush()
-        label.write_text(json.dumps(identity))
-    return np.memmap(pixels, dtype=np.uint8, mode="c", shape=shape)  # "c": torch wants memory it could write to
-
-
-def _digest(dataset: Dataset) -> str:
-    content = (dataset.path / INFO_PATH).read_bytes() + repr(sorted(dataset.stats[ACTION].items())).encode()
-    return hashlib.sha256(content).hexdigest()
 
 
 def _normalization_stats(dataset: Dataset, names: Sequence[str]) -> dict[str, dict[str, Tensor]]:

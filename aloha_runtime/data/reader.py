@@ -1,5 +1,6 @@
 """Reader of LeRobotDataset v3.0 directories, written by this runtime or by LeRobot."""
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,9 @@ from aloha_runtime.data.rows import read_episode_rows, read_table
 from aloha_runtime.data.statistics import Stats
 from aloha_runtime.data.video import Image, VideoReader
 from aloha_runtime.errors import DatasetError
+
+OPEN_VIDEOS = 16
+"""Video files kept open for random reading. One costs about 10 MB at 640x480; opening it again, 1 ms."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Dataset:
     finished episode.
 
     Vectors are read whole (a few MB an hour of one rig and feature); images are decoded on demand. Not for use by
-    several threads at once.
+    several threads at once. Processes may share one by fork or by pickling: each opens video files of its own.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -57,7 +61,12 @@ class Dataset:
         self.features: dict[str, Feature] = self.info.features
         self.cameras: dict[str, tuple[int, int]] = self.info.cameras
         self._columns: dict[str, NDArray[Any]] = {}
-        self._open_video: dict[str, VideoReader] = {}
+        self._open_video: dict[Path, VideoReader] = {}
+        self._inherited: list[dict[Path, VideoReader]] = []
+        self._pid = os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open_video": {}, "_inherited": []}
 
     def __len__(self) -> int:
         """Number of frames."""
@@ -130,18 +139,24 @@ class Dataset:
         starts = self._starts
         episode = self.episodes[int(np.searchsorted(starts, index, side="right")) - 1]
         span = episode.videos[camera]
-        reader = self._open_video.get(camera)
-        if reader is None or reader.path != span.path:
-            if reader is not None:
-                reader.close()
-            reader = self._open_video[camera] = VideoReader(span.path, self.fps)
-        image = reader.frame(span.from_s + (index - episode.from_index) / self.fps)
+        image = self._video(span.path).frame(span.from_s + (index - episode.from_index) / self.fps)
         if image.shape[:2] != size:
             raise DatasetError(
                 f"{span.path}: frames are {image.shape[1]}x{image.shape[0]}, {layout.INFO_PATH} says"
                 f" {size[1]}x{size[0]}. Restore the file from a copy of the dataset."
             )
         return image
+
+    def _video(self, path: Path) -> VideoReader:
+        """The open file, which becomes the last of `OPEN_VIDEOS` to be closed."""
+        if self._pid != os.getpid():  # forked: the parent goes on with the file positions of its readers
+            self._inherited.append(self._open_video)
+            self._open_video, self._pid = {}, os.getpid()
+        reader = self._open_video.pop(path, None) or VideoReader(path, self.fps)
+        self._open_video[path] = reader
+        if len(self._open_video) > OPEN_VIDEOS:
+            self._open_video.pop(next(iter(self._open_video))).close()
+        return reader
 
     @cached_property
     def _starts(self) -> NDArray[np.int64]:

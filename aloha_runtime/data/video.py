@@ -147,7 +147,8 @@ class VideoReader:
             raise DatasetError(f"Video file {path} is missing. Restore it from a copy of the dataset.") from None
         except (av.FFmpegError, IndexError) as error:
             raise DatasetError(f"{path} is not a readable video ({error}). Restore it from a copy.") from None
-        self._stream.thread_type = "AUTO"
+        # Without threads: random frames come a fifth faster, and a forked worker leaves none behind.
+        self._stream.thread_type, self._stream.codec_context.thread_count = "NONE", 1
         self._frames: Iterator[av.VideoFrame] = iter(())
         self._next_s = float("-inf")
 
