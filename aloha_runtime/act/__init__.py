@@ -10,10 +10,17 @@ if TYPE_CHECKING:
     from aloha_runtime.act.config import ACT_ALOHA_PRESET, ACTConfig
     from aloha_runtime.act.ensemble import TemporalEnsemble
     from aloha_runtime.act.policy import ACTPolicy
+    from aloha_runtime.act.samples import LeRobotDataset
 
-__all__ = ["ACT_ALOHA_PRESET", "ACTConfig", "ACTPolicy", "TemporalEnsemble"]
+__all__ = ["ACT_ALOHA_PRESET", "ACTConfig", "ACTPolicy", "LeRobotDataset", "TemporalEnsemble"]
 
-_HOME = {"ACTConfig": "config", "ACT_ALOHA_PRESET": "config", "ACTPolicy": "policy", "TemporalEnsemble": "ensemble"}
+_HOME = {
+    "ACTConfig": "config",
+    "ACT_ALOHA_PRESET": "config",
+    "ACTPolicy": "policy",
+    "LeRobotDataset": "samples",
+    "TemporalEnsemble": "ensemble",
+}
 
 
 def __getattr__(name: str) -> Any:

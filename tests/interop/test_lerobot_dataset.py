@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from aloha_runtime import robot
+from aloha_runtime.act import LeRobotDataset
 from aloha_runtime.data import Dataset, DatasetWriter
 
 ROOT = Path(__file__).parents[2]
@@ -39,6 +40,39 @@ def image(index):
     """A picture with two smooth ramps that moves with `index`."""
     rows, columns = np.mgrid[0:48, 0:64]
     return np.stack([2 * rows + index, 3 * columns, np.full_like(rows, 90)], axis=-1).astype(np.uint8)
+
+
+DELTAS = [
+    {},
+    {"observation.state": [0], "observation.images.cam_high": [0], "action": [i / 50 for i in range(20)]},
+    {"observation.images.cam_left_wrist": [-0.04, 0.0, 0.02], "action": [-0.02, 0.0], "observation.effort": [3.0]},
+]
+
+
+@pytest.mark.parametrize("deltas", DELTAS)
+def test_samples_are_lerobots(lerobot_python, tmp_path, deltas):
+    """The same entries with the same types, shapes and values, at the ends of episodes as well as inside them."""
+    path = Path(__file__).parents[1] / "data/lerobot_dataset_v3/dataset"
+    ours = LeRobotDataset(path, deltas)
+    ends = [episode.to_index for episode in Dataset(path).episodes]
+    samples = sorted({0, 1, 17, 50, *(end - 1 for end in ends), *ends[:-1]})
+    script, output = Path(__file__).with_name("lerobot_samples.py"), tmp_path / "samples.npz"
+    environment = {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
+    command = [lerobot_python, script, path, json.dumps(deltas), json.dumps(samples), output]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert finished.returncode == 0, finished.stderr
+    theirs = np.load(output)
+
+    for sample in samples:
+        item = ours[sample]
+        assert {f"{sample}/{key}" for key in item} == {key for key in theirs.files if key.startswith(f"{sample}/")}
+        for key, value in item.items():
+            found, expected = np.asarray(value), theirs[f"{sample}/{key}"]
+            assert (found.dtype, found.shape) == (expected.dtype, expected.shape), key
+            if key.startswith("observation.images.") and not key.endswith("_is_pad"):
+                assert np.abs(found - expected).max() <= 2 / 255, key  # another release of FFmpeg may round otherwise
+            else:
+                assert np.array_equal(found, expected), key
 
 
 @pytest.mark.parametrize("codec", ["h264", "av1"])
