@@ -1,24 +1,43 @@
-"""Checkpoints of a training run: the policy, and beside it what resuming needs, as safetensors and JSON."""
+"""Checkpoints of a training run: the policy, and beside it what resuming needs, as safetensors and JSON.
 
+    OUTPUT/checkpoints/005000/pretrained_model     a LeRobot policy directory
+    OUTPUT/checkpoints/005000/training_state       state.safetensors, training_step.json, train_config.json
+    OUTPUT/checkpoints/last, best                  links
+
+A checkpoint is written aside and renamed, and only then do the links move: whenever a run is killed, `last` is whole.
+"""
+
+import dataclasses
 import json
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from aloha_runtime.act import checkpoint
-from aloha_runtime.act.policy import ACTPolicy
+from aloha_runtime.act.optimize import Stepper
+from aloha_runtime.act.start import other_shape
+from aloha_runtime.act.train_config import TrainConfig
 from aloha_runtime.errors import CheckpointError
 
 STATE = "training_state"
 TENSORS = "state.safetensors"
 STEP = "training_step.json"
+SETTINGS = "train_config.json"
+
+
+@dataclass
+class Position:
+    """Where a run stands: steps done, and the lowest validation error so far (None before the first)."""
+
+    step: int = 0
+    best_error: float | None = None
 
 
 def last_checkpoint(output_dir: Path) -> Path | None:
@@ -27,65 +46,84 @@ def last_checkpoint(output_dir: Path) -> Path | None:
     return path if path.exists() else None
 
 
-def best_error(output_dir: Path) -> float:
-    """Validation error of the best checkpoint so far."""
-    path = output_dir / "checkpoints" / "best" / STATE / STEP
-    return float(_read_step(path)["validation_error"])
+def saved_settings(output_dir: Path) -> dict[str, Any]:
+    """The `TrainConfig` fields of the run in `output_dir`, as its last checkpoint has them; lists for tuples."""
+    last = last_checkpoint(output_dir)
+    if last is None:
+        raise CheckpointError(f"{output_dir} has no checkpoint to resume from; start without --resume")
+    settings: dict[str, Any] = _read_json(last / STATE / SETTINGS)
+    return settings
 
 
 def save_checkpoint(
-    output_dir: Path,
-    step: int,
-    policy: ACTPolicy,
-    averaged: Mapping[str, Tensor],
-    *,
-    optimizer: torch.optim.Optimizer,
-    error: float,
-    is_best: bool,
-) -> None:
-    """Write `checkpoints/STEP`, point `last` (and `best`) to it, and remove the ones that neither points to."""
-    root = output_dir / "checkpoints"
-    target, aside = root / f"{step:06d}", root / f".{step:06d}.tmp"
-    shutil.rmtree(aside, ignore_errors=True)
+    config: TrainConfig, stepper: Stepper, averaged: Mapping[str, Tensor], position: Position, *, is_best: bool
+) -> Path:
+    """Write `checkpoints/STEP`, point `last` (and `best`) to it, and remove the ones that are not to be kept."""
+    root = config.output_dir / "checkpoints"
+    target, aside, old = (root / name.format(position.step) for name in ("{:06d}", ".{:06d}.tmp", ".{:06d}.old"))
+    for path in (aside, old):
+        shutil.rmtree(path, ignore_errors=True)
     state = aside / STATE
     state.mkdir(parents=True)
+    policy = stepper.policy
     checkpoint.save(aside / "pretrained_model", policy.config, averaged, policy.normalizer.stats)
-    save_file(_tensors(policy, optimizer), state / TENSORS)
-    (state / STEP).write_text(json.dumps({"step": step, "validation_error": error}))
-    shutil.rmtree(target, ignore_errors=True)
+    save_file(_tensors(stepper), state / TENSORS)
+    step = {**dataclasses.asdict(position), "scaler": stepper.scaler.state_dict()}
+    (state / STEP).write_text(json.dumps(step, indent=2) + "\n")
+    (state / SETTINGS).write_text(json.dumps(as_settings(config), indent=2) + "\n")
+    for path in (*state.iterdir(), state, aside):
+        _sync(path)
+    if target.exists():
+        target.rename(old)
     aside.rename(target)
     _link(root / "last", target)
     if is_best:
         _link(root / "best", target)
-    kept = {(root / name).resolve() for name in ("last", "best")}
-    for old in root.glob("[0-9]*"):
-        if old.resolve() not in kept:
-            shutil.rmtree(old)
+    _sync(root)
+    _remove_old(config, root)
+    return target
 
 
-def load_training_state(
-    directory: Path, policy: ACTPolicy, optimizer: torch.optim.Optimizer
-) -> tuple[int, dict[str, Tensor]]:
-    """Bring `policy` and `optimizer` to where the checkpoint left them; returns its step and the averaged weights."""
+def _remove_old(config: TrainConfig, root: Path) -> None:
+    linked = {(root / name).resolve().name for name in ("last", "best")}
+    found = sorted(path.name for path in root.glob("[0-9]*") if path.is_dir())
+    regular = [name for name in found if int(name) % config.save_freq == 0]
+    kept = linked | set(regular if config.keep is None else regular[-config.keep :])
+    for name in [*(name for name in found if name not in kept), *(path.name for path in root.glob(".[0-9]*"))]:
+        shutil.rmtree(root / name, ignore_errors=True)
+
+
+def load_training_state(directory: Path, stepper: Stepper) -> tuple[Position, dict[str, Tensor]]:
+    """Bring policy, optimiser and scaler to where the checkpoint left them; also returns the averaged weights."""
+    policy = stepper.policy
     loaded = checkpoint.load(directory / "pretrained_model")
-    if loaded.config != policy.config:
+    changed = other_shape(loaded.config, policy.config)
+    if changed:
         raise CheckpointError(
-            f"{directory} was trained with another configuration; resume with the one it was started with"
+            f"{directory} was trained with another configuration: policy.{changed} = "
+            f"{getattr(loaded.config, changed)!r}, not {getattr(policy.config, changed)!r}; resume with the one it was "
+            "started with"
         )
+    policy.normalizer = type(policy.normalizer)(policy.config, loaded.stats).to(policy.device)
+    step = _read_json(directory / STATE / STEP)
     try:
         tensors = load_file(directory / STATE / TENSORS)
         policy.load_state_dict({name: tensors[f"weight.{name}"] for name in policy.state_dict()})
-        _restore_optimizer(policy, optimizer, tensors)
-    except (SafetensorError, OSError, KeyError) as error:
-        raise CheckpointError(f"{directory / STATE} is damaged ({error}); start the training again") from error
-    averaged = {name: value.to(policy.device) for name, value in loaded.weights.items()}
-    return int(_read_step(directory / STATE / STEP)["step"]), averaged
+        _restore_optimizer(stepper, tensors)
+        if step["scaler"] and stepper.scaler.is_enabled():
+            stepper.scaler.load_state_dict(step["scaler"])
+        position = Position(int(step["step"]), step["best_error"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{directory / STATE} is damaged ({error}); resume from another checkpoint (point `last` to it)"
+        ) from error
+    return position, {name: value.to(policy.device) for name, value in loaded.weights.items()}
 
 
-def _tensors(policy: ACTPolicy, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    tensors = {f"weight.{name}": _plain(value) for name, value in policy.state_dict().items()}
-    for name, parameter in policy.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
+def _tensors(stepper: Stepper) -> dict[str, Tensor]:
+    tensors = {f"weight.{name}": _plain(value) for name, value in stepper.policy.state_dict().items()}
+    for name, parameter in stepper.policy.named_parameters():
+        for key, value in stepper.optimizer.state.get(parameter, {}).items():
             tensors[f"{key}.{name}"] = _plain(value)
     return tensors
 
@@ -95,12 +133,23 @@ def _plain(value: Tensor) -> Tensor:
     return value.detach().cpu().contiguous().clone()
 
 
-def _restore_optimizer(policy: ACTPolicy, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    for name, parameter in policy.named_parameters():
-        keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}.{name}" in tensors]
-        if keys:
-            device = {key: torch.device("cpu") if key == "step" else parameter.device for key in keys}
-            optimizer.state[parameter] = {key: tensors[f"{key}.{name}"].to(device[key]) for key in keys}
+def _restore_optimizer(stepper: Stepper, tensors: Mapping[str, Tensor]) -> None:
+    """AdamW's state, each tensor laid out in memory as its parameter is."""
+    for name, parameter in stepper.policy.named_parameters():
+        found = {key: tensors[f"{key}.{name}"] for key in ("exp_avg", "exp_avg_sq") if f"{key}.{name}" in tensors}
+        if found:
+            state: dict[str, Tensor] = {key: parameter.detach().clone().copy_(value) for key, value in found.items()}
+            fused_on_gpu = parameter.device.type == "cuda"
+            state["step"] = tensors[f"step.{name}"].to(parameter.device if fused_on_gpu else "cpu")
+            stepper.optimizer.state[parameter] = state
+
+
+def as_settings(config: TrainConfig) -> dict[str, Any]:
+    """The configuration as JSON can hold it; `resume` left out, since it is no part of the run."""
+    values = dataclasses.asdict(config)
+    values.pop("resume")
+    values["policy"] = {name: dict(v) if isinstance(v, Mapping) else v for name, v in config.policy.items()}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 
 def _link(link: Path, target: Path) -> None:
@@ -110,9 +159,17 @@ def _link(link: Path, target: Path) -> None:
     os.replace(aside, link)
 
 
-def _read_step(path: Path) -> dict[str, Any]:
+def _sync(path: Path) -> None:
+    """What was written there outlives a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); start the training again") from error
-    return content

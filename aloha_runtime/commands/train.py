@@ -10,10 +10,10 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
+from aloha_runtime.act.augment import Augmentation
 from aloha_runtime.act.config import ACTConfig
-from aloha_runtime.act.dataset import Augmentation
-from aloha_runtime.act.train import TrainConfig
 from aloha_runtime.act.train import train as run_training
+from aloha_runtime.act.train_config import TrainConfig
 from aloha_runtime.errors import ConfigError
 
 GROUPS: Mapping[str, type] = {"policy": ACTConfig, "augment": Augmentation}

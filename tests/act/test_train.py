@@ -16,7 +16,9 @@ from aloha_runtime.act.augment import Augmentation
 from aloha_runtime.act.config import ACTION, ENVIRONMENT_STATE, STATE
 from aloha_runtime.act.dataset import STD_FLOOR, TrainingData
 from aloha_runtime.act.model import IS_PAD
-from aloha_runtime.act.train import TrainConfig, TrainingError, learning_rate_scale, train
+from aloha_runtime.act.optimize import learning_rate_scale
+from aloha_runtime.act.train import train
+from aloha_runtime.act.train_config import TrainConfig, TrainingError
 from aloha_runtime.errors import DatasetError
 
 EPISODES, LENGTH = 4, 12
@@ -34,10 +36,13 @@ def run(dataset: Path, output: Path, **changes: Any) -> TrainConfig:
     values: dict[str, Any] = {
         "steps": 20,
         "batch_size": 8,
+        "threads": 1,
         "validation_fraction": 0.25,
         "eval_freq": 20,
         "save_freq": 20,
         "log_freq": 5,
+        "curves": False,
+        "tensorboard": False,
         **changes,
     }
     return TrainConfig(dataset, output, policy=policy, frame_cache=output / "frames", **values)
@@ -95,11 +100,12 @@ def test_resuming_with_another_policy_is_refused(dataset: Path, tmp_path: Path) 
         train(run(dataset, tmp_path, steps=4, resume=True, policy={"dim_model": 64}), lambda _: None)
 
 
-def test_only_the_best_and_the_last_checkpoint_are_kept(dataset: Path, tmp_path: Path) -> None:
-    best = train(run(dataset, tmp_path, steps=10, save_freq=2), lambda _: None)
+@pytest.mark.parametrize(("keep", "expected"), [(None, {2, 4, 6, 8, 10}), (1, {10}), (2, {8, 10})])
+def test_checkpoints_are_kept_as_asked(dataset: Path, tmp_path: Path, keep: int | None, expected: set[int]) -> None:
+    best = train(run(dataset, tmp_path, steps=10, save_freq=2, eval_freq=3, keep=keep), lambda _: None)
     root = tmp_path / "checkpoints"
-    kept = {path.name for path in root.iterdir() if not path.is_symlink()}
-    assert kept == {(root / "last").resolve().name, (root / "best").resolve().name}
+    kept = {int(path.name) for path in root.iterdir() if not path.is_symlink()}
+    assert kept == expected | {int((root / "best").resolve().name)}
     assert (root / "last").resolve().name == "000010"
     assert best.exists()
 
