@@ -24,17 +24,15 @@ def demonstrate(
     job(task=task, episodes=episodes, first_seed=first_seed, out=out, workers=workers)
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def train(
-    context: typer.Context,
-    dataset: Annotated[Path, typer.Option("--dataset", help="LeRobot v3 dataset folder")],
-    output_dir: Annotated[Path, typer.Option("--output-dir", help="checkpoints go here")],
-    config: Annotated[Path | None, typer.Option("--config", help="YAML file of training settings")] = None,
-) -> None:
-    """Train ACT. Further options are fields of the training and of the policy: --steps 5000 --policy.chunk-size 50."""
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False},
+    add_help_option=False,
+)
+def train(context: typer.Context) -> None:
+    """Train ACT: --dataset PATH --output-dir OUT [--steps 5000 --policy.chunk-size 50 ...]; --help lists everything."""
     from aloha_runtime.commands.train import train as job
 
-    job(dataset, output_dir, config, context.args)
+    job(context.args)
 
 
 _LEROBOT_EVAL = {

@@ -1,52 +1,72 @@
-"""`aloha train`: every field of the training and of the policy from the command line or a YAML file."""
+"""`aloha train`: settings from a YAML file and the command line, then the training of `act/train.py`."""
 
 import dataclasses
+import types
 import typing
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
-from aloha_runtime.act.augment import Augmentation
-from aloha_runtime.act.config import ACTConfig
 from aloha_runtime.act.train import train as run_training
 from aloha_runtime.act.train_config import TrainConfig
+from aloha_runtime.act.training_state import saved_settings
+from aloha_runtime.commands.train_options import (
+    ALIASES,
+    FIXED,
+    GROUPS,
+    descriptions,
+    find_dataset,
+    known_options,
+    settings_from,
+)
 from aloha_runtime.errors import ConfigError
 
-GROUPS: Mapping[str, type] = {"policy": ACTConfig, "augment": Augmentation}
-"""Groups of options that belong to a class of their own: `--policy.chunk-size 50`."""
+
+def train(words: Sequence[str]) -> None:
+    """Train as the words of the command line say; prints where the best policy lies."""
+    console = Console(soft_wrap=True)
+    if {"--help", "-h"} & set(words):
+        print_help(console)
+        return
+    best = run_training(config_from(words), partial(console.print, markup=False, highlight=False), console)
+    console.print(f"best policy: {best}", markup=False, highlight=False)
 
 
-def train(dataset: Path, output_dir: Path, config: Path | None, overrides: Sequence[str]) -> None:
-    """Train with the settings of `config` (YAML), replaced by `--name value` pairs; prints where the policy lies."""
-    console = Console()
-    settings = settings_from(_read(config) if config else {}, overrides)
-    best = run_training(TrainConfig(dataset=dataset, output_dir=output_dir, **settings), report=console.print)
-    console.print(f"best policy: {best}")
+def config_from(words: Sequence[str]) -> TrainConfig:
+    """The run that is asked for: defaults, a resumed run's settings, `--config FILE`, and last the other words."""
+    path, words = _without_config(words)
+    settings = settings_from(_read(path) if path else {}, words)
+    if settings.get("resume") and "output_dir" in settings:
+        settings = _merged(settings_from(saved_settings(settings["output_dir"]), []), settings)
+        settings.pop("init_from", None)  # where the run started from matters no more
+    for name in ("dataset", "output_dir"):
+        if name not in settings:
+            raise ConfigError(f"--{name.replace('_', '-')} is missing; aloha train --help lists all options")
+    return TrainConfig(**{**settings, "dataset": find_dataset(settings["dataset"])})
 
 
-def settings_from(base: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Keyword arguments of `TrainConfig`: `base` as read from YAML, overridden by `["--policy.kl-weight", "5", ...]`.
+def _without_config(words: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """The file given by `--config FILE` (or LeRobot's `--config_path=FILE`), and the words without it."""
+    rest, path = list(words), None
+    for index, word in enumerate(words):
+        name, given, value = word.partition("=")
+        if name.removeprefix("--") not in ("config", "config_path", "config-path"):
+            continue
+        if not given and index + 1 == len(words):
+            raise ConfigError(f"{word}: has no value; write --config FILE")
+        path = Path(value if given else words[index + 1])
+        rest = [*words[:index], *words[index + (1 if given else 2) :]]
+    return path, rest
 
-    Raises ConfigError naming the option, its value and what it takes.
-    """
-    merged: dict[str, Any] = {key: dict(value) if key in GROUPS else value for key, value in base.items()}
-    for name, value in _pairs(overrides):
-        group, _, field = name.rpartition(".")
-        target = merged.setdefault(group, {}) if group else merged
-        target[field] = value
-    settings: dict[str, Any] = {}
-    for name, value in merged.items():
-        if name in GROUPS:
-            settings[name] = {field: _typed(GROUPS[name], field, raw, f"{name}.") for field, raw in value.items()}
-        else:
-            settings[name] = _typed(TrainConfig, name, value, "")
-    if "augment" in settings:
-        settings["augment"] = Augmentation(**settings["augment"])
-    return settings
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with what `over` says instead; fields of the policy one by one."""
+    policy = {**base.get("policy", {}), **over.get("policy", {})}
+    return {**base, **over, **({"policy": policy} if policy else {})}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -59,29 +79,41 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
-def _pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
-    """`--name value` and `--name=value`, dashes in names as underscores; a name alone is `true`."""
-    pairs: list[tuple[str, str]] = []
-    words = list(overrides)
-    while words:
-        word = words.pop(0)
-        if not word.startswith("--"):
-            raise ConfigError(f"unexpected {word!r}: options look like --steps 1000 or --policy.chunk-size 50")
-        name, given, value = word[2:].partition("=")
-        if not given:
-            value = words.pop(0) if words and not words[0].startswith("--") else "true"
-        pairs.append((name.replace("-", "_"), value))
-    return pairs
+def print_help(console: Console) -> None:
+    """Every option with its default and what it is, and LeRobot's spellings."""
+    say = partial(console.print, markup=False, highlight=False)
+    say("Usage: aloha train --dataset PATH --output-dir OUT [--config FILE.yaml] [--NAME VALUE ...]\n")
+    say("Train ACT on a LeRobot v3 dataset. Settings come from the file, then from the command line.")
+    say("Go on with a stopped run: aloha train --resume --output-dir OUT")
+    say("Several GPUs: torchrun --nproc-per-node 2 -m aloha_runtime.cli train ...\n")
+    texts = descriptions()
+    for name, item in known_options().items():
+        group = name.rpartition(".")[0]
+        kind = _kind(typing.get_type_hints(GROUPS[group] if group else TrainConfig)[item.name])
+        say(f"  --{name.replace('_', '-'):44} {kind}, default {_default(item)}")
+        if name in texts:
+            say(f"      {texts[name]}")
+    say("\nLeRobot's spellings; everywhere dashes or underscores, = or a space:")
+    for theirs, ours in ALIASES.items():
+        say(f"  --{theirs:44} --{ours.replace('_', '-')}")
+    for name, value in FIXED.items():
+        say(f"  --{name:44} only {value}")
 
 
-def _typed(owner: type, field: str, raw: Any, prefix: str) -> Any:
-    """`raw` as the type that the owner's field has."""
-    types = typing.get_type_hints(owner)
-    names = [item.name for item in dataclasses.fields(owner) if item.name not in ("dataset", "output_dir")]
-    if field not in names:
-        known = ", ".join(prefix + name for name in names)
-        raise ConfigError(f"unknown option --{prefix}{field}; known are {known}")
-    try:
-        return TypeAdapter(types[field]).validate_python(raw)
-    except ValidationError as error:
-        raise ConfigError(f"--{prefix}{field} {raw!r}: {error.errors()[0]['msg']}") from error
+def _kind(kind: Any) -> str:
+    if typing.get_origin(kind) is typing.Literal:
+        return " | ".join(typing.get_args(kind))
+    if isinstance(kind, types.UnionType):
+        return " | ".join(_kind(part) for part in typing.get_args(kind) if part is not type(None))
+    named = {"str": "text", "int": "number", "float": "number", "bool": "true | false", "Path": "path"}
+    return named.get(
+        kind.__name__, "names,..." if kind is tuple or typing.get_origin(kind) is tuple else "{name: value}"
+    )
+
+
+def _default(item: "dataclasses.Field[Any]") -> str:
+    if item.name.endswith("_shapes"):
+        return "the dataset's"
+    if item.default is not dataclasses.MISSING:
+        return str(item.default)
+    return "none: required" if item.default_factory is dataclasses.MISSING else str(item.default_factory())
