@@ -114,6 +114,13 @@ def test_no_call_that_runs_what_it_reads() -> None:
             assert not any(isinstance(word.value, ast.Constant) and word.value.value for word in shell), where
 
 
+def test_pickles_are_taken_apart_in_one_file_and_run_in_none() -> None:
+    for path in FILES:
+        roots = {name.split(".")[0] for name in imported(path)}
+        assert roots.isdisjoint({"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}), path
+        assert "pickletools" not in roots or path == PACKAGE / "act" / "pickled.py", path
+
+
 @pytest.mark.parametrize("module", ["arms", "camera", "teleop", "supervisor"])
 def test_light_processes_load_no_heavy_library(module: str) -> None:
     """Arms and cameras stay small: neither torch nor MuJoCo comes in through an import."""
