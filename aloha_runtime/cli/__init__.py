@@ -4,13 +4,14 @@ import sys
 
 import typer
 
-from aloha_runtime.cli import bench, learn, operate, tools
+from aloha_runtime.cli import bench, datasets, learn, operate, tools
 from aloha_runtime.errors import AlohaError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 for commands in (operate, learn, tools):
     app.add_typer(commands.app)
 app.add_typer(bench.app, name="bench")
+app.add_typer(datasets.app, name="dataset")
 
 
 def main() -> None:

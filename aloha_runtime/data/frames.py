@@ -41,8 +41,10 @@ class Frames(Protocol):
 
 
 class DecodedFrames:
-    """`Frames` straight from video: the same pixels without any disk space, some 20 times slower. Threads may share one:
-    each reads through a `Dataset` of its own."""
+    """`Frames` straight from video: the same pixels without any disk space, some 20 times slower.
+
+    Threads may share one: each reads through a `Dataset` of its own.
+    """
 
     def __init__(self, dataset: Dataset, camera: str) -> None:
         self.shape = (len(dataset), *dataset.cameras[camera], 3)

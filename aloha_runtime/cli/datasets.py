@@ -1,0 +1,37 @@
+"""Sub-commands for datasets on disk."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Datasets on disk.")
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps `aloha dataset` a group while it has one sub-command."""
+
+
+@app.command("import-hdf5")
+def import_hdf5(
+    folder: Annotated[Path, typer.Argument(help="folder of ALOHA's episode_0.hdf5, episode_1.hdf5, ...")],
+    out: Annotated[Path, typer.Argument(help="LeRobot v3 dataset folder to create")],
+    task: Annotated[str, typer.Option("--task", help="what the episodes show, in a few words")],
+    fps: Annotated[int, typer.Option("--fps", min=1)] = 50,
+    channels: Annotated[
+        Literal["swapped", "rgb"] | None,
+        typer.Option("--channels", help="of compressed frames: swapped as ALOHA's recorders write them, or rgb"),
+    ] = None,
+    base: Annotated[
+        bool | None, typer.Option("--keep-base/--ignore-base", help="Mobile ALOHA's base_action as a feature")
+    ] = None,
+) -> None:
+    """ALOHA HDF5 episodes as a LeRobot dataset."""
+    from rich.console import Console
+
+    from aloha_runtime.data.import_hdf5 import import_hdf5 as job
+
+    say = Console().print
+    made = job(folder, out, task=task, fps=fps, channel_order=channels, keep_base=base, report=say)
+    say(f"{out}: {len(made.episodes)} episodes, {len(made)} frames, cameras {', '.join(made.cameras) or 'none'}")

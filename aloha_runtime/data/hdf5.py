@@ -1,0 +1,168 @@
+"""Reader of ALOHA's own episodes, `episode_{i}.hdf5`, as the original, ALOHA 2 and Mobile ALOHA recorders write them.
+
+    /observations/{qpos,qvel,effort}, /action        (T, 14) float32, in contract order and units
+    /observations/images/{camera}                    (T, H, W, 3) uint8 RGB, or with attribute `compress` (T, L) JPEG
+                                                     bytes, zero-padded to one length
+    /compress_len                                    (cameras, T) lengths of those JPEGs, not needed here
+    /base_action                                     (T, 2) Mobile only: linear m/s, angular rad/s
+
+Colour trap: the recorders hand RGB arrays to an encoder that takes them for BGR, so the JPEGs hold red and blue
+exchanged. Decoded the same careless way the mistake undoes itself; a viewer shows blue skin. Files that others made may
+be either, so the channel order is never guessed.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import cv2
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from aloha_runtime.data.video import Image
+from aloha_runtime.errors import DatasetError
+from aloha_runtime.robot import DOF
+
+ChannelOrder = Literal["swapped", "rgb"]
+"""What is inside compressed frames: "swapped" as ALOHA's recorders write them, or "rgb", which other programs show in
+true colours."""
+
+VECTORS = {
+    "observation.state": "observations/qpos",
+    "observation.velocity": "observations/qvel",
+    "observation.effort": "observations/effort",
+    "action": "action",
+}
+"""LeRobot's names of the recorded vectors. Velocity and effort are missing in some recordings."""
+REQUIRED = ("observation.state", "action")
+BASE_ACTION = "base_action"
+BASE_NAMES = ("base_linear", "base_angular")
+
+
+def episode_files(folder: Path) -> list[Path]:
+    """`episode_0.hdf5`, `episode_1.hdf5`, ... in the order of their numbers; DatasetError when there are none."""
+    numbered = [(re.fullmatch(r"episode_(\d+)\.hdf5", path.name), path) for path in folder.glob("episode_*.hdf5")]
+    found = sorted((int(match[1]), path) for match, path in numbered if match)
+    if not found:
+        raise DatasetError(f"{folder} holds no episode_0.hdf5, episode_1.hdf5, ... Name the folder that holds them.")
+    return [path for _, path in found]
+
+
+class Hdf5Episode:
+    """One file opened for reading. `vectors` are by LeRobot's names, (T, D) float32; `cameras` name to (height, width).
+
+    Opening raises DatasetError, naming the file and the dataset inside, for a file that is damaged or not ALOHA's.
+    """
+
+    def __init__(self, path: Path, channel_order: ChannelOrder | None = None) -> None:
+        self.path = path
+        self._order = channel_order
+        try:
+            self._file = h5py.File(path, "r")
+        except FileNotFoundError:
+            raise DatasetError(f"{path} is missing. Check the path.") from None
+        except OSError as error:
+            raise DatasetError(f"{path} cannot be opened as HDF5 ({error}). It is cut off or no HDF5.") from None
+        try:
+            self.vectors = {
+                name: self._vector(inside, DOF)
+                for name, inside in VECTORS.items()
+                if name in REQUIRED or inside in self._file
+            }
+            self.length = len(self.vectors["action"])
+            self.base_action = self._vector(BASE_ACTION, 2) if BASE_ACTION in self._file else None
+            self.is_compressed = bool(self._file.attrs.get("compress", False))
+            self._check_lengths()
+            self._images = self._image_datasets()
+            self.cameras = {name: self._size(name) for name in self._images}
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def frames(self, camera: str) -> Iterator[Image]:
+        """Every frame of a camera in order, (H, W, 3) uint8 RGB, read one by one."""
+        for step in range(self.length):
+            yield self.frame(camera, step)
+
+    def frame(self, camera: str, step: int) -> Image:
+        """One frame, (H, W, 3) uint8 RGB."""
+        if not self.is_compressed:
+            return np.asarray(self._read(self._images[camera], step), dtype=np.uint8)
+        if self._order is None:
+            raise DatasetError(
+                f"{self.path}: observations/images/{camera} is compressed, and a JPEG does not say whether it was"
+                f' encoded from RGB or from BGR. Say "swapped" for files of ALOHA\'s own recorders, "rgb" for files'
+                f" whose JPEGs look right in a viewer."
+            )
+        decoded = self._decoded(camera, step)
+        return decoded if self._order == "swapped" else np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)
+
+    def _decoded(self, camera: str, step: int) -> Image:
+        """A JPEG as OpenCV decodes it, for BGR. The zeros behind it do no harm, so `compress_len` is not needed."""
+        data = self._read(self._images[camera], step)
+        decoded = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.any() else None
+        if decoded is None:
+            inside = f"observations/images/{camera}"
+            raise DatasetError(f"{self.path}: {inside}, frame {step} is no JPEG. The file is damaged; leave it out.")
+        return np.asarray(decoded, dtype=np.uint8)
+
+    def _read(self, dataset: h5py.Dataset, part: Any) -> NDArray[Any]:
+        try:
+            return np.asarray(dataset[part])
+        except (OSError, RuntimeError) as error:
+            raise DatasetError(
+                f"{self.path}: {dataset.name[1:]}: {error}. The file is damaged; leave it out."
+            ) from None
+
+    def _vector(self, inside: str, size: int) -> NDArray[np.float32]:
+        found = self._file.get(inside)
+        if not isinstance(found, h5py.Dataset):
+            known = ", ".join(sorted(self._file)) or "nothing"
+            raise DatasetError(f"{self.path} is no ALOHA episode: {inside} is missing (at the top: {known}).")
+        if found.ndim != 2 or found.shape[1] != size or found.dtype.kind != "f":
+            raise DatasetError(
+                f"{self.path}: {inside} is {found.dtype} of shape {found.shape}; it must be floats, (T, {size})."
+            )
+        values = self._read(found, ...).astype(np.float32)
+        if not np.isfinite(values).all():
+            step = int(np.argwhere(~np.isfinite(values))[0][0])
+            raise DatasetError(f"{self.path}: {inside} is not finite in frame {step}. Leave the file out.")
+        return values
+
+    def _check_lengths(self) -> None:
+        lengths = {VECTORS[name]: len(values) for name, values in self.vectors.items()}
+        if self.base_action is not None:
+            lengths[BASE_ACTION] = len(self.base_action)
+        if not self.length or len(set(lengths.values())) > 1:
+            told = ", ".join(f"{inside} {length}" for inside, length in lengths.items())
+            raise DatasetError(f"{self.path}: frames differ in number or there are none ({told}). Leave the file out.")
+
+    def _image_datasets(self) -> dict[str, h5py.Dataset]:
+        group = self._file.get("observations/images", {})
+        for name, found in group.items():
+            rank, inside = 2 if self.is_compressed else 4, f"observations/images/{name}"
+            fits = isinstance(found, h5py.Dataset) and found.ndim == rank and found.dtype == np.uint8
+            if not fits or (rank == 4 and found.shape[3] != 3):
+                what = f"{found.dtype} of shape {found.shape}" if isinstance(found, h5py.Dataset) else "a group"
+                wanted = "(T, bytes), as `compress` is set" if self.is_compressed else "(T, height, width, 3)"
+                raise DatasetError(f"{self.path}: {inside} is {what}; it must be uint8 of shape {wanted}.")
+            if len(found) != self.length:
+                raise DatasetError(f"{self.path}: {inside} has {len(found)} frames, action has {self.length}.")
+        return dict(group.items())
+
+    def _size(self, camera: str) -> tuple[int, int]:
+        found = self._images[camera]
+        size = self._decoded(camera, 0).shape if self.is_compressed else found.shape[1:]
+        return int(size[0]), int(size[1])

@@ -1,0 +1,160 @@
+"""Real HDF5 files as ALOHA's recorders write them, through the importer into a LeRobot dataset."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+
+from aloha_runtime import robot
+from aloha_runtime.data import Dataset
+from aloha_runtime.data.hdf5 import Hdf5Episode, episode_files
+from aloha_runtime.data.import_hdf5 import import_hdf5
+from aloha_runtime.errors import DatasetError
+
+HEIGHT, WIDTH = 48, 64
+CAMERAS = ("cam_high", "cam_left_wrist")
+ORANGE = (230, 120, 20)
+"""Red and blue far apart, so that exchanged channels show."""
+
+
+def write_episode(path: Path, length: int = 5, compress: bool = False, base: bool = False, seed: int = 0) -> None:
+    """`compress`: RGB arrays given to an encoder for BGR and padded to one length, as the recorders do."""
+    random = np.random.default_rng(seed)
+    with h5py.File(path, "w") as file:
+        file.attrs["sim"] = False
+        for inside in ("observations/qpos", "observations/qvel", "observations/effort", "action"):
+            file[inside] = random.uniform(-1, 1, (length, 14)).astype(np.float32)
+        if base:
+            file["base_action"] = random.uniform(-1, 1, (length, 2)).astype(np.float32)
+        for number, camera in enumerate(CAMERAS):
+            images = np.full((length, HEIGHT, WIDTH, 3), ORANGE, dtype=np.uint8) - np.uint8(10 * number)
+            if not compress:
+                chunks = (1, HEIGHT, WIDTH, 3)
+                file.create_dataset(f"observations/images/{camera}", data=images, chunks=chunks)
+                continue
+            encoded = [cv2.imencode(".jpg", image)[1].ravel() for image in images]
+            padded = np.zeros((length, max(map(len, encoded)) + 7), dtype=np.uint8)
+            for row, data in zip(padded, encoded, strict=True):
+                row[: len(data)] = data
+            file[f"observations/images/{camera}"] = padded
+        if compress:
+            file.attrs["compress"] = True
+            file["compress_len"] = np.full((len(CAMERAS), length), padded.shape[1] - 7)
+
+
+def colour(dataset: Dataset, camera: str) -> Any:
+    return dataset.images(camera, 0).mean(axis=(0, 1, 2))
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_import(tmp_path: Path, compress: bool) -> None:
+    for number, length in ((0, 5), (1, 3), (10, 4), (2, 6)):
+        write_episode(tmp_path / f"episode_{number}.hdf5", length, compress, seed=number)
+    lines: list[str] = []
+    order = "swapped" if compress else None
+    made = import_hdf5(
+        tmp_path, tmp_path / "out", task="transfer the cube", channel_order=order, report=lines.append
+    )  # fmt: skip
+    dataset = Dataset(tmp_path / "out")
+    assert made.path == dataset.path
+    assert [episode.length for episode in dataset.episodes] == [5, 3, 6, 4]  # 10 comes after 2
+    assert dataset.fps == 50
+    assert dataset.tasks == ("transfer the cube",)
+    assert dataset.features["action"].names == list(robot.NAMES)
+    assert len(lines) == 4
+    with h5py.File(tmp_path / "episode_10.hdf5") as file:
+        for name, inside in (("action", "action"), ("observation.effort", "observations/effort")):
+            np.testing.assert_array_equal(dataset.vectors(name)[14:], file[inside][...])
+    np.testing.assert_allclose(colour(dataset, "cam_high"), ORANGE, atol=6)
+    np.testing.assert_allclose(colour(dataset, "cam_left_wrist"), np.array(ORANGE) - 10, atol=6)
+
+
+def test_channel_order_is_asked_for_and_obeyed(tmp_path: Path) -> None:
+    path = tmp_path / "episode_0.hdf5"
+    write_episode(path, compress=True)
+    with pytest.raises(DatasetError, match=r'episode_0.hdf5: observations/images/cam_high.*"swapped".*"rgb"'):
+        import_hdf5(tmp_path, tmp_path / "out", task="x")
+    assert not (tmp_path / "out").exists()
+    with Hdf5Episode(path, "rgb") as episode:
+        np.testing.assert_allclose(episode.frame("cam_high", 4).mean(axis=(0, 1)), ORANGE[::-1], atol=4)
+    with Hdf5Episode(path, "swapped") as episode:
+        np.testing.assert_allclose(episode.frame("cam_high", 4).mean(axis=(0, 1)), ORANGE, atol=4)
+
+
+def test_mobile_base_is_kept_or_ignored_as_said(tmp_path: Path) -> None:
+    write_episode(tmp_path / "episode_0.hdf5", base=True)
+    with pytest.raises(DatasetError, match=r"base_action.*keep it.*or ignore it"):
+        import_hdf5(tmp_path, tmp_path / "out", task="x")
+    kept = import_hdf5(tmp_path, tmp_path / "kept", task="x", keep_base=True)
+    with h5py.File(tmp_path / "episode_0.hdf5") as file:
+        np.testing.assert_array_equal(kept.vectors("base_action"), file["base_action"][...])
+    assert kept.features["base_action"].names == ["base_linear", "base_angular"]
+    ignored = import_hdf5(tmp_path, tmp_path / "ignored", task="x", keep_base=False)
+    assert "base_action" not in ignored.features
+    assert ignored.vectors("action").shape == (5, 14)
+
+
+def damage(path: Path, how: str) -> None:
+    if how == "cut off":
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+        return
+    if how == "text":
+        path.write_text("not HDF5")
+        return
+    with h5py.File(path, "r+") as file:
+        images = file["observations/images/cam_high"]
+        if how == "no qpos":
+            del file["observations/qpos"]
+        elif how == "seven joints":
+            del file["action"]
+            file["action"] = np.zeros((5, 7), np.float32)
+        elif how == "nan":
+            file["action"][3, 2] = np.nan
+        elif how == "lengths":
+            del file["observations/qvel"]
+            file["observations/qvel"] = np.zeros((4, 14), np.float32)
+        elif how == "zeros":
+            images[-1] = 0
+        elif how == "raw":
+            file.attrs["compress"] = False
+        elif how == "short camera":
+            shorter = images[:3]
+            del file["observations/images/cam_high"]
+            file["observations/images/cam_high"] = shorter
+        elif how == "other camera":
+            file.move("observations/images/cam_high", "observations/images/cam_low")
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("cut off", r"cannot be opened as HDF5 \(.*truncated"),
+        ("text", "cannot be opened as HDF5"),
+        ("no qpos", r"no ALOHA episode: observations/qpos is missing \(at the top: action"),
+        ("seven joints", r"action is float32 of shape \(5, 7\); it must be floats, \(T, 14\)"),
+        ("nan", "action is not finite in frame 3"),
+        ("lengths", r"observations/qvel 4.*action 5|differ in number.*observations/qvel 4"),
+        ("zeros", "observations/images/cam_high, frame 4 is no JPEG"),
+        ("raw", r"observations/images/cam_high is uint8 of shape .*must be uint8 of shape \(T, height, width, 3\)"),
+        ("short camera", "observations/images/cam_high has 3 frames, action has 5"),
+        ("other camera", r"differs from episode_0.hdf5 in its cameras: .*cam_low 64x48.* there"),
+    ],
+)
+def test_refused_files_are_named_before_anything_is_written(tmp_path: Path, how: str, message: str) -> None:
+    for number in range(2):
+        write_episode(tmp_path / f"episode_{number}.hdf5", compress=True)
+    damage(tmp_path / "episode_1.hdf5", how)
+    with pytest.raises(DatasetError, match=message) as caught:
+        import_hdf5(tmp_path, tmp_path / "out", task="x", channel_order="swapped")
+    assert "episode_1.hdf5" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_episodes(tmp_path: Path) -> None:
+    (tmp_path / "episode_x.hdf5").touch()
+    with pytest.raises(DatasetError, match=r"holds no episode_0.hdf5"):
+        episode_files(tmp_path)
