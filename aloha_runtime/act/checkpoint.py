@@ -5,22 +5,22 @@
     policy_preprocessor.json, ..._step_3_normalizer_processor.safetensors        statistics of the inputs
     policy_postprocessor.json, ..._step_0_unnormalizer_processor.safetensors     statistics of the actions
 
-The layout is LeRobot 0.6's (`policies/pretrained.py`, `processor/pipeline.py`).
+    provenance.json                              where it came from, ours alone
+
+The layout is LeRobot 0.6's (`policies/pretrained.py`, `processor/pipeline.py`). Its releases up to 0.3 kept the
+statistics inside the weights; such directories are read as well (`older.py`).
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
-from aloha_runtime.act import config_file
+from aloha_runtime.act import config_file, older, provenance
 from aloha_runtime.act.config import ACTION, ACTConfig
+from aloha_runtime.act.files import read_tensors, write_tensors, write_text
 from aloha_runtime.act.header import CONFIG, OURS, WEIGHTS, load_config, read_json
 from aloha_runtime.act.normalize import EPS, Stats
 from aloha_runtime.errors import CheckpointError
@@ -42,7 +42,12 @@ class LoadedCheckpoint:
 def load(directory: Path) -> LoadedCheckpoint:
     """Everything in a policy directory, checked as far as possible without building the network."""
     config = load_config(directory)
-    return LoadedCheckpoint(directory, config, _read_tensors(directory / WEIGHTS), load_stats(directory))
+    weights = read_tensors(directory / WEIGHTS)
+    if older.has_statistics(weights):
+        weights, stats = older.split_statistics(directory / WEIGHTS, config, weights)
+    else:
+        stats = load_stats(directory)
+    return LoadedCheckpoint(directory, config, weights, stats)
 
 
 def load_weights(policy: nn.Module, loaded: LoadedCheckpoint) -> None:
@@ -69,22 +74,32 @@ def load_weights(policy: nn.Module, loaded: LoadedCheckpoint) -> None:
     policy.load_state_dict(loaded.weights)
 
 
-def save(directory: Path, config: ACTConfig, weights: Mapping[str, Tensor], stats: Stats) -> None:
-    """Write a policy directory. Every file is written aside and renamed; `config.json` comes last."""
+def save(
+    directory: Path,
+    config: ACTConfig,
+    weights: Mapping[str, Tensor],
+    stats: Stats,
+    **known: Mapping[str, Any] | None,
+) -> None:
+    """Write a policy directory. Every file is written aside and renamed; `config.json` comes last.
+
+    `known` are the parts of `provenance.write`.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
     flat = {f"{name}.{key}": value.contiguous() for name, values in stats.items() for key, value in values.items()}
-    _write_tensors(directory / WEIGHTS, tensors)
-    _write_tensors(directory / PREPROCESSOR_STATE, flat)
-    _write_tensors(directory / POSTPROCESSOR_STATE, flat)
+    write_tensors(directory / WEIGHTS, tensors)
+    write_tensors(directory / PREPROCESSOR_STATE, flat)
+    write_tensors(directory / POSTPROCESSOR_STATE, flat)
     lerobot, ours = config_file.config_to_json(config)
-    _write_text(directory / f"{PREPROCESSOR}.json", config_file.dumps(_preprocessor(lerobot)))
-    _write_text(directory / f"{POSTPROCESSOR}.json", config_file.dumps(_postprocessor(lerobot)))
+    write_text(directory / f"{PREPROCESSOR}.json", config_file.dumps(_preprocessor(lerobot)))
+    write_text(directory / f"{POSTPROCESSOR}.json", config_file.dumps(_postprocessor(lerobot)))
     if ours:
-        _write_text(directory / OURS, config_file.dumps(ours))
+        write_text(directory / OURS, config_file.dumps(ours))
     else:
         (directory / OURS).unlink(missing_ok=True)
-    _write_text(directory / CONFIG, config_file.dumps(lerobot))
+    provenance.write(directory, **known)
+    write_text(directory / CONFIG, config_file.dumps(lerobot))
 
 
 def _preprocessor(lerobot: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,8 +147,8 @@ def _refuse_renaming(path: Path) -> None:
 def _steps(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         raise CheckpointError(
-            f"{path} is missing, so there are no statistics to normalise with; copy the whole policy directory "
-            "(LeRobot up to 0.3 wrote none: convert such a checkpoint with LeRobot's migrate_policy_normalization)"
+            f"{path} is missing, and {WEIGHTS} holds no statistics as LeRobot's up to 0.3 does, so there are no statistics "
+            "to normalise with; copy the whole policy directory"
         )
     steps = read_json(path).get("steps")
     return [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
@@ -147,35 +162,7 @@ def _pipeline_stats(directory: Path, pipeline: str, kind: str) -> dict[str, dict
     if Path(found[0]["state_file"]).name != found[0]["state_file"]:
         raise CheckpointError(f"{path}: state file {found[0]['state_file']!r} must be a name inside the directory")
     stats: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in _read_tensors(directory / found[0]["state_file"]).items():
+    for name, tensor in read_tensors(directory / found[0]["state_file"]).items():
         feature, _, statistic = name.rpartition(".")
         stats.setdefault(feature, {})[statistic] = tensor
     return stats
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    if not path.exists():
-        raise CheckpointError(f"{path} is missing; copy the whole policy directory")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is truncated or not a safetensors file ({error}); copy it again") from error
-
-
-def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    aside = path.with_name(path.name + ".tmp")
-    # Not `save_file`, which makes a file that other users (a service's, for one) may not read.
-    aside.write_bytes(save_bytes(tensors, metadata={"format": "pt"}))
-    _publish(aside, path)
-
-
-def _write_text(path: Path, text: str) -> None:
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_text(text, encoding="utf-8")
-    _publish(aside, path)
-
-
-def _publish(aside: Path, path: Path) -> None:
-    with aside.open("rb") as file:
-        os.fsync(file.fileno())
-    aside.replace(path)

@@ -70,6 +70,7 @@ def config_to_json(config: ACTConfig) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def config_from_json(lerobot: Mapping[str, Any], ours: Mapping[str, Any] | None = None) -> ACTConfig:
     """The inverse of `config_to_json`. `PolicyConfigError` for another policy type or values that cannot work."""
+    lerobot = _modern(lerobot)
     if lerobot.get("type") != "act":
         raise PolicyConfigError(f"policy type is {lerobot.get('type')!r}, must be 'act'")
     theirs = {_LEROBOT_NAMES.get(name, name): name for name in FIELDS if name not in _OURS}
@@ -93,6 +94,29 @@ def config_from_json(lerobot: Mapping[str, Any], ours: Mapping[str, Any] | None 
         return ACTConfig(**values)
     except (KeyError, TypeError) as error:
         raise PolicyConfigError(f"config.json has a value of the wrong form: {error}") from error
+
+
+def _modern(content: Mapping[str, Any]) -> dict[str, Any]:
+    """`config.json` of any release of LeRobot under the keys of today's.
+
+    The oldest (2024) have `input_shapes` and a normalisation mode for each feature, and no `type`.
+    """
+    values = dict(content)
+    if "type" not in values and {"chunk_size", "use_vae", "latent_dim"} <= set(values):
+        values["type"] = "act"  # named in the configuration of the training only
+    if not isinstance(values.get("input_shapes"), Mapping) or not isinstance(values.get("output_shapes"), Mapping):
+        return values
+    modes: dict[str, str] = {}
+    for side, kind in (("input", "input_features"), ("output", "output_features")):
+        shapes, normalization = values.pop(f"{side}_shapes"), values.pop(f"{side}_normalization_modes", {})
+        values[kind] = {name: {"type": feature_type(name), "shape": shape} for name, shape in shapes.items()}
+        for name, mode in normalization.items():
+            if modes.setdefault(feature_type(name), mode.upper()) != mode.upper():
+                raise PolicyConfigError(f"config.json: {name} is normalised by {mode}, others of its kind are not")
+    values["normalization_mapping"] = modes
+    if values.pop("temporal_ensemble_momentum", None) is not None:
+        log.warning("config.json: temporal_ensemble_momentum is another ensembling than the paper's and is left out")
+    return values
 
 
 def dumps(content: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name torch's own documentation uses
 from torch import Tensor, nn
 
-from aloha_runtime.act import checkpoint
+from aloha_runtime.act import checkpoint, hub
 from aloha_runtime.act.config import ACTION, ENVIRONMENT_STATE, IMAGE_PREFIX, ACTConfig, Shape
 from aloha_runtime.act.ensemble import TemporalEnsemble
 from aloha_runtime.act.header import check_cameras
@@ -44,16 +44,22 @@ class ACTPolicy(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, directory: str | Path, *, cameras: Mapping[str, tuple[int, int]] | None = None, device: str = "cpu"
+        cls,
+        name: str | Path,
+        *,
+        cameras: Mapping[str, tuple[int, int]] | None = None,
+        device: str = "cpu",
+        revision: str | None = None,
     ) -> Self:
-        """Load a LeRobot policy directory, in evaluation mode.
+        """Load a LeRobot policy, in evaluation mode: from a directory, or `user/model` (at `revision`) from the hub.
 
         `cameras`, `{name: (height, width)}`, is what the rig delivers; the policy's own must be among them. Raises
         `CheckpointError` when the directory is absent, damaged, of another kind, or made for other cameras.
         """
-        loaded = checkpoint.load(Path(directory))
+        directory = hub.find(name, revision)
+        loaded = checkpoint.load(directory)
         if cameras is not None:
-            check_cameras(loaded.config, cameras, Path(directory))
+            check_cameras(loaded.config, cameras, directory)
         try:
             policy = cls(loaded.config, loaded.stats, pretrained_backbone=False)
         except CheckpointError as error:
@@ -61,9 +67,12 @@ class ACTPolicy(nn.Module):
         checkpoint.load_weights(policy, loaded)
         return policy.to(device).eval()
 
-    def save_pretrained(self, directory: str | Path) -> None:
-        """Write a LeRobot policy directory; each file appears whole, `config.json` last."""
-        checkpoint.save(Path(directory), self.config, self.state_dict(), self.normalizer.stats)
+    def save_pretrained(self, directory: str | Path, **known: Mapping[str, Any] | None) -> None:
+        """Write a LeRobot policy directory; each file appears whole, `config.json` last.
+
+        `known`, such as `dataset` or `training`, goes into provenance.json (`provenance.write`).
+        """
+        checkpoint.save(Path(directory), self.config, self.state_dict(), self.normalizer.stats, **known)
 
     def reset(self) -> None:
         """Forget all chunks; call at the start of an episode."""

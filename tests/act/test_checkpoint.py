@@ -11,7 +11,7 @@ import small_policy as small
 import torch
 from safetensors.torch import load_file, save_file
 
-from aloha_runtime.act import ACTPolicy, checkpoint, header
+from aloha_runtime.act import ACTPolicy, checkpoint, header, provenance
 from aloha_runtime.act.config import ACTION
 from aloha_runtime.errors import CheckpointError
 
@@ -51,7 +51,8 @@ def test_what_we_write_is_what_lerobot_writes(name: str, tmp_path: Path) -> None
             ours, theirs = load_file(tmp_path / path.name), load_file(path)
             assert set(ours) == set(theirs)
             assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
-    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in sample.iterdir()} | {header.WEIGHTS}
+    ours = {header.WEIGHTS, provenance.PROVENANCE}
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in sample.iterdir()} | ours
 
 
 def test_small_policy_survives_a_round_trip(saved: Path) -> None:
