@@ -1,7 +1,8 @@
 """What a person reads while a policy trains: a bar on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
@@ -39,6 +40,13 @@ class Progress:
         self._step, self._latest = step, figures
         if self._bar is not None:
             self._bar.update(self._task, completed=step, description=self._text(self.means()))
+
+    @contextmanager
+    def not_timed(self) -> Iterator[None]:
+        """What happens inside (validating, saving) is no part of a step's time."""
+        started = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - started
 
     def means(self) -> dict[str, float]:
         """Means since the last line; the learning rate and the KL weight as they are now."""

@@ -30,7 +30,8 @@ def load_data(config: TrainConfig, report: Callable[[str], None]) -> tuple[Train
     if source is not None:
         cameras = tuple(source.config.cameras) if cameras is None else cameras
     cache = config.frame_cache or config.output_dir / "frames"
-    return TrainingData(config.dataset, cameras, cache, report), source
+    data = TrainingData(config.dataset, cameras, cache, report, cache_gb=config.frame_cache_gb)
+    return data, source
 
 
 def make_policy(config: TrainConfig, data: TrainingData, source: ACTPolicy | None, *, pretrained: bool) -> ACTPolicy:

@@ -105,7 +105,8 @@ class Run:
                     log.step(step, figures, waited)
                 stopping = self.processes.any(stop.asked)
                 if log is not None:
-                    self._write_what_is_due(log, stopping)
+                    with log.not_timed():
+                        self._write_what_is_due(log, stopping)
                 if stopping and step < config.steps:
                     self.processes.wait()
                     raise TrainingStopped(

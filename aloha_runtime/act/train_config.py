@@ -39,6 +39,8 @@ class TrainConfig:
     """Normalise images as ImageNet's were, not with the dataset's own figures. None: for a pretrained ResNet only."""
     frame_cache: Path | None = None
     """Where decoded frames are kept; `output_dir/frames` when None."""
+    frame_cache_gb: float | None = None
+    """Most they may take, GB; what the disk has when None. If they do not fit, every batch decodes video anew."""
 
     steps: int = 100_000
     batch_size: int = 8

@@ -19,7 +19,7 @@ class TrainLog:
         self._metrics = Metrics(config, step, as_settings(config))
         self._progress = Progress(config.steps, step, report, terminal)
         self._open = False  # whether steps have been added since the last line
-        self.say = self._progress.say
+        self.say, self.not_timed = self._progress.say, self._progress.not_timed
 
     def step(self, step: int, figures: Mapping[str, float], waited: float) -> None:
         self._progress.add(step, figures, waited)
