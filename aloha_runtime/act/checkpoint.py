@@ -147,8 +147,8 @@ def _refuse_renaming(path: Path) -> None:
 def _steps(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         raise CheckpointError(
-            f"{path} is missing, and {WEIGHTS} holds no statistics as LeRobot's up to 0.3 does, so there are no statistics "
-            "to normalise with; copy the whole policy directory"
+            f"{path} is missing, and {WEIGHTS} has no statistics in it as LeRobot's up to 0.3 has, so there are no "
+            "statistics to normalise with; copy the whole policy directory"
         )
     steps = read_json(path).get("steps")
     return [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []

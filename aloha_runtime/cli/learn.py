@@ -13,12 +13,12 @@ app = typer.Typer()
 @app.command()
 def demonstrate(
     out: Annotated[Path, typer.Option("--out", help="dataset folder to create")],
-    task: Annotated[Literal["transfer_cube", "insertion"], typer.Option("--task")] = "transfer_cube",
+    task: Annotated[str, typer.Option("--task", help="as `aloha eval` has them: transfer_cube, ...")] = "transfer_cube",
     episodes: Annotated[int, typer.Option("--episodes", min=1)] = 50,
     first_seed: Annotated[int, typer.Option("--first-seed", min=0)] = 100_000,
     workers: Annotated[int, typer.Option("--workers", min=1)] = 2,
 ) -> None:
-    """Scripted demonstrations through teleoperation on the simulated rig, in virtual time, as a LeRobot v3 dataset."""
+    """Scripted demonstrations as a LeRobot v3 dataset: through teleoperation on the simulated rig, or in gym-aloha."""
     from aloha_runtime.commands.demonstrate import demonstrate as job
 
     job(task=task, episodes=episodes, first_seed=first_seed, out=out, workers=workers)
@@ -89,3 +89,24 @@ def evaluate(
         ),
         json,
     )  # fmt: skip
+
+
+convert = typer.Typer(no_args_is_help=True, help="Policies of others, in our format.")
+app.add_typer(convert, name="convert")
+
+
+@convert.command("checkpoint")
+def convert_checkpoint(
+    source: Annotated[Path, typer.Argument(help="policy_best.ckpt of the original ACT code")],
+    out: Annotated[Path, typer.Argument(help="policy directory to create")],
+    stats: Annotated[Path, typer.Option("--stats", help="dataset_stats.pkl of the same run")],
+    cameras: Annotated[str, typer.Option("--cameras", help="in the order of training, by commas: cam_high,cam_low")],
+    n_heads: Annotated[int, typer.Option("--n-heads", min=1, help="attention heads; the original's default is 8")] = 8,
+    height: Annotated[int, typer.Option("--height", min=1, help="of the images, in pixels")] = 480,
+    width: Annotated[int, typer.Option("--width", min=1)] = 640,
+    force: Annotated[bool, typer.Option("--force", help="replace a policy that is there")] = False,
+) -> None:
+    """A checkpoint of the original ACT code as a LeRobot policy directory. Nothing in the files is run."""
+    from aloha_runtime.commands.convert import checkpoint as job
+
+    job(source, out, stats, cameras, n_heads, height, width, force=force)
