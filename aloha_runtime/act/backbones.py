@@ -1,4 +1,7 @@
-"""Image trunks: torchvision's ResNets with frozen batch norm, and a small convolutional one for a CPU (ours alone)."""
+"""Image trunks: torchvision's ResNets with frozen batch norm, EfficientNet-Lite0, and a small one of our own for a CPU.
+
+The last two are ours alone: LeRobot knows torchvision's ResNets only.
+"""
 
 import math
 from collections import OrderedDict
@@ -6,12 +9,33 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from aloha_runtime.act.config import ACTConfig
-from aloha_runtime.act.config_file import IMAGENET_WEIGHTS
+from aloha_runtime.act.config import EFFICIENTNET, SMALL_CNN, ACTConfig
+from aloha_runtime.act.efficientnet import CHANNELS as EFFICIENTNET_CHANNELS
+from aloha_runtime.act.efficientnet import EfficientNetLite0
+from aloha_runtime.act.pretrained import load_start_weights
 
 
-def resnet_trunk(config: ACTConfig, *, pretrained: bool) -> nn.Sequential:
-    """torchvision's ResNet without pooling and classifier: (B, 3, H, W) -> (B, 512 or 2048, H / 32, W / 32).
+def make_trunk(config: ACTConfig, *, pretrained: bool) -> nn.Module:
+    """The configured trunk, (B, 3, H, W) -> (B, `trunk_channels`, H / 32, W / 32) (the small one adds keypoints).
+
+    `pretrained` asks for the weights that the configuration names; False is for a trunk that gets its weights next.
+    """
+    if config.vision_backbone == SMALL_CNN:
+        return SmallTrunk(config.small_cnn_width, config.small_cnn_keypoints)
+    trunk = EfficientNetLite0() if config.vision_backbone == EFFICIENTNET else _resnet(config)
+    if pretrained:
+        load_start_weights(trunk, config)
+    return trunk
+
+
+def trunk_channels(config: ACTConfig) -> int:
+    if config.vision_backbone == SMALL_CNN:
+        return 4 * config.small_cnn_width
+    return {EFFICIENTNET: EFFICIENTNET_CHANNELS, "resnet50": 2048}.get(config.vision_backbone, 512)
+
+
+def _resnet(config: ACTConfig) -> nn.Module:
+    """torchvision's ResNet without pooling and classifier.
 
     Batch norm is frozen (its statistics and scale are constants), since batches of a few images would spoil it.
     The children keep torchvision's names, which are also those in LeRobot's state dict.
@@ -20,20 +44,11 @@ def resnet_trunk(config: ACTConfig, *, pretrained: bool) -> nn.Sequential:
     from torchvision.ops.misc import FrozenBatchNorm2d
 
     resnet = getattr(torchvision.models, config.vision_backbone)(
-        weights=_torchvision_weights(config) if pretrained else None,
+        weights=None,
         replace_stride_with_dilation=[False, False, config.replace_final_stride_with_dilation],
         norm_layer=FrozenBatchNorm2d,
     )
     return nn.Sequential(OrderedDict(list(resnet.named_children())[:-2]))
-
-
-def _torchvision_weights(config: ACTConfig) -> str | None:
-    name = config.pretrained_backbone
-    return IMAGENET_WEIGHTS[config.vision_backbone] if name is True else name or None
-
-
-def resnet_channels(config: ACTConfig) -> int:
-    return 2048 if config.vision_backbone == "resnet50" else 512
 
 
 START_TEMPERATURE = 10.0

@@ -4,6 +4,7 @@ Field names and defaults are LeRobot's (`policies/act/configuration_act.py`), wh
 (Zhao et al. 2023, https://arxiv.org/abs/2304.13705, table III).
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -17,6 +18,10 @@ IMAGE_PREFIX = "observation.images."
 
 RESNETS = ("resnet18", "resnet34", "resnet50")
 SMALL_CNN = "small_cnn"
+EFFICIENTNET = "efficientnet_lite0"
+BACKBONES = (*RESNETS, EFFICIENTNET, SMALL_CNN)
+TORCHVISION_WEIGHTS = r"(\w+)_Weights\.\w+$"
+"""Pattern of torchvision's names of weights; any other text is the path of a file."""
 VIP_BACKBONE = "resnet50"
 """The network that VIP was trained on."""
 NORMALIZATIONS = ("MEAN_STD", "MIN_MAX", "IDENTITY")
@@ -69,7 +74,7 @@ class ACTConfig:
 
     vision_backbone: str = "resnet18"
     pretrained_backbone: bool | str = True
-    """Weights that training starts from: True for torchvision's ImageNet ones, a name of torchvision's, or a file."""
+    """Weights that training starts from: True for published ImageNet ones, a name of torchvision's, or a file."""
     replace_final_stride_with_dilation: bool = False
 
     pre_norm: bool = False
@@ -95,7 +100,7 @@ class ACTConfig:
     sample_latent: bool = False
     """At inference draw the latent from N(0, 1), for varied behaviour, instead of taking its mean 0 (the paper)."""
     use_gradient_checkpointing: bool = False
-    """In training compute each transformer layer again on the way back: less memory, a third more time."""
+    """In training compute each camera's trunk and each layer again on the way back: less memory, a third more time."""
     use_vip: bool = False
     """Start from a ResNet-50 trained by value-implicit pre-training (Ma et al. 2022, https://arxiv.org/abs/2210.00030)."""
     vip_checkpoint: str | None = None
@@ -220,13 +225,26 @@ def _check_shape(config: ACTConfig, field_name: str, name: str, shape: Shape) ->
         _refuse(config, field_name, f"shape of {name!r} must be that of a vector, (n,)")
 
 
-def _check_architecture(config: ACTConfig) -> None:
-    if config.vision_backbone not in (*RESNETS, SMALL_CNN):
-        _refuse(config, "vision_backbone", f"is not one of {', '.join((*RESNETS, SMALL_CNN))}")
-    if config.use_vip and config.vision_backbone != VIP_BACKBONE:
+def _check_backbone(config: ACTConfig) -> None:
+    name, weights = config.vision_backbone, config.pretrained_backbone
+    if name not in BACKBONES:
+        ours = f"{EFFICIENTNET} and {SMALL_CNN} are ours alone: LeRobot cannot open a policy with them"
+        _refuse(config, "vision_backbone", f"is not one of {', '.join(BACKBONES)} ({ours})")
+    if config.use_vip and name != VIP_BACKBONE:
         _refuse(config, "vision_backbone", f"VIP's weights are those of a {VIP_BACKBONE}")
     if config.use_vip and not config.vip_checkpoint:
         _refuse(config, "vip_checkpoint", "use_vip needs the file of the published VIP weights")
+    if not isinstance(weights, bool) and (not isinstance(weights, str) or not weights):
+        _refuse(config, "pretrained_backbone", "is not true, false, a name of torchvision's weights, or a file")
+    named = re.match(TORCHVISION_WEIGHTS, weights) if isinstance(weights, str) else None
+    if named and named[1].lower() != name:
+        _refuse(config, "pretrained_backbone", f"are not weights of vision_backbone = {name!r}")
+    if isinstance(weights, str) and name == SMALL_CNN:
+        _refuse(config, "pretrained_backbone", f"there are none for {SMALL_CNN}, which starts from random weights")
+
+
+def _check_architecture(config: ACTConfig) -> None:
+    _check_backbone(config)
     if config.action_loss not in ("l1", "l2"):
         _refuse(config, "action_loss", "is not l1 or l2")
     if config.replace_final_stride_with_dilation and config.vision_backbone != "resnet50":

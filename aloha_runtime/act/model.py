@@ -4,11 +4,14 @@ Shapes: B batch, C chunk, D model width, L latent, S tokens of the encoder, h x 
 Module names are those of LeRobot's state dict, so that its weights load. Everything here is in normalised units.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name torch's own documentation uses
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from aloha_runtime.act.backbones import SmallTrunk, resnet_channels, resnet_trunk
+from aloha_runtime.act.backbones import make_trunk, trunk_channels
 from aloha_runtime.act.config import ACTION, ENVIRONMENT_STATE, SMALL_CNN, STATE, ACTConfig
 from aloha_runtime.act.transformer import Decoder, Encoder, sinusoid, sinusoid_2d
 
@@ -32,13 +35,11 @@ class ACT(nn.Module):
             length = config.chunk_size + (2 if config.state_dim else 1)
             self.register_buffer("vae_encoder_pos_enc", sinusoid(length, dim).unsqueeze(0))
 
-        if config.images and config.vision_backbone == SMALL_CNN:
-            self.backbone: nn.Module = SmallTrunk(config.small_cnn_width, config.small_cnn_keypoints)
-            self.spatial = SpatialTokens(config)
-            self.encoder_img_feat_input_proj = nn.Conv2d(4 * config.small_cnn_width, dim, kernel_size=1)
-        elif config.images:
-            self.backbone = resnet_trunk(config, pretrained=pretrained_backbone)
-            self.encoder_img_feat_input_proj = nn.Conv2d(resnet_channels(config), dim, kernel_size=1)
+        if config.images:
+            self.backbone = make_trunk(config, pretrained=pretrained_backbone)
+            if config.vision_backbone == SMALL_CNN:
+                self.spatial = SpatialTokens(config)
+            self.encoder_img_feat_input_proj = nn.Conv2d(trunk_channels(config), dim, kernel_size=1)
 
         self.encoder = Encoder(config, config.n_encoder_layers)
         self.decoder = Decoder(config)
@@ -112,7 +113,7 @@ class ACT(nn.Module):
         """A token per cell of every camera's feature map (B, N, D), positions (1, N, D), and the estimate if any."""
         tokens, positions, keypoints = [], [], []
         for name in self.config.images:
-            features = self.backbone(batch[name])  # (B, channels, h, w)
+            features = self.features(batch[name])  # (B, channels, h, w)
             if self.config.vision_backbone == SMALL_CNN:
                 features, points = features
                 keypoints.append(points.flatten(1))  # (B, 2K)
@@ -126,6 +127,12 @@ class ACT(nn.Module):
             tokens.append(extra)  # (B, 1..2, D)
             positions.append(extra_positions)  # (1..2, D)
         return torch.cat(tokens, dim=1), torch.cat(positions).unsqueeze(0), estimate
+
+    def features(self, image: Tensor) -> Any:
+        """What the trunk makes of one camera's images (B, 3, H, W), kept or computed again on the way back."""
+        if self.config.use_gradient_checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(self.backbone, image, use_reentrant=False)
+        return self.backbone(image)
 
 
 class SpatialTokens(nn.Module):
