@@ -15,21 +15,18 @@ from torch import Tensor
 
 from aloha_runtime.act.augment import Augmentation, augmented
 from aloha_runtime.act.config import ACTION, ENVIRONMENT_STATE, IMAGE_PREFIX, STATE, Shape
+from aloha_runtime.act.fit import STD_FLOOR, refuse_unsound_data
 from aloha_runtime.act.model import IS_PAD
 from aloha_runtime.data.frames import open_frames
 from aloha_runtime.data.reader import Dataset
 from aloha_runtime.errors import DatasetError
-
-STD_FLOOR = 1e-2
-"""Smallest standard deviation to normalise a joint with (rad, or gripper opening): one that rests all the time must not
-have its noise blown up. The original ACT clips at the same value."""
 
 
 class TrainingData:
     """All frames of a dataset, and batches from them.
 
     Decoded frames are kept below `cache`, at most `cache_gb` GB of them; where they do not fit, every batch decodes its
-    own. Raises `DatasetError` when the dataset lacks a feature that is asked for.
+    own. Raises `DatasetError` when the dataset lacks a feature that is asked for, or is not sound (`act/fit.py`).
     """
 
     def __init__(
@@ -55,9 +52,7 @@ class TrainingData:
         self.vectors = {name: dataset.vectors(name) for name in (STATE, ACTION)}
         if ENVIRONMENT_STATE in dataset.info.vectors:
             self.vectors[ENVIRONMENT_STATE] = dataset.vectors(ENVIRONMENT_STATE)
-        for name, values in self.vectors.items():
-            if not np.isfinite(values).all():
-                raise DatasetError(f"{path}: {name} has values that are not finite; drop those episodes")
+        refuse_unsound_data(dataset, chosen, tuple(self.vectors))
         self.starts = np.array([episode.from_index for episode in dataset.episodes])
         self.ends = np.array([episode.to_index for episode in dataset.episodes])
         self.stats = _normalization_stats(dataset, [*self.vectors, *(IMAGE_PREFIX + name for name in chosen)])

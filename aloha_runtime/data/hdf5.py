@@ -103,8 +103,8 @@ class Hdf5Episode:
         if self._order is None:
             raise DatasetError(
                 f"{self.path}: observations/images/{camera} is compressed, and a JPEG does not say whether it was"
-                f' encoded from RGB or from BGR. Say "swapped" for files of ALOHA\'s own recorders, "rgb" for files'
-                f" whose JPEGs look right in a viewer."
+                " encoded from RGB or from BGR. Say --channels swapped for files of ALOHA's own recorders, --channels"
+                " rgb for files whose JPEGs look right in a viewer."
             )
         decoded = self._decoded(camera, step)
         return decoded if self._order == "swapped" else np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)

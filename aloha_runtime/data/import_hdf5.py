@@ -38,7 +38,7 @@ def import_hdf5(
     if BASE_ACTION in vectors and keep_base is None:
         raise DatasetError(
             f"{paths[0]} has a {BASE_ACTION} (Mobile ALOHA), which the arms have no use for: keep it as a feature of"
-            f" its own, or ignore it, but say which."
+            " its own (--keep-base) or ignore it (--ignore-base), but say which."
         )
     names = {name: BASE_NAMES if name == BASE_ACTION else NAMES for name in vectors if name != BASE_ACTION or keep_base}
     with DatasetWriter.create(out, vectors=names, cameras=cameras, fps=fps) as writer:
