@@ -1,4 +1,4 @@
-"""Record scripted demonstrations on the simulated rig, in virtual time, as a LeRobot dataset.
+"""Record scripted demonstrations on the simulated rig or in gym-aloha, in virtual time, as a LeRobot dataset.
 
 An episode starts as deployment does: arms in START_POSE, grippers closed, leaders at rest in the same pose.
 """
@@ -14,7 +14,11 @@ from numpy.typing import NDArray
 
 from aloha_runtime.data.writer import DatasetWriter
 from aloha_runtime.robot import CONTROL_HZ, DOF, IS_GRIPPER, NAMES, Vector
+from aloha_runtime.sim import gym_demonstration
+from aloha_runtime.sim.env import GYM_TASKS, check_name
 from aloha_runtime.sim.episode import Episode, demonstration, run_episode
+from aloha_runtime.sim.gym_demonstration import GymEpisode
+from aloha_runtime.sim.gym_env import CAMERA, MAX_STEPS, GymEnv
 from aloha_runtime.sim.model import Task
 from aloha_runtime.sim.render import Renderer
 from aloha_runtime.sim.tasks import OBJECTS
@@ -44,7 +48,7 @@ Size = tuple[int, int]
 
 
 def demonstrate(
-    task: Task,
+    task: str,
     episodes: int,
     first_seed: int,
     out: Path,
@@ -54,16 +58,20 @@ def demonstrate(
 ) -> Path:
     """Record `episodes` successful demonstrations of `task` from seeds `first_seed`, `first_seed` + 1, ... into `out`.
 
+    `task`: one of the simulated rig, or an environment of gym-aloha, whose own pictures are then recorded.
     `cameras`: name to (width, height), cam_high at 160x120 unless given. Failures are left out. Every episode is
     disturbed (smooth pushes, a start beside the start pose) so that a policy sees how to come back. The same seeds give
     the same numbers, whatever the number of workers.
     """
-    sizes = {"cam_high": (160, 120)} if cameras is None else dict(cameras)
-    objects = [f"{item.name}_{name}" for item in OBJECTS[task] for name in ("x", "y", "z", "qw", "qx", "qy", "qz")]
+    task = task.removeprefix("gym_aloha/")
+    in_gym = task in GYM_TASKS
+    sizes = {CAMERA if in_gym else "cam_high": (160, 120)} if cameras is None else dict(cameras)
+    scene = check_name(task)
+    objects = [f"{item.name}_{name}" for item in OBJECTS[scene] for name in ("x", "y", "z", "qw", "qx", "qy", "qz")]
+    measured = {} if in_gym else {"observation.velocity": NAMES, "observation.effort": NAMES}
     vectors: dict[str, Sequence[str]] = {
         "observation.state": NAMES,
-        "observation.velocity": NAMES,
-        "observation.effort": NAMES,
+        **measured,
         "observation.environment_state": objects,
         "action": NAMES,
     }
@@ -76,7 +84,7 @@ def demonstrate(
                 report(f"seed {episode.seed}: not solved, left out")
                 continue
             _write(writer, episode)
-            writer.save_episode(TASK_TEXT[task])
+            writer.save_episode(TASK_TEXT[scene])
             saved += 1
             if saved % 10 == 0:
                 report(f"{saved} of {episodes} episodes ({tried} tried)")
@@ -85,14 +93,17 @@ def demonstrate(
     return out
 
 
-def _episodes(task: Task, first_seed: int, workers: int, sizes: Mapping[str, Size]) -> Iterator[Episode]:
+def _episodes(task: str, first_seed: int, workers: int, sizes: Mapping[str, Size]) -> Iterator[Episode | GymEpisode]:
     """Episodes of consecutive seeds without end, in order, from worker processes."""
     # A fresh interpreter for each worker: an OpenGL context does not survive a fork.
     context = multiprocessing.get_context("spawn")
     with context.Pool(workers, initializer=os.nice, initargs=(NICENESS,)) as pool:
-        one = functools.partial(record_one, task, tuple(sizes.items()))
+        wanted = tuple(sizes.items())
+        in_gym = functools.partial(record_in_gym, task, wanted)
+        on_rig = functools.partial(record_one, check_name(task), wanted)
+        record = in_gym if task in GYM_TASKS else on_rig
         while True:
-            yield from pool.imap(one, range(first_seed, first_seed + BATCH * workers))
+            yield from pool.imap(record, range(first_seed, first_seed + BATCH * workers))
             first_seed += BATCH * workers
 
 
@@ -113,6 +124,17 @@ def record_one(task: Task, sizes: tuple[tuple[str, Size], ...], seed: int) -> Ep
     return run_episode(world, seed, controller, ticks, cameras, pushes(random, ticks))
 
 
+@functools.cache
+def _gym(name: str) -> GymEnv:
+    return GymEnv(name, cameras={})
+
+
+def record_in_gym(name: str, sizes: tuple[tuple[str, Size], ...], seed: int) -> GymEpisode:
+    """As `record_one`, in an environment of gym-aloha."""
+    random = np.random.default_rng([seed, 2])
+    return gym_demonstration.demonstrate(_gym(name), seed, pushes(random, MAX_STEPS), sizes[0][1])
+
+
 def pushes(random: np.random.Generator, ticks: int) -> NDArray[np.float64]:
     """Smooth random pushes on the arm joints, (ticks, 14) rad; their strength is drawn once for the episode."""
     reach = int(3 * PUSH_TICKS)
@@ -123,14 +145,14 @@ def pushes(random: np.random.Generator, ticks: int) -> NDArray[np.float64]:
     return np.asarray(np.where(IS_GRIPPER, 0.0, random.uniform(0.2, 1.0) * PUSH_RAD * smooth))
 
 
-def _write(writer: DatasetWriter, episode: Episode) -> None:
+def _write(writer: DatasetWriter, episode: Episode | GymEpisode) -> None:
     columns: dict[str, NDArray[np.float64]] = {
         "observation.state": episode.state,
-        "observation.velocity": episode.velocity,
-        "observation.effort": episode.effort,
         "observation.environment_state": episode.environment_state,
         "action": episode.action,
     }
+    if isinstance(episode, Episode):
+        columns |= {"observation.velocity": episode.velocity, "observation.effort": episode.effort}
     for tick in range(len(episode.action)):
         frame: dict[str, Vector | NDArray[np.uint8]] = {key: values[tick] for key, values in columns.items()}
         frame |= {f"observation.images.{name}": images[tick] for name, images in episode.images.items()}

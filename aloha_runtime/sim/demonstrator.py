@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from aloha_runtime.robot import KITS, START_POSE, Kit, Side, Vector
+from aloha_runtime.robot import GRIPPER_INDEX, KITS, START_POSE, Kit, Side, Vector
 from aloha_runtime.sim.kinematics import ArmKinematics, ToolPose
 from aloha_runtime.sim.model import Task, build_model
 
@@ -69,6 +69,7 @@ class ArmPlan:
     """The planned motion of one arm: joint segments and gripper segments over time, appended in order."""
 
     kinematics: ArmKinematics
+    servos_sag: bool = True
     angles: Matrix = field(default_factory=lambda: np.array(START_POSE))
     opening: float = 0.0
     end_s: float = 0.0
@@ -91,7 +92,7 @@ class ArmPlan:
         # Shares of the way are shares of the time that the slowest joint needs at its speed.
         times = np.cumsum([0.0, *(np.abs(np.diff(path, axis=0)) / SPEED_RAD_S).max(axis=1)])
         duration = max(arrive_s - start, times[-1] / (1 - RAMP), SHORTEST_MOVE_S)
-        goals = np.array([angles + self.kinematics.sag(angles) for angles in path])
+        goals = np.array([angles + self.kinematics.sag(angles) * self.servos_sag for angles in path])
         if not self._moves:
             goals[0] = START_POSE  # arms wait there without leading their sag
         self._moves.append(Move(start, start + duration, goals, times / times[-1]))
@@ -128,15 +129,23 @@ class Demonstrator:
     """The leader motion that solves a task from given object poses.
 
     `seed` varies what an operator varies: heights, meeting point, tilt and pace. `object_poses` are those of
-    `World.object_poses`. Planning takes about 0.1 s.
+    `World.object_poses`. `servos_sag` False is for arms that stand where their goals are. Planning takes about 0.1 s.
     """
 
-    def __init__(self, task: Task, seed: int, object_poses: dict[str, Matrix], kit: Kit = KITS["aloha"]) -> None:
+    def __init__(
+        self,
+        task: Task,
+        seed: int,
+        object_poses: dict[str, Matrix],
+        kit: Kit = KITS["aloha"],
+        *,
+        servos_sag: bool = True,
+    ) -> None:
         model = build_model(task, kit.follower_gripper, kit.gripper_current_ma)
         self._gripper = kit.leader_gripper
         self._plans: dict[Side, ArmPlan] = {
-            "left": ArmPlan(ArmKinematics(model, "left")),
-            "right": ArmPlan(ArmKinematics(model, "right")),
+            "left": ArmPlan(ArmKinematics(model, "left"), servos_sag),
+            "right": ArmPlan(ArmKinematics(model, "right"), servos_sag),
         }
         random = np.random.default_rng([seed, 1])
         if task == "transfer_cube":
@@ -146,11 +155,15 @@ class Demonstrator:
 
     def leader_angles(self, time_s: float) -> Vector:
         """Leader arms at a time since the start: (14,) rad, grippers as the angle of the leader's gripper motor."""
-        angles = []
-        for plan in self._plans.values():
-            goals, opening = plan.sample(time_s)
-            angles += [*goals, self._gripper.angle_from_action(opening)]
-        return np.array(angles)
+        angles = self.targets(time_s)
+        for index in GRIPPER_INDEX:
+            angles[index] = self._gripper.angle_from_action(float(angles[index]))
+        return angles
+
+    def targets(self, time_s: float) -> Vector:
+        """Where both arms are to go at a time since the start: (14,) rad, grippers as openings 0..1."""
+        sampled = [plan.sample(time_s) for plan in self._plans.values()]
+        return np.concatenate([[*goals, opening] for goals, opening in sampled])
 
 
 def _plan_transfer(left: ArmPlan, right: ArmPlan, cube: Matrix, random: np.random.Generator) -> float:

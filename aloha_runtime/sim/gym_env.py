@@ -5,13 +5,16 @@ of an episode. It draws three pictures of 480x640 at every step, of which it han
 it is asked for, by the same call, so it has the same pixels at a third of the cost (110 -> 40 ms a step on two cores).
 """
 
+import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aloha_runtime.errors import SimulationError
-from aloha_runtime.robot import Vector
+from aloha_runtime.robot import CONTROL_HZ, Vector
+from aloha_runtime.sim.demonstrator import Demonstrator
 from aloha_runtime.sim.env import (
     ENVIRONMENT_STATE,
     GYM_TASKS,
@@ -23,6 +26,7 @@ from aloha_runtime.sim.env import (
 )
 from aloha_runtime.sim.gl import ensure_gl
 from aloha_runtime.sim.render import Image
+from aloha_runtime.sim.tasks import OBJECTS
 
 MAX_STEPS = 300
 """gym-aloha's own limit: 6 s."""
@@ -30,6 +34,10 @@ HEIGHT, WIDTH = 480, 640
 """Size of its pictures; a smaller one is averaged down from it."""
 CAMERA = "top"
 """The only camera in its observations; a policy with one camera of whatever name looks through it."""
+
+
+AT_REST_M = {"cube": 0.020, "peg": 0.010, "socket": 0.022}
+"""Height of each object's centre when it lies on the table."""
 
 
 class GymEnv:
@@ -55,12 +63,14 @@ class GymEnv:
         self._control.task.get_observation = self._unseen
         self._cameras = self._sources({CAMERA: (HEIGHT, WIDTH)} if cameras is None else cameras)
         self._drawn: dict[str, Image] = {}  # pictures of this instant by camera
+        self._seed = 0
         self.stage = 0
         """Reward of the last step, 0 to 4: how far the task is (`sim/tasks.py` has the same stages)."""
 
     def reset(self, seed: int | None = None) -> tuple[Observation, dict[str, Any]]:
         """Start over with the objects where `seed` puts them; observation and `{"is_success": False}`."""
         _, info = self._env.reset(seed=seed)
+        self._seed = seed or 0
         self.stage = 0
         self._drawn.clear()
         return self.observe(), info
@@ -103,6 +113,16 @@ class GymEnv:
         import cv2
 
         return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+    def demonstrator(self) -> Callable[[], Vector]:
+        """The scripted demonstration from the start of an episode: each call gives the action of the next step."""
+        poses = self.environment_state().reshape(-1, 7)
+        objects = {item.name: pose.copy() for item, pose in zip(OBJECTS[self.task], poses, strict=True)}
+        for name, pose in objects.items():
+            pose[2] = AT_REST_M[name]  # it falls for the first moments
+        plan = Demonstrator(self.task, self._seed, objects, servos_sag=False)
+        times = itertools.count()
+        return lambda: plan.targets(next(times) / CONTROL_HZ)
 
     def close(self) -> None:
         """Free the OpenGL context; the environment cannot be used afterwards."""
