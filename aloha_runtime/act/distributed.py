@@ -51,7 +51,7 @@ class Processes:
         """The network with its gradients averaged over all processes."""
         if self.count == 1:
             return network
-        return nn.parallel.DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+        return nn.parallel.DistributedDataParallel(network, gradient_as_bucket_view=True)
 
     @contextmanager
     def first_goes_first(self) -> Iterator[None]:

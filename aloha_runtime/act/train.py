@@ -86,7 +86,9 @@ class Run:
             if log is not None:
                 log.close()
         root = self.config.output_dir / "checkpoints"
-        return (root / "best" if (root / "best").exists() else root / "last") / "pretrained_model"
+        best = (root / "best" if (root / "best").exists() else root / "last") / "pretrained_model"
+        report(f"best policy: {best}")
+        return best
 
     def _loop(self, stop: StopRequest, log: TrainLog | None) -> None:
         config, policy = self.config, self.stepper.policy

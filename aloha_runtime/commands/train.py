@@ -27,13 +27,12 @@ from aloha_runtime.errors import ConfigError
 
 
 def train(words: Sequence[str]) -> None:
-    """Train as the words of the command line say; prints where the best policy lies."""
+    """Train as the words of the command line say."""
     console = Console(soft_wrap=True)
     if {"--help", "-h"} & set(words):
         print_help(console)
         return
-    best = run_training(config_from(words), partial(console.print, markup=False, highlight=False), console)
-    console.print(f"best policy: {best}", markup=False, highlight=False)
+    run_training(config_from(words), partial(console.print, markup=False, highlight=False), console)
 
 
 def config_from(words: Sequence[str]) -> TrainConfig:
