@@ -98,8 +98,8 @@ def _refuse_not_finite(where: str, names: Sequence[str], values: NDArray[np.floa
     if not np.isfinite(values).all():
         frame, number = (int(place) for place in np.argwhere(~np.isfinite(values))[0])
         raise DatasetError(
-            f"{where} has values that are not finite: {_name(names, number)} is {values[frame, number]} in frame {frame};"
-            " drop those episodes"
+            f"{where} has values that are not finite: {_name(names, number)} is {values[frame, number]:g} in frame"
+            f" {frame}; drop those episodes"
         )
 
 
