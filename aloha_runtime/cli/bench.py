@@ -45,6 +45,14 @@ def bench_kills(
     bench.finish(bench_kills.run(policy, "wall" if wall else "virtual"), json)
 
 
+@app.command("train")
+def bench_train(json: Json = None) -> None:
+    """Training: samples a second of the loader against direct decoding and against LeRobot."""
+    from aloha_runtime.commands import bench, bench_train
+
+    bench.finish(bench_train.loader_rows(), json)
+
+
 @app.command("all")
 def bench_all(seconds: Seconds = 10, json: Json = None) -> None:
     """Every benchmark after the other."""

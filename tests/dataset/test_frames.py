@@ -19,6 +19,7 @@ COUNT = EPISODES * LENGTH
 
 MAKE = """
 import os, signal, sys
+from pathlib import Path
 from aloha_runtime.data import Dataset, frames
 
 class Dying(Dataset):
