@@ -136,7 +136,7 @@ class Run:
             save = save or is_best
         if save:
             log.line(step)
-            path = save_checkpoint(config, self.stepper, self.averaged, position, is_best=is_best)
+            path = save_checkpoint(config, self.stepper, self.averaged, position, is_best=is_best, figures=log.figures)
             log.saved(path)
 
 

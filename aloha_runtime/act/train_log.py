@@ -18,6 +18,8 @@ class TrainLog:
         self._config, self._draws = config, config.curves
         self._metrics = Metrics(config, step, as_settings(config))
         self._progress = Progress(config.steps, step, report, terminal)
+        self.figures: dict[str, float] = {}
+        """The newest of each name."""
         self._open = False  # whether steps have been added since the last line
         self.say, self.not_timed = self._progress.say, self._progress.not_timed
 
@@ -31,11 +33,15 @@ class TrainLog:
         """Close the present stretch of steps: its means become a line. Always done before a checkpoint, so that a
         resumed run has the same stretches as an uninterrupted one."""
         if self._open:
-            self._metrics.add(step, self._progress.line())
+            self._add(step, self._progress.line())
             self._open = False
 
+    def _add(self, step: int, figures: Mapping[str, float]) -> None:
+        self.figures.update(figures)
+        self._metrics.add(step, figures)
+
     def validated(self, step: int, errors: Mapping[str, float], *, is_best: bool) -> None:
-        self._metrics.add(step, {VALIDATION + name: value for name, value in errors.items()})
+        self._add(step, {VALIDATION + name: value for name, value in errors.items()})
         text = "  ".join(f"{name} {value:.4f}" for name, value in errors.items())
         self.say(f"step {step}/{self._config.steps}  validation  {text}{'  (best so far)' if is_best else ''}")
 

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from aloha_runtime.act import checkpoint
+from aloha_runtime.act import checkpoint, provenance
 from aloha_runtime.act.optimize import Stepper
 from aloha_runtime.act.start import other_shape
 from aloha_runtime.act.train_config import TrainConfig
@@ -56,9 +56,18 @@ def saved_settings(output_dir: Path) -> dict[str, Any]:
 
 
 def save_checkpoint(
-    config: TrainConfig, stepper: Stepper, averaged: Mapping[str, Tensor], position: Position, *, is_best: bool
+    config: TrainConfig,
+    stepper: Stepper,
+    averaged: Mapping[str, Tensor],
+    position: Position,
+    *,
+    is_best: bool,
+    figures: Mapping[str, float],
 ) -> Path:
-    """Write `checkpoints/STEP`, point `last` (and `best`) to it, and remove the ones that are not to be kept."""
+    """Write `checkpoints/STEP`, point `last` (and `best`) to it, and remove the ones that are not to be kept.
+
+    `figures`, the newest of the run, go into the policy's provenance.
+    """
     root = config.output_dir / "checkpoints"
     target, aside, old = (root / name.format(position.step) for name in ("{:06d}", ".{:06d}.tmp", ".{:06d}.old"))
     for path in (aside, old):
@@ -66,7 +75,14 @@ def save_checkpoint(
     state = aside / STATE
     state.mkdir(parents=True)
     policy = stepper.policy
-    checkpoint.save(aside / "pretrained_model", policy.config, averaged, policy.normalizer.stats)
+    checkpoint.save(
+        aside / "pretrained_model",
+        policy.config,
+        averaged,
+        policy.normalizer.stats,
+        dataset=provenance.dataset(config.dataset),
+        training={**dataclasses.asdict(position), "figures": dict(figures), "settings": as_settings(config)},
+    )
     save_file(_tensors(stepper), state / TENSORS)
     step = {**dataclasses.asdict(position), "scaler": stepper.scaler.state_dict()}
     (state / STEP).write_text(json.dumps(step, indent=2) + "\n")

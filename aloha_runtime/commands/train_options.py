@@ -125,8 +125,9 @@ def descriptions() -> dict[str, str]:
         body = ast.parse(inspect.getsource(owner)).body[0]
         assert isinstance(body, ast.ClassDef)
         for line, following in pairwise(body.body):
-            documented = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
-            if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and documented:
+            if not (isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)):
+                continue
+            if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
                 name = f"{group}.{line.target.id}" if group else line.target.id
                 texts[name] = " ".join(str(following.value.value).split())
     return texts
