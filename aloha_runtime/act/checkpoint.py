@@ -11,6 +11,7 @@ The layout is LeRobot 0.6's (`policies/pretrained.py`, `processor/pipeline.py`).
 statistics inside the weights; such directories are read as well (`older.py`).
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,8 +160,10 @@ def _pipeline_stats(directory: Path, pipeline: str, kind: str) -> dict[str, dict
     found = [step for step in _steps(path) if step.get("registry_name") == kind]
     if len(found) != 1 or not isinstance(found[0].get("state_file"), str):
         raise CheckpointError(f"{path} does not have exactly one {kind} step with a state file; it is damaged")
-    if Path(found[0]["state_file"]).name != found[0]["state_file"]:
-        raise CheckpointError(f"{path}: state file {found[0]['state_file']!r} must be a name inside the directory")
+    if not re.fullmatch(r"[\w.-]+\.safetensors", found[0]["state_file"]):
+        raise CheckpointError(
+            f"{path}: state file {found[0]['state_file']!r} must be a name inside the directory, ending in .safetensors"
+        )
     stats: dict[str, dict[str, Tensor]] = {}
     for name, tensor in read_tensors(directory / found[0]["state_file"]).items():
         feature, _, statistic = name.rpartition(".")

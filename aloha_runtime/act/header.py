@@ -69,7 +69,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; raises `CheckpointError`."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON ({error}); copy the checkpoint again") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} does not hold a JSON object; it is not part of a LeRobot policy")

@@ -140,7 +140,7 @@ def _read_zip(path: Path, file: BinaryIO) -> Any:
                 return storages[key]
 
             return read(io.BytesIO(archive.read(f"{root}data.pkl")), path, _NAMES, storage)
-    except (zipfile.BadZipFile, *DAMAGED) as error:
+    except (zipfile.BadZipFile, OSError, *DAMAGED) as error:
         raise CheckpointError(f"{path} is damaged ({error}); copy the file again") from error
 
 
@@ -169,8 +169,7 @@ def _check_zip(path: Path, archive: zipfile.ZipFile) -> str:
 def _read_legacy(path: Path, file: BinaryIO) -> Any:
     """The numbers come after the pickle that refers to them, so storages are made empty and filled at the end."""
     size = path.stat().st_size
-    magic, protocol = (read(file, path, {}) for _ in range(2))
-    if magic != LEGACY_MAGIC or protocol != LEGACY_PROTOCOL:
+    if read(file, path, _NUMPY) != LEGACY_MAGIC or read(file, path, {}) != LEGACY_PROTOCOL:
         raise CheckpointError(f"{path} is a plain pickle, not a file of torch.save; give the policy's .ckpt file")
     system = read(file, path, {})
     if not isinstance(system, dict) or not system.get("little_endian"):
@@ -201,7 +200,7 @@ def _read_legacy(path: Path, file: BinaryIO) -> Any:
                 numbers.copy_(torch.frombuffer(content, dtype=numbers.dtype))
         if set(keys) != set(storages):
             raise ValueError("numbers of a storage are missing")
-    except DAMAGED as error:
+    except (OSError, *DAMAGED) as error:
         raise CheckpointError(f"{path} is damaged ({error}); copy the file again") from error
     return value
 
@@ -265,6 +264,11 @@ def _encode(text: Any, encoding: Any) -> bytes:
     return text.encode("latin1")
 
 
+def _empty_bytes() -> bytes:
+    """How pickle's protocols below 3 spell no bytes."""
+    return b""
+
+
 def _ordered_dict(*pairs: Any) -> dict[Any, Any]:
     if not pairs:
         return {}
@@ -279,6 +283,7 @@ def _ordered_dict(*pairs: Any) -> dict[Any, Any]:
 _NUMPY: Names = {
     ("collections", "OrderedDict"): _ordered_dict,
     ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): _empty_bytes,
     ("numpy", "ndarray"): Node(),  # mentioned by `_reconstruct`, never called
     ("numpy", "dtype"): _DType,
     **{

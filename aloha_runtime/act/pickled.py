@@ -26,6 +26,8 @@ MAX_MADE = 4 * MAX_BYTES
 """Most bytes of what builders make of one pickle; the storages of tensors are counted elsewhere."""
 MAX_INSTRUCTIONS = 2_000_000
 """Most instructions (and so values) of one pickle; a state dict of 300 tensors has about 15,000."""
+MAX_SHARING = 16
+"""Most values that come out for each instruction: a pickle may mention a container again, but not a billion times."""
 MAX_DEPTH = 32
 """Deepest nesting of containers; a state dict has 3."""
 
@@ -105,9 +107,10 @@ class _Machine:
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
-        self.values_left, self.bytes_left = MAX_INSTRUCTIONS, MAX_MADE
+        self.values_left, self.bytes_left = 0, MAX_MADE
 
     def run(self, name: str, argument: Any) -> None:
+        self.values_left += MAX_SHARING
         if name in _PUSH:
             self.stack.append(argument)
         elif name in _CONSTANTS:
