@@ -27,6 +27,7 @@ EPISODES, LENGTH = 4, 100
 BATCH, CHUNK = 8, 100
 DIRECT_SAMPLES, LEROBOT_SAMPLES, CACHED_SAMPLES = 64, 96, 2400
 INTEROP = Path(__file__).parents[2] / ".venv-interop/bin/python"
+LEROBOTS_LOADER = Path(__file__).parents[1] / "act/lerobot_loader.py"
 
 
 def loader_rows(directory: Path | None = None) -> list[Row]:
@@ -102,8 +103,7 @@ def lerobots_rates(path: Path, workers: int) -> dict[str, float]:
     """Samples a second by video backend; nothing where LeRobot is not installed."""
     if not INTEROP.exists():
         return {}
-    script = Path(__file__).with_name("bench_train_lerobot.py")
-    command = [str(INTEROP), str(script), str(path), str(LEROBOT_SAMPLES), str(BATCH), str(workers)]
+    command = [str(INTEROP), str(LEROBOTS_LOADER), str(path), str(LEROBOT_SAMPLES), str(BATCH), str(workers)]
     environment = {"HF_HOME": str(path.parent / "cache"), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
     finished = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if finished.returncode:
