@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,6 +38,8 @@ class Metrics:
         self._wandb: Any = _wandb(config, settings)
 
     def add(self, step: int, figures: Mapping[str, float]) -> None:
+        # fp16 overflows now and then, which its scaler takes care of; JSON has no word for infinity.
+        figures = {name: value for name, value in figures.items() if math.isfinite(value)}
         self._file.write(json.dumps({"step": step, **figures}) + "\n")
         named = {
             f"validation/{name.removeprefix(VALIDATION)}" if name.startswith(VALIDATION) else f"train/{name}": value

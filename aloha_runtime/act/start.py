@@ -9,9 +9,11 @@ from torch import Tensor
 
 from aloha_runtime.act.config import ENVIRONMENT_STATE, RESNETS, ACTConfig
 from aloha_runtime.act.dataset import TrainingData
+from aloha_runtime.act.fit import refuse_unfit_data
 from aloha_runtime.act.normalize import Stats
 from aloha_runtime.act.policy import ACTPolicy
 from aloha_runtime.act.train_config import TrainConfig, TrainingError
+from aloha_runtime.data.reader import Dataset
 
 TRAINING_FIELDS = (
     "lr", "lr_backbone", "weight_decay", "kl_weight", "dropout", "action_loss", "estimate_weight",
@@ -41,14 +43,7 @@ def make_policy(config: TrainConfig, data: TrainingData, source: ACTPolicy | Non
         made = policy_config(config, data)
         return ACTPolicy(made, image_stats(config, made, data.stats), pretrained_backbone=pretrained)
     made = _changed(source.config, config)
-    inputs, outputs = data.shapes(use_environment_state=bool(made.environment_state_dim))
-    wanted, found = {**made.input_shapes, **made.output_shapes}, {**inputs, **outputs}
-    for name, shape in wanted.items():
-        if found.get(name) != shape:
-            raise TrainingError(
-                f"{config.init_from} works on {name} of shape {shape}, {config.dataset} has {found.get(name, 'none')}; "
-                "fine-tune on a dataset of the same rig and cameras"
-            )
+    refuse_unfit_data(Dataset(config.dataset), made, policy_stats=source.normalizer.stats)
     _check_estimate(config, made, data)
     policy = ACTPolicy(made, source.normalizer.stats, pretrained_backbone=False)
     policy.load_state_dict(source.state_dict())

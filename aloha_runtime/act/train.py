@@ -19,6 +19,7 @@ from torch import Tensor
 from aloha_runtime.act import batches
 from aloha_runtime.act.dataset import TrainingData
 from aloha_runtime.act.distributed import Processes
+from aloha_runtime.act.fit import refuse_unfit_data
 from aloha_runtime.act.health import Health, out_of_memory_named
 from aloha_runtime.act.metrics import check_loggers
 from aloha_runtime.act.optimize import Stepper, running_mean, update_mean
@@ -28,6 +29,7 @@ from aloha_runtime.act.train_config import TrainConfig, TrainingError, TrainingS
 from aloha_runtime.act.train_log import TrainLog
 from aloha_runtime.act.training_state import Position, last_checkpoint, load_training_state, save_checkpoint
 from aloha_runtime.act.validate import spread, validate
+from aloha_runtime.data.reader import Dataset
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +74,8 @@ class Run:
         """From the checkpoint `last`, or from the beginning, to the last step."""
         if last is not None:
             self.position, averaged = load_training_state(last, self.stepper)
+            policy = self.stepper.policy
+            refuse_unfit_data(Dataset(self.config.dataset), policy.config, policy_stats=policy.normalizer.stats)
             self.averaged = averaged if self.config.ema_decay else self.averaged
         size = sum(parameter.numel() for parameter in self.stepper.policy.parameters()) / 1e6
         report(
