@@ -17,6 +17,10 @@ POLICY_DIR = Path(__file__).resolve().parent / "policies"
 
 ArmName = Literal["leader_left", "leader_right", "follower_left", "follower_right"]
 TaskName = Literal["transfer_cube", "insertion"]
+EngineName = Literal[
+    "auto", "eager", "onnx-fp32", "openvino-fp32", "onnx-int8", "openvino-bf16", "cuda-fp16"
+]  # fmt: skip
+"""Ways to run a policy (`act/engines.py`)."""
 CameraName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 JointAngles = Annotated[tuple[float, float, float, float, float, float], Field()]
 
@@ -106,6 +110,7 @@ class PolicyConfig(Strict):
     cameras: dict[str, CameraName] = {}
     ensemble: Literal["off", "paper", "newest"] = "paper"
     ensemble_m: float = Field(0.01, ge=0)
+    engine: EngineName = Field("auto", description="auto: the fastest, measured at the start; in virtual time eager")
     chunk_deadline_ms: float = Field(14, gt=0, lt=20, description="The tick waits this long for its own fresh chunk")
     threads: int = Field(1, ge=1, le=64)
 

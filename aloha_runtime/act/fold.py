@@ -35,17 +35,18 @@ class FoldedACT(nn.Module):
     def __init__(self, policy: ACTPolicy) -> None:
         """Raises `CheckpointError` for a policy that draws its latent: that is not a constant."""
         super().__init__()
+        self.latent_token: Tensor
         config = policy.config
         if config.sample_latent:
             raise CheckpointError("a policy with sample_latent draws its latent anew each time: only eager can run it")
-        model = copy.deepcopy(policy.model).to("cpu", torch.float32).eval()
+        model: Any = copy.deepcopy(policy.model).to("cpu", torch.float32).eval()
         self.names = list(config.input_shapes)
         self.images = list(config.images)
         self.is_small = config.vision_backbone == SMALL_CNN and bool(self.images)
         with torch.no_grad():
             self.vectors = _vector_projections(model, policy.normalizer)
             self.register_buffer("latent_token", model.encoder_latent_input_proj.bias.detach()[None])  # (1, D)
-            positions = [model.encoder_1d_feature_pos_embed.weight]  # (1..3, D)
+            positions: list[Tensor] = [model.encoder_1d_feature_pos_embed.weight]  # (1..3, D)
             if self.images:
                 self.trunk, self.project = fold_batch_norm(model.backbone), model.encoder_img_feat_input_proj
                 self.pixels = _Pixels(policy.normalizer, self.images)
@@ -140,10 +141,12 @@ def _unnormalizing(head: nn.Linear, normalizer: Normalizer) -> nn.Linear:
 
 
 class _Pixels(nn.Module):
-    """uint8 (N, H, W, 3) -> normalised (N, 3, H, W). Not in the first convolution: its zero padding would be shifted."""
+    """uint8 (N, H, W, 3) -> normalised (N, 3, H, W). Not in the first convolution: it pads with zeros."""
 
     def __init__(self, normalizer: Normalizer, images: list[str]) -> None:
         super().__init__()
+        self.factor: Tensor
+        self.shift: Tensor
         zero, one = torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
         offset = torch.stack([normalizer.offset.get(name, zero).cpu() for name in images])  # (N, 3, 1, 1)
         scale = torch.stack(
@@ -161,6 +164,7 @@ class _Pixels(nn.Module):
 def fold_batch_norm(trunk: nn.Module) -> nn.Module:
     """Each frozen batch norm into the convolution registered before it in the same module; changes `trunk`."""
     convolution: nn.Conv2d | None = None
+    child: Any
     for name, child in trunk.named_children():
         if isinstance(child, nn.Conv2d):
             convolution = child
@@ -199,6 +203,8 @@ class _Projection(nn.Module):
     def __init__(self, attention: Attention, which: str, positions: Tensor) -> None:
         """`which`: some of "qkv". `positions` (n, D) count for queries and keys, not for values."""
         super().__init__()
+        self.weight: Tensor
+        self.bias: Tensor
         self.heads, dim = attention.heads, positions.shape[1]
         weights, biases = [], []
         for letter in which:
@@ -226,7 +232,7 @@ class _FeedForward(nn.Module):
 
 
 class _EncoderLayer(nn.Module):
-    def __init__(self, layer: EncoderLayer, positions: Tensor) -> None:
+    def __init__(self, layer: Any, positions: Tensor) -> None:
         super().__init__()
         self.qkv = _Projection(layer.self_attn, "qkv", positions)
         self.out, self.feed_forward = layer.self_attn.out_proj, _FeedForward(layer)
@@ -244,7 +250,7 @@ class _EncoderLayer(nn.Module):
 class _DecoderRest(nn.Module):
     """A decoder layer from the scaled queries of its cross-attention on."""
 
-    def __init__(self, layer: DecoderLayer, memory_positions: Tensor) -> None:
+    def __init__(self, layer: Any, memory_positions: Tensor) -> None:
         super().__init__()
         self.kv = _Projection(layer.multihead_attn, "kv", memory_positions)
         self.out, self.feed_forward = layer.multihead_attn.out_proj, _FeedForward(layer)
@@ -262,7 +268,7 @@ class _DecoderRest(nn.Module):
 class _FirstDecoderLayer(nn.Module):
     """The first decoder layer: all of it before it meets the memory is a constant."""
 
-    def __init__(self, layer: DecoderLayer, queries: Tensor, memory_positions: Tensor) -> None:
+    def __init__(self, layer: Any, queries: Tensor, memory_positions: Tensor) -> None:
         super().__init__()
         whole = _DecoderLayer(layer, queries, memory_positions)
         x = whole.attend_to_self(torch.zeros_like(queries))  # (C, D)
@@ -275,7 +281,7 @@ class _FirstDecoderLayer(nn.Module):
 
 
 class _DecoderLayer(nn.Module):
-    def __init__(self, layer: DecoderLayer, queries: Tensor, memory_positions: Tensor) -> None:
+    def __init__(self, layer: Any, queries: Tensor, memory_positions: Tensor) -> None:
         super().__init__()
         self.qkv = _Projection(layer.self_attn, "qkv", queries)
         self.q = _Projection(layer.multihead_attn, "q", queries)

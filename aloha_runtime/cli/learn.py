@@ -110,3 +110,19 @@ def convert_checkpoint(
     from aloha_runtime.commands.convert import checkpoint as job
 
     job(source, out, stats, cameras, n_heads, height, width, force=force)
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[str, typer.Argument(help="LeRobot policy directory, or `demo`")],
+    engine: Annotated[
+        str, typer.Option("--engine", help="onnx-fp32, openvino-fp32, onnx-int8, openvino-bf16 or cuda-fp16")
+    ] = "onnx-fp32",
+    calibration: Annotated[
+        Path | None, typer.Option("--calibration", help="dataset of the policy's task, for int8, bf16 and fp16")
+    ] = None,
+) -> None:
+    """A faster engine of a checkpoint, in its folder `engines`; refused when its actions are too far from eager's."""
+    from aloha_runtime.commands.export import export as job
+
+    job(checkpoint, engine, calibration)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from aloha_runtime.cli.options import Rig, RunDir, Seed, Task
+from aloha_runtime.cli.options import Engine, Rig, RunDir, Seed, Task
 
 app = typer.Typer()
 
@@ -57,13 +57,14 @@ def deploy(
     rig: Rig = "sim",
     seed: Seed = None,
     task: Task = None,
+    engine: Engine = None,
     seconds: Annotated[float | None, typer.Option("--seconds", min=1, help="stop after so long")] = None,
     run_dir: RunDir = None,
 ) -> None:
     """Run a policy on the followers: arms to the start pose, then the policy until Ctrl-C, which stops and parks."""
     from aloha_runtime.commands import operate
 
-    operate.deploy(rig, checkpoint, seed=seed, task=task, seconds=seconds, run_dir=run_dir)
+    operate.deploy(rig, checkpoint, seed=seed, task=task, seconds=seconds, run_dir=run_dir, engine=engine)
 
 
 @app.command()

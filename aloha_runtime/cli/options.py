@@ -11,5 +11,11 @@ Seed = Annotated[int | None, typer.Option("--seed", min=0, help="seed of the sim
 Task = Annotated[str | None, typer.Option("--task", help="simulated task: transfer_cube or insertion")]
 Port = Annotated[str, typer.Argument(help="serial port, such as /dev/ttyDXL_follower_left")]
 Baud = Annotated[int, typer.Option("--baud", help="baud rate of the servos")]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        "--engine", help="eager, onnx-fp32, onnx-int8, ... or auto, the fastest; default: rig's policy.engine"
+    ),
+]
 Json = Annotated[Path | None, typer.Option("--json", help="also write the rows to this file")]
 Seconds = Annotated[float, typer.Option("--seconds", min=1, help="length of each measurement")]

@@ -72,10 +72,22 @@ def teleop(
 
 
 def deploy(
-    rig_name: str, checkpoint: str, *, seed: int | None, task: str | None, seconds: float | None, run_dir: Path | None
+    rig_name: str,
+    checkpoint: str,
+    *,
+    seed: int | None,
+    task: str | None,
+    seconds: float | None,
+    run_dir: Path | None,
+    engine: str | None = None,
 ) -> None:
-    """A policy moves the followers until Ctrl-C or for `seconds`."""
+    """A policy moves the followers until Ctrl-C or for `seconds`. `engine` replaces the rig's `policy.engine`."""
     rig = with_task(config.load(rig_name), seed, task)
+    if engine is not None:
+        known = get_args(config.EngineName)
+        if engine not in known:
+            raise ConfigError(f"--engine {engine} is none of {', '.join(known)}")
+        rig = rig.model_copy(update={"policy": rig.policy.model_copy(update={"engine": engine})})
     say = Console().print
     with Stack(rig, Job.DEPLOY, run_dir, checkpoint, say=say) as stack:
         raise_arms(stack)

@@ -6,13 +6,17 @@ is the paper's temporal ensembling; with a slow one the tick goes out on time fr
 
 import argparse
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from aloha_runtime import messages
 from aloha_runtime.act import ACTPolicy, TemporalEnsemble
+from aloha_runtime.act.config import ACTConfig
+from aloha_runtime.act.engine_choice import AUTO, choose
+from aloha_runtime.act.engines import EAGER, Engine
 from aloha_runtime.act.observe import PolicyInputs, refuse_unfit
-from aloha_runtime.act.worker import InferenceWorker, predictor
+from aloha_runtime.act.worker import InferenceWorker, Predict
 from aloha_runtime.config import policy_path
 from aloha_runtime.control.sync import Missing, Observation
 from aloha_runtime.errors import CheckpointError
@@ -25,6 +29,8 @@ STUCK_AFTER_NS = 200 * MS
 STUCK_FACTOR = 3
 """An inference that takes longer than 200 ms and three times its usual time is stuck: no action goes out any more, and
 the gate beside the motors turns that into HOLD."""
+ENOUGH_SHARE = 0.5
+"""Of the deadline for a tick's own chunk: what needs no more is fast enough even when the machine is busy."""
 READY = (Mode.ARMED, Mode.POLICY)
 """Inference runs already while ARMED, so that the first tick of POLICY has its chunk."""
 
@@ -41,13 +47,13 @@ class Sources:
 class PolicyLoop:
     """One tick after the other; the network runs elsewhere."""
 
-    def __init__(self, service: Service, policy: ACTPolicy) -> None:
+    def __init__(self, service: Service, config: ACTConfig, predict: Predict) -> None:
         rig = service.rig
         self.service = service
         self.settings = rig.policy
-        self.inputs = PolicyInputs(service.bus, rig, policy.config)
-        self.worker = InferenceWorker(predictor(policy, rig.policy.threads))
-        self.ensemble = TemporalEnsemble(rig.policy.ensemble, rig.policy.ensemble_m, policy.config.n_action_steps)
+        self.inputs = PolicyInputs(service.bus, rig, config)
+        self.worker = InferenceWorker(predict)
+        self.ensemble = TemporalEnsemble(rig.policy.ensemble, rig.policy.ensemble_m, config.n_action_steps)
         self.mode = service.bus.subscribe(messages.MODE)
         self.actions = service.bus.publisher(messages.ACTION_POLICY)
         self.ticks = service.bus.publisher(messages.POLICY_TICK)
@@ -127,8 +133,8 @@ class PolicyLoop:
 def main(service: Service) -> None:
     path = policy_path(service.arguments.checkpoint)
     refuse_unfit(path, service.rig)
-    policy = ACTPolicy.from_pretrained(path)
-    loop = PolicyLoop(service, policy)
+    config, engine = start_engine(service, path)
+    loop = PolicyLoop(service, config, engine.predict)
     service.prepare_realtime(service.rig.realtime.policy_cores)
     pacer = Pacer(service.clock, TICK_NS)
     try:
@@ -140,10 +146,22 @@ def main(service: Service) -> None:
                     "skipped": pacer.skipped_total,
                     "inference_ms": loop.worker.usual_ns / MS,
                 },
-                message=loop.stuck(),
+                message=loop.stuck() or f"engine {engine.name}, {loop.worker.usual_ns / MS:.1f} ms",
             )
     finally:
         loop.worker.close()
+        engine.close()
+
+
+def start_engine(service: Service, path: Path) -> tuple[ACTConfig, Engine]:
+    """The rig's choice of engine, warmed up. In virtual time `auto` is eager: the same actions on any machine."""
+    policy = ACTPolicy.from_pretrained(path)
+    settings = service.rig.policy
+    wanted = EAGER if settings.engine == AUTO and service.clock.virtual else settings.engine
+    enough_ms = settings.chunk_deadline_ms * ENOUGH_SHARE
+    choice = choose(wanted, policy, path, settings.threads, enough_ms, report=service.log.warning)
+    service.log.info("%s", choice)
+    return policy.config, choice.engine
 
 
 def extend(parser: argparse.ArgumentParser) -> None:

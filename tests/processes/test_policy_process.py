@@ -87,9 +87,8 @@ class Scene:
         self.inputs, self.worker = FakeInputs(), FakeWorker(self.clock, duration_ns)
         monkeypatch.setattr(policy, "PolicyInputs", lambda *_: self.inputs)
         monkeypatch.setattr(policy, "InferenceWorker", lambda _: self.worker)
-        monkeypatch.setattr(policy, "predictor", lambda *_: None)
-        config = type("Config", (), {"n_action_steps": 1})
-        self.loop = policy.PolicyLoop(self.service, type("Policy", (), {"config": config})())  # type: ignore[arg-type]
+        config = type("Config", (), {"n_action_steps": 1})()
+        self.loop = policy.PolicyLoop(self.service, config, lambda _: actions_of(0))
         self.late_ns: list[int] = []
 
     def ticks(self, count: int, mode: Mode = Mode.POLICY, lateness_ns: int = 0) -> None:
