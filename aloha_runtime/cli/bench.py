@@ -48,9 +48,9 @@ def bench_kills(
 @app.command("train")
 def bench_train(json: Json = None) -> None:
     """Training: samples a second of the loader against direct decoding and against LeRobot."""
-    from aloha_runtime.commands import bench, bench_train
+    from aloha_runtime.commands import bench, bench_train, bench_train_step
 
-    bench.finish(bench_train.loader_rows(), json)
+    bench.finish([*bench_train_step.step_rows(), *bench_train.loader_rows()], json)
 
 
 @app.command("all")
