@@ -174,16 +174,24 @@ def quantize(policy: ACTPolicy, fp32: Path, path: Path, observations: Iterable[O
         )  # fmt: skip
 
 
-SENSITIVE = ("vectors.", "action_head.")
-"""Modules of `FoldedACT` that stay in float32: they are small, and their numbers are in raw units."""
+SENSITIVE = ("action_head.", "trunk.heat.", "spatial.")
+"""Modules of `FoldedACT` that stay in float32, all of them small: actions in raw units, and keypoints of the small trunk,
+for which a step of 8 bits is a pixel."""
 
 
 def _sensitive(graph: Path) -> list[str]:
-    """Names of the nodes that read a weight of a sensitive module."""
+    """Names of the products that stay in float32: of a sensitive module, of a vector input, or with a vector (the
+    soft-argmax of the small trunk)."""
     import onnx
 
-    nodes = onnx.load(str(graph)).graph.node
-    return [node.name for node in nodes if any(name.startswith(SENSITIVE) for name in node.input)]
+    model = onnx.load(str(graph)).graph
+    vectors = {item.name for item in model.input if len(item.type.tensor_type.shape.dim) == 1}
+    vectors |= {item.name for item in model.initializer if len(item.dims) == 1}
+    return [
+        node.name
+        for node in model.node
+        if any(name.startswith(SENSITIVE) for name in node.input) or vectors.intersection(node.input[:2])
+    ]
 
 
 def measure_error(
