@@ -38,10 +38,22 @@ def _download(name: str, revision: str | None) -> Path:
     try:
         found = snapshot_download(name, revision=revision, allow_patterns=FILES, ignore_patterns=["*/*"])
     except (OSError, ValueError, HfHubHTTPError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         at = f" at revision {revision!r}" if revision else ""
         raise CheckpointError(
-            f"policy {name!r}{at}: there is no such directory here, and it cannot be had from the hub ({reason}); give "
-            "the path of a policy directory, or download it once while there is a network (for a private one, log in)"
+            f"policy {name!r}{at}: there is no such directory here, and it cannot be had from the hub "
+            f"({_reason(error)}); give the path of a policy directory, or download it once while there is a network"
         ) from error
     return Path(found)
+
+
+def _reason(error: Exception) -> str:
+    """Why the hub's client failed, in a few words."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return "no network, and not downloaded before"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "it has no such model, or only for those who log in"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return "the model has no such revision"
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

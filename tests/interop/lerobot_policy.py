@@ -1,7 +1,7 @@
 """Runs inside the LeRobot environment: opens policies with LeRobot, makes others, and writes the actions of all.
 
-Arguments: a folder and the .npz to write. The folder holds observations.npz, policy directories `ours/NAME` to open, and
-wanted.json, `{NAME: ACTConfig fields}` of policies to make in `theirs/NAME`. What comes out is `ours/NAME` and
+Arguments: a folder and the .npz to write. The folder holds observations.npz, policy directories `ours/NAME` to open,
+and wanted.json, `{NAME: ACTConfig fields}` of policies to make in `theirs/NAME`. What comes out is `ours/NAME` and
 `theirs/NAME` -> chunks (N, chunk, 14).
 """
 
