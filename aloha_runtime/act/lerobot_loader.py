@@ -1,4 +1,4 @@
-"""A script for LeRobot's own environment, for `aloha bench train`: samples a second of its dataset class and PyTorch's DataLoader.
+"""A script for LeRobot's own environment, for `aloha bench train`: samples a second of its dataset and DataLoader.
 
 Arguments: dataset directory, samples, batch size, workers. Prints one JSON object.
 """
