@@ -14,12 +14,11 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from aloha_runtime.act.pickled import DAMAGED, MAX_BYTES, Names, Node, read, refuse
+from aloha_runtime.act.pickled_numpy import NUMPY
 from aloha_runtime.errors import CheckpointError
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -54,7 +53,7 @@ def read_pickle(path: str | Path) -> Any:
     with _open(path) as file:
         if path.stat().st_size > MAX_BYTES:
             raise CheckpointError(f"{path} is larger than {MAX_BYTES >> 20} MB, which no file of statistics is")
-        value = read(file, path, _NUMPY)
+        value = read(file, path, NUMPY)
         if file.read(1):
             raise CheckpointError(f"{path} goes on after its pickle ends; it is not a file of statistics")
         return value
@@ -65,9 +64,6 @@ def _open(path: Path) -> BinaryIO:
         return path.open("rb")
     except OSError as error:
         raise CheckpointError(f"{path} cannot be opened ({error.strerror}); give the path of the file") from error
-
-
-# --- torch ------------------------------------------------------------------------------------------------------------
 
 
 class _StorageType(Node):
@@ -104,7 +100,8 @@ def _parameter(data: Any, *_rest: Any) -> Tensor:
     return data
 
 
-_TORCH: Names = {
+_NAMES: Names = {
+    **NUMPY,
     **{("torch", f"{kind}Storage"): _StorageType(dtype) for kind, dtype in _DTYPES.items()},
     ("torch._utils", "_rebuild_tensor"): _tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
@@ -169,7 +166,7 @@ def _check_zip(path: Path, archive: zipfile.ZipFile) -> str:
 def _read_legacy(path: Path, file: BinaryIO) -> Any:
     """The numbers come after the pickle that refers to them, so storages are made empty and filled at the end."""
     size = path.stat().st_size
-    if read(file, path, _NUMPY) != LEGACY_MAGIC or read(file, path, {}) != LEGACY_PROTOCOL:
+    if read(file, path, NUMPY) != LEGACY_MAGIC or read(file, path, {}) != LEGACY_PROTOCOL:
         raise CheckpointError(f"{path} is a plain pickle, not a file of torch.save; give the policy's .ckpt file")
     system = read(file, path, {})
     if not isinstance(system, dict) or not system.get("little_endian"):
@@ -203,97 +200,3 @@ def _read_legacy(path: Path, file: BinaryIO) -> Any:
     except (OSError, *DAMAGED) as error:
         raise CheckpointError(f"{path} is damaged ({error}); copy the file again") from error
     return value
-
-
-# --- numpy ------------------------------------------------------------------------------------------------------------
-
-
-class _DType(Node):
-    """A plain number type: no objects, no fields."""
-
-    def __init__(self, code: Any, *_flags: Any) -> None:
-        dtype = np.dtype(code) if isinstance(code, str) and len(code) < 8 else None
-        if dtype is None or dtype.kind not in "biuf":
-            raise ValueError(f"arrays of {str(code)[:40]!r} are not numbers")
-        self.dtype: np.dtype[Any] = dtype
-
-    def build(self, state: Any) -> None:
-        """(version, byte order, and what only records have)"""
-        if not isinstance(state, tuple) or len(state) < 5 or state[2:5] != (None, None, None):
-            raise ValueError("an array type with fields")
-        if state[1] not in ("<", ">", "|", "="):
-            raise ValueError(f"byte order {state[1]!r}")
-        self.dtype = self.dtype.newbyteorder(state[1])
-
-
-class _Array(Node):
-    """An array, empty until its state comes."""
-
-    def __init__(self, *_empty: Any) -> None:
-        self.array: NDArray[Any] | None = None
-
-    def build(self, state: Any) -> None:
-        """(version, shape, dtype, is in Fortran order, bytes)"""
-        _version, shape, dtype, fortran, content = state
-        self.array = _numbers(content, dtype, shape, "F" if fortran else "C")
-
-    def value(self) -> NDArray[Any]:
-        if self.array is None:
-            raise ValueError("an array without content")
-        return self.array
-
-
-def _numbers(content: Any, dtype: Any, shape: Any, order: Any) -> NDArray[Any]:
-    """A read-only view of `content` as an array, in this machine's byte order."""
-    if isinstance(content, str):  # as pickles of Python 2 have it
-        content = content.encode("latin1")
-    if not isinstance(content, (bytes, bytearray)) or not isinstance(dtype, _DType) or order not in ("C", "F"):
-        raise TypeError("an array without bytes or type")
-    array = np.frombuffer(content, dtype=dtype.dtype).reshape(shape, order=order)
-    return array.astype(dtype.dtype.newbyteorder("="), copy=False)
-
-
-def _scalar(dtype: Any, content: Any) -> Any:
-    return _numbers(content, dtype, (), "C").item()
-
-
-def _encode(text: Any, encoding: Any) -> bytes:
-    """How pickle's protocols below 3 spell bytes."""
-    if not isinstance(text, str) or encoding != "latin1":
-        raise ValueError(f"text in encoding {encoding!r}")
-    return text.encode("latin1")
-
-
-def _empty_bytes() -> bytes:
-    """How pickle's protocols below 3 spell no bytes."""
-    return b""
-
-
-def _ordered_dict(*pairs: Any) -> dict[Any, Any]:
-    if not pairs:
-        return {}
-    made: dict[Any, Any] = {}
-    for key, value in pairs[0]:
-        if not isinstance(key, (str, int)):
-            raise TypeError(f"a key of type {type(key).__name__}")
-        made[key] = value
-    return made
-
-
-_NUMPY: Names = {
-    ("collections", "OrderedDict"): _ordered_dict,
-    ("_codecs", "encode"): _encode,
-    ("__builtin__", "bytes"): _empty_bytes,
-    ("numpy", "ndarray"): Node(),  # mentioned by `_reconstruct`, never called
-    ("numpy", "dtype"): _DType,
-    **{
-        (f"numpy.{core}.{module}", name): builder
-        for core in ("core", "_core")  # numpy 1 and numpy 2
-        for module, name, builder in (
-            ("multiarray", "_reconstruct", _Array),
-            ("multiarray", "scalar", _scalar),
-            ("numeric", "_frombuffer", _numbers),
-        )
-    },
-}
-_NAMES: Names = {**_NUMPY, **_TORCH}
