@@ -175,7 +175,7 @@ def quantize(policy: ACTPolicy, fp32: Path, path: Path, observations: Iterable[O
 
 
 SENSITIVE = ("action_head.", "trunk.heat.", "spatial.")
-"""Modules of `FoldedACT` that stay in float32, all of them small: actions in raw units, and keypoints of the small trunk,
+"""Modules of `FoldedACT` that stay in float32, all small: actions in raw units, and the keypoints of the small trunk,
 for which a step of 8 bits is a pixel."""
 
 

@@ -53,6 +53,14 @@ def bench_train(json: Json = None) -> None:
     bench.finish([*bench_train_step.step_rows(), *bench_train.loader_rows()], json)
 
 
+@app.command("inference")
+def bench_inference(seconds: Seconds = 15, json: Json = None) -> None:
+    """Policy on a CPU: every engine against eager and against LeRobot, three sizes of observations."""
+    from aloha_runtime.commands import bench, bench_inference
+
+    bench.finish(bench_inference.run(seconds), json)
+
+
 @app.command("all")
 def bench_all(seconds: Seconds = 10, json: Json = None) -> None:
     """Every benchmark after the other."""
