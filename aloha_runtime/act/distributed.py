@@ -7,6 +7,7 @@ process of rank 0 alone validates, writes and speaks.
 """
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -51,6 +52,8 @@ class Processes:
         """The network with its gradients averaged over all processes."""
         if self.count == 1:
             return network
+        # The 1x1 convolutions of the small trunk, which is channels-last: a copy of a few kilobytes.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         return nn.parallel.DistributedDataParallel(network, gradient_as_bucket_view=True)
 
     @contextmanager

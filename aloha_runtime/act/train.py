@@ -115,6 +115,8 @@ class Run:
                         self._write_what_is_due(log, stopping)
                 if stopping and step < config.steps:
                     self.processes.wait()
+                    if log is None:  # only the first process speaks
+                        raise SystemExit(TrainingStopped.exit_code)
                     raise TrainingStopped(
                         f"stopped at step {step} of {config.steps} and saved; go on with: "
                         f"aloha train --resume --output-dir {config.output_dir}"
