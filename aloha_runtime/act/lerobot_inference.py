@@ -31,7 +31,7 @@ observation = {name: torch.rand(1, *feature.shape) for name, feature in inputs.i
 for _ in range(3):
     policy.predict_action_chunk(observation)
 print("ready", flush=True)  # noqa: T201
-for _ in sys.stdin:
+for _line in sys.stdin:
     begun = time.perf_counter()
     policy.predict_action_chunk(observation)
     print(1000 * (time.perf_counter() - begun), flush=True)  # noqa: T201

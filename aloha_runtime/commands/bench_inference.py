@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from aloha_runtime.act import ACTConfig, ACTPolicy
-from aloha_runtime.act.config import STATE, aloha_inputs
-from aloha_runtime.act.engine_choice import WARM_UP, some_observation
+from aloha_runtime.act.config import ACTION, STATE, aloha_inputs
+from aloha_runtime.act.engine_choice import some_observation
 from aloha_runtime.act.engine_files import judge, measure_error
-from aloha_runtime.act.engines import FP32_ENGINES, EagerEngine, Engine
+from aloha_runtime.act.engines import FP32_ENGINES, WARM_UP, EagerEngine, Engine
 from aloha_runtime.commands.bench import Row
 from aloha_runtime.commands.export import Frames, make_engine
 from aloha_runtime.config import policy_path
@@ -45,8 +45,9 @@ def run(seconds: float) -> list[Row]:
     rows = []
     for cameras, height, width in CASES:
         shapes = aloha_inputs({f"cam_{index}": (height, width) for index in range(cameras)})
-        policy = ACTPolicy(ACTConfig(input_shapes=shapes, pretrained_backbone=False)).eval()
-        frames = [_frame(policy.config, seed) for seed in range(CALIBRATION + HELD_OUT)]
+        config = ACTConfig(input_shapes=shapes, pretrained_backbone=False)
+        policy = ACTPolicy(config, _usual_stats(config)).eval()
+        frames: Frames = [_frame(policy.config, seed) for seed in range(CALIBRATION + HELD_OUT)]
         with TemporaryDirectory(prefix="aloha-bench-") as folder, _lerobot(height, width, cameras) as peer:
             policy.save_pretrained(folder)
             names = (*FP32_ENGINES, "onnx-int8", "openvino-bf16")
@@ -169,10 +170,17 @@ def _lerobot(height: int, width: int, cameras: int) -> Iterator[dict[str, Callab
             child.kill()
 
 
+def _usual_stats(config: ACTConfig) -> dict[str, dict[str, Any]]:
+    """Statistics of the usual size: ImageNet's pixels, and joints that move by 0.2 rad."""
+    vector = {"mean": np.zeros(14, np.float32), "std": np.full(14, 0.2, np.float32)}
+    pixels = {"mean": np.full((3, 1, 1), 0.45, np.float32), "std": np.full((3, 1, 1), 0.225, np.float32)}
+    return {STATE: vector, ACTION: vector, **dict.fromkeys(config.images, pixels)}
+
+
 def _frame(config: ACTConfig, seed: int) -> dict[str, NDArray[Any]]:
     """Smooth random pictures, as a camera's are, and joints within a deviation."""
     random = np.random.default_rng(seed)
-    frame: dict[str, NDArray[Any]] = {STATE: random.uniform(-1, 1, 14).astype(np.float32)}
+    frame: dict[str, NDArray[Any]] = {STATE: random.uniform(-0.2, 0.2, 14).astype(np.float32)}
     for name, (_, height, width) in config.images.items():
         coarse = random.integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8)
         frame[name] = coarse.repeat(16, axis=0).repeat(16, axis=1)
