@@ -17,6 +17,7 @@ from aloha_runtime.act.train_config import TrainConfig, TrainingError
 from aloha_runtime.commands.train import config_from
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.timeout(600)  # three processes that import PyTorch: minutes on a machine under a load of 15
 SETTINGS = [
     *(f"policy.{name}={value}" for name, value in {**small.TINY, "use_vae": True, "latent_dim": 4, "lr": 1e-4}.items()),
     "policy.n_vae_encoder_layers=1", "policy.lr_backbone=1e-4", "threads=1", "curves=false", "tensorboard=false",

@@ -23,6 +23,7 @@ from aloha_runtime.errors import CheckpointError
 
 ROOT = Path(__file__).parents[2]
 STEPS = 60
+pytestmark = pytest.mark.timeout(600)  # processes that import PyTorch: a minute each on a machine under a load of 15
 
 SETTINGS = [
     *(f"policy.{name}={value}" for name, value in {**small.TINY, "use_vae": True, "latent_dim": 4, "lr": 2e-3}.items()),
