@@ -21,6 +21,7 @@ from aloha_runtime.act.pickled import DAMAGED, MAX_BYTES, Names, Node, read, ref
 from aloha_runtime.act.pickled_numpy import NUMPY
 from aloha_runtime.errors import CheckpointError
 
+ZIP_HEAD = b"PK\x03\x04"
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 
@@ -37,7 +38,7 @@ def read_torch_file(path: str | Path) -> Any:
     with _open(path) as file:
         head = file.read(8)
         file.seek(0)
-        if head[:4] == b"PK\x03\x04":
+        if head[:4] == ZIP_HEAD:
             return _read_zip(path, file)
         if head[:1] == b"\x80":
             return _read_legacy(path, file)
@@ -53,6 +54,11 @@ def read_pickle(path: str | Path) -> Any:
     with _open(path) as file:
         if path.stat().st_size > MAX_BYTES:
             raise CheckpointError(f"{path} is larger than {MAX_BYTES >> 20} MB, which no file of statistics is")
+        if file.read(4) == ZIP_HEAD:
+            raise CheckpointError(
+                f"{path} is a zip file, as torch.save writes; give a pickle such as dataset_stats.pkl"
+            )
+        file.seek(0)
         value = read(file, path, NUMPY)
         if file.read(1):
             raise CheckpointError(f"{path} goes on after its pickle ends; it is not a file of statistics")

@@ -212,6 +212,9 @@ def test_what_follows_a_pickle_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.pkl").write_bytes(pickle.dumps({}) + pickle.dumps({}))
     with pytest.raises(CheckpointError, match="goes on after its pickle ends"):
         read_pickle(tmp_path / "a.pkl")
+    (tmp_path / "a.pkl").write_bytes(_zip(GOOD))
+    with pytest.raises(CheckpointError, match=r"is a zip file, as torch.save writes"):
+        read_pickle(tmp_path / "a.pkl")
     with pytest.raises(CheckpointError, match=r"cannot be opened .No such file"):
         read_pickle(tmp_path / "absent.pkl")
 
