@@ -172,9 +172,13 @@ def _lerobot(height: int, width: int, cameras: int) -> Iterator[dict[str, Callab
 
 def _usual_stats(config: ACTConfig) -> dict[str, dict[str, Any]]:
     """Statistics of the usual size: ImageNet's pixels, and joints that move by 0.2 rad."""
-    vector = {"mean": np.zeros(14, np.float32), "std": np.full(14, 0.2, np.float32)}
-    pixels = {"mean": np.full((3, 1, 1), 0.45, np.float32), "std": np.full((3, 1, 1), 0.225, np.float32)}
-    return {STATE: vector, ACTION: vector, **dict.fromkeys(config.images, pixels)}
+    usual = {STATE: (0.0, 0.2, (14,)), ACTION: (0.0, 0.2, (14,))} | dict.fromkeys(
+        config.images, (0.45, 0.225, (3, 1, 1))
+    )
+    return {
+        name: {"mean": np.full(shape, mean, np.float32), "std": np.full(shape, std, np.float32)}
+        for name, (mean, std, shape) in usual.items()
+    }
 
 
 def _frame(config: ACTConfig, seed: int) -> dict[str, NDArray[Any]]:
