@@ -1,18 +1,19 @@
 """Where a training run starts from: data and a policy, new or fine-tuned from another one's weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from aloha_runtime.act.config import ENVIRONMENT_STATE, RESNETS, ACTConfig
+from aloha_runtime.act.config import ENVIRONMENT_STATE, IMAGE_PREFIX, RESNETS, ACTConfig
 from aloha_runtime.act.dataset import TrainingData
 from aloha_runtime.act.fit import refuse_unfit_data
 from aloha_runtime.act.normalize import Stats
 from aloha_runtime.act.policy import ACTPolicy
 from aloha_runtime.act.train_config import TrainConfig, TrainingError
+from aloha_runtime.config import policy_path
 from aloha_runtime.data.reader import Dataset
 
 TRAINING_FIELDS = (
@@ -27,13 +28,30 @@ IMAGENET_STATS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 def load_data(config: TrainConfig, report: Callable[[str], None]) -> tuple[TrainingData, ACTPolicy | None]:
     """The dataset's frames, and the policy to fine-tune, whose cameras then are the ones to use."""
-    source = ACTPolicy.from_pretrained(config.init_from) if config.init_from else None
+    source = ACTPolicy.from_pretrained(policy_path(config.init_from)) if config.init_from else None
     cameras = config.cameras
     if source is not None:
         cameras = tuple(source.config.cameras) if cameras is None else cameras
+        source = looking_through(source, cameras)
     cache = config.frame_cache or config.output_dir / "frames"
     data = TrainingData(config.dataset, cameras, cache, report, cache_gb=config.frame_cache_gb)
     return data, source
+
+
+def looking_through(source: ACTPolicy, cameras: Sequence[str]) -> ACTPolicy:
+    """The same policy with `cameras` in the places of its own, in order."""
+    own = list(source.config.images)
+    if len(own) != len(cameras):
+        raise TrainingError(
+            f"cameras = {','.join(cameras)}: the policy to start from looks through {len(own)}: "
+            f"{', '.join(source.config.cameras)}; name as many, in that order"
+        )
+    names = dict(zip(own, (IMAGE_PREFIX + camera for camera in cameras), strict=True))
+    shapes = {names.get(name, name): shape for name, shape in source.config.input_shapes.items()}
+    stats = {names.get(name, name): values for name, values in source.normalizer.stats.items()}
+    policy = ACTPolicy(replace(source.config, input_shapes=shapes), stats, pretrained_backbone=False)
+    policy.load_state_dict(source.state_dict())
+    return policy
 
 
 def make_policy(config: TrainConfig, data: TrainingData, source: ACTPolicy | None, *, pretrained: bool) -> ACTPolicy:

@@ -27,12 +27,12 @@ class TrainConfig:
     output_dir: Path
     policy: Mapping[str, Any] = field(default_factory=dict)
     init_from: str | None = None
-    """Fine-tune: a policy directory (or `user/model`) whose weights, shape and statistics training starts from."""
+    """Fine-tune: a policy directory (`demo`, `user/model`) whose weights, shape and statistics training starts from."""
     resume: bool = False
     """Go on from the last checkpoint of `output_dir`."""
 
     cameras: tuple[str, ...] | None = None
-    """Cameras to use, in order; all of the dataset's when None."""
+    """Cameras to use, in order; all of the dataset's when None. With `init_from` they take the places of its own."""
     use_environment_state: bool = False
     """Give the policy the true object poses (`observation.environment_state`): only for experiments in simulation."""
     use_imagenet_stats: bool | None = None

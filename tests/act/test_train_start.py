@@ -71,6 +71,18 @@ def test_fine_tuning_on_other_cameras_is_refused(dataset: Path, tmp_path: Path) 
         run(dataset, tmp_path / "out", init_from=str(tmp_path / "other"))
 
 
+def test_named_cameras_take_the_places_of_the_other_policy_s(dataset: Path, tmp_path: Path) -> None:
+    stats = {name.replace("cam_high", "top"): values for name, values in small.stats().items()}
+    policy = ACTPolicy(small.config(input_shapes={"observation.images.top": (3, 48, 64), STATE: (14,)}), stats)
+    policy.save_pretrained(tmp_path / "other")
+    still = {"lr": 0.0, "lr_backbone": 0.0}
+    best, _ = run(dataset, tmp_path / "out", init_from=str(tmp_path / "other"), cameras=("cam_high",), policy=still)
+    assert list(ACTPolicy.from_pretrained(best).config.cameras) == ["cam_high"]
+    assert all(torch.equal(weights(best)[name], value) for name, value in policy.state_dict().items())
+    with pytest.raises(TrainingError, match="looks through 1: top; name as many"):
+        run(dataset, tmp_path / "two", init_from=str(tmp_path / "other"), cameras=("cam_high", "cam_low"))
+
+
 @pytest.mark.parametrize(
     ("asked", "policy", "imagenet"),
     [
