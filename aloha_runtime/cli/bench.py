@@ -54,11 +54,15 @@ def bench_train(json: Json = None) -> None:
 
 
 @app.command("inference")
-def bench_inference(seconds: Seconds = 15, json: Json = None) -> None:
+def bench_inference(
+    seconds: Seconds = 15,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="1 on a busy machine")] = 2,
+    json: Json = None,
+) -> None:
     """Policy on a CPU: every engine against eager and against LeRobot, three sizes of observations."""
     from aloha_runtime.commands import bench, bench_inference
 
-    bench.finish(bench_inference.run(seconds), json)
+    bench.finish(bench_inference.run(seconds, threads), json)
 
 
 @app.command("all")

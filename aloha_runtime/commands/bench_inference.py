@@ -3,6 +3,9 @@
 The standard network (ResNet-18, width 512, feed-forward 3200, chunk 100) with random weights, one observation at a
 time, and the shipped policy. LeRobot runs in an environment of its own as a child process; without it that peer is
 left out. Its time is that of the network alone, ours includes the way from uint8 pixels.
+
+On a machine that is busy, two threads of PyTorch wait for each other far longer than they compute (100 ms became 4 s),
+which says nothing of the engines: compare with `threads` 1 there.
 """
 
 import statistics
@@ -33,14 +36,13 @@ LEROBOTS_SCRIPT = Path(__file__).parents[1] / "act/lerobot_inference.py"
 LEROBOT = "LeRobot"
 CASES = ((3, 224, 224), (1, 480, 640), (4, 480, 640))
 """Cameras, height, width."""
-THREADS = 2
 MIN_ROUNDS = 5
 CALIBRATION, HELD_OUT = 12, 4
 FP32_GOAL, REDUCED_GOAL = 1.6, 2.5
 """How many times faster than LeRobot's eager: in float32, and in fewer bits where the actions stay accurate."""
 
 
-def run(seconds: float) -> list[Row]:
+def run(seconds: float, threads: int) -> list[Row]:
     """Each case for `seconds`, and at least `MIN_ROUNDS` inferences of everyone."""
     rows = []
     for cameras, height, width in CASES:
@@ -48,14 +50,16 @@ def run(seconds: float) -> list[Row]:
         config = ACTConfig(input_shapes=shapes, pretrained_backbone=False)
         policy = ACTPolicy(config, _usual_stats(config)).eval()
         frames: Frames = [_frame(policy.config, seed) for seed in range(CALIBRATION + HELD_OUT)]
-        with TemporaryDirectory(prefix="aloha-bench-") as folder, _lerobot(height, width, cameras) as peer:
+        with TemporaryDirectory(prefix="aloha-bench-") as folder, _lerobot(height, width, cameras, threads) as peer:
             policy.save_pretrained(folder)
             names = (*FP32_ENGINES, "onnx-int8", "openvino-bf16")
-            rows += _case(f"{cameras}x{height}x{width}", policy, Path(folder), names, frames, peer, seconds)
+            rows += _case(f"{cameras}x{height}x{width}", policy, Path(folder), names, frames, peer, seconds, threads)
     with TemporaryDirectory(prefix="aloha-bench-") as folder:
         demo = ACTPolicy.from_pretrained(policy_path("demo"))
         demo.save_pretrained(folder)
-        rows += _case("shipped policy", demo, Path(folder), FP32_ENGINES, [some_observation(demo)] * 2, {}, seconds)
+        rows += _case(
+            "shipped policy", demo, Path(folder), FP32_ENGINES, [some_observation(demo)] * 2, {}, seconds, threads
+        )
     return rows
 
 
@@ -67,15 +71,16 @@ def _case(
     frames: Frames,
     peer: Mapping[str, Callable[[], float]],
     seconds: float,
+    threads: int,
 ) -> list[Row]:
     """Rows of one network: error and durations of each engine, and the goals."""
-    engines: list[Engine] = [EagerEngine(policy, THREADS)]
+    engines: list[Engine] = [EagerEngine(policy, threads)]
     held_out = frames[-HELD_OUT:]
     reference = [engines[0].predict(frame) for frame in held_out]
     rows, accurate = [], []
     for name in names:
         try:
-            engine = make_engine(policy, folder, name, frames[:CALIBRATION], THREADS)
+            engine = make_engine(policy, folder, name, frames[:CALIBRATION], threads)
             error = measure_error(policy, engine, held_out, reference)
         except CheckpointError as problem:  # such as a CPU without bfloat16
             Console().print(f"{title}: {problem}")
@@ -142,13 +147,13 @@ def _p99(ms: list[float]) -> float:
 
 
 @contextmanager
-def _lerobot(height: int, width: int, cameras: int) -> Iterator[dict[str, Callable[[], float]]]:
+def _lerobot(height: int, width: int, cameras: int, threads: int) -> Iterator[dict[str, Callable[[], float]]]:
     """LeRobot's network as a contender; none where its environment is absent."""
     if not INTEROP.exists():
         Console().print("LeRobot is not installed beside this checkout (`make interop` does it): left out")
         yield {}
         return
-    command = [str(INTEROP), str(LEROBOTS_SCRIPT), *map(str, (height, width, cameras, THREADS))]
+    command = [str(INTEROP), str(LEROBOTS_SCRIPT), *map(str, (height, width, cameras, threads))]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as child:
