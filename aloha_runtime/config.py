@@ -13,6 +13,8 @@ from aloha_runtime.errors import ConfigError
 CONFIG_DIR = Path(__file__).resolve().parent / "configs"
 """The shipped rigs: `sim`, `aloha`, `aloha2`."""
 POLICY_DIR = Path(__file__).resolve().parent / "policies"
+SHIPPED_POLICIES = ("demo", "insertion", "gym_transfer_cube")
+"""Transfer cube on the simulated rig; insertion there; transfer cube in gym-aloha's environment (docs/results.md)."""
 """The shipped policies: `demo`."""
 
 ArmName = Literal["leader_left", "leader_right", "follower_left", "follower_right"]
@@ -195,8 +197,8 @@ def find(name_or_path: str) -> Path:
 
 
 def policy_path(name_or_path: str) -> Path:
-    """Directory of a policy given as `demo` (the shipped one) or as a path. Its reader says when it is no policy."""
-    return POLICY_DIR / name_or_path if name_or_path == "demo" else Path(name_or_path)
+    """Directory of a policy given as the name of a shipped one or as a path. Its reader says when it is no policy."""
+    return POLICY_DIR / name_or_path if name_or_path in SHIPPED_POLICIES else Path(name_or_path)
 
 
 def load(name_or_path: str) -> RigConfig:
