@@ -46,8 +46,9 @@ def with_task(rig: RigConfig, seed: int | None, task: str | None, clock: str | N
 
 def up(rig_name: str, job: str, checkpoint: str, run_dir: Path | None) -> None:
     """Start a job's processes and watch them until Ctrl-C."""
-    if job not in list(Job):
-        raise ConfigError(f"no job named {job!r}: choose one of {', '.join(Job)}")
+    jobs = [name for name in Job if name is not Job.REPLAY]  # which needs an episode: `aloha replay`
+    if job not in jobs:
+        raise ConfigError(f"no job named {job!r}: choose one of {', '.join(jobs)}")
     rig = with_task(config.load(rig_name), None, None)
     say = Console().print
     with Stack(rig, Job(job), run_dir, checkpoint, say=say) as stack:

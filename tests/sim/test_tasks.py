@@ -1,19 +1,26 @@
 """Tasks: start poses by seed, and stages as the original tasks reward them."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
-from gym_aloha.tasks.sim import InsertionTask, TransferCubeTask
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aloha_runtime.sim import tasks
 from aloha_runtime.sim.episode import Observation, demonstration, run_episode
+from aloha_runtime.sim.gl import ensure_gl
 from aloha_runtime.sim.model import TASKS, Task
 from aloha_runtime.sim.world import World
 
-ORIGINAL = {"transfer_cube": TransferCubeTask, "insertion": InsertionTask}
+
+def original(task: Task) -> Any:
+    """gym-aloha's own task. Importing it settles dm-control's OpenGL for the whole process, so one is chosen first."""
+    ensure_gl()
+    from gym_aloha.tasks.sim import InsertionTask, TransferCubeTask
+
+    return {"transfer_cube": TransferCubeTask, "insertion": InsertionTask}[task]()
 
 
 @given(st.sampled_from(TASKS), st.integers(0, 2**32))
@@ -46,12 +53,12 @@ def test_stages_of_a_demonstration_are_the_original_rewards(task: Task) -> None:
     world = World(task, 12)
     names = SimpleNamespace(id2name=lambda index, kind: world.model.geom(index).name)
     physics = SimpleNamespace(data=world.data, model=names)
-    original = ORIGINAL[task]()
+    theirs = original(task)
     controller, ticks = demonstration(world, 12)
     seen = []
 
     def watch(observation: Observation) -> np.ndarray:
-        assert world.stage() == original.get_reward(physics)
+        assert world.stage() == theirs.get_reward(physics)
         seen.append(world.stage())
         return controller(observation)
 
