@@ -100,7 +100,7 @@ class ACTConfig:
     sample_latent: bool = False
     """At inference draw the latent from N(0, 1), for varied behaviour, instead of taking its mean 0 (the paper)."""
     use_gradient_checkpointing: bool = False
-    """In training compute each camera's trunk and each layer again on the way back: less memory, a third more time."""
+    """In training compute each camera's trunk and each layer again on the way back: less memory, more time."""
     use_vip: bool = False
     """Start from a ResNet-50 trained by value-implicit pre-training (Ma et al. 2022, https://arxiv.org/abs/2210.00030)."""
     vip_checkpoint: str | None = None
