@@ -68,6 +68,17 @@ def bench_inference(
 @app.command("all")
 def bench_all(seconds: Seconds = 10, json: Json = None) -> None:
     """Every benchmark after the other."""
-    from aloha_runtime.commands import bench, bench_bus, bench_stack, bench_transport
+    from aloha_runtime.commands import (
+        bench,
+        bench_bus,
+        bench_inference,
+        bench_kills,
+        bench_stack,
+        bench_train,
+        bench_train_step,
+        bench_transport,
+    )
 
-    bench.finish([*bench_bus.run(seconds), *bench_transport.run(seconds), *bench_stack.run(seconds)], json)
+    rows = [*bench_bus.run(seconds), *bench_transport.run(seconds), *bench_stack.run(seconds), *bench_kills.run()]
+    rows += [*bench_inference.run(seconds, threads=2), *bench_train_step.step_rows(), *bench_train.loader_rows()]
+    bench.finish(rows, json)
