@@ -14,7 +14,7 @@ from aloha_runtime.commands.evaluate_figures import SCRIPTED, Contender, Outcome
 from aloha_runtime.commands.report_video import CODEC, FPS
 from aloha_runtime.config import policy_path
 from aloha_runtime.data.video import Image, VideoEncoder
-from aloha_runtime.errors import CheckpointError, SimulationError
+from aloha_runtime.errors import CheckpointError
 from aloha_runtime.robot import CONTROL_HZ, DOF, Vector
 from aloha_runtime.sim.env import IMAGE_PREFIX, Env, Observation, make_env
 from aloha_runtime.sim.rig_env import RigEnv
@@ -131,12 +131,7 @@ class Scripted:
         self.seen: Observation = {}
 
     def reset(self, env: Env) -> None:
-        demonstrator = getattr(env, "demonstrator", None)
-        if demonstrator is None:
-            raise SimulationError(
-                "the scripted demonstrator knows the simulated rig only: --task transfer_cube or --task insertion"
-            )
-        self._next: Callable[[], Vector] = demonstrator()
+        self._next = env.demonstrator()
 
     def __call__(self, env: Env) -> Vector:
         return self._next()

@@ -8,7 +8,7 @@
 Two kinds: gym-aloha's own (`gym_env.py`), and the simulated rig behind its safety gate (`rig_env.py`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -53,6 +53,9 @@ class Env(Protocol):
 
     def render(self, width: int = 640, height: int = 480) -> Image:
         """(height, width, 3) uint8 RGB for people to look at."""
+
+    def demonstrator(self) -> Callable[[], Vector]:
+        """The scripted demonstration from the state as it is: each call gives the action of the next step."""
 
     def close(self) -> None:
         """Free the OpenGL context; the environment cannot be used afterwards."""
