@@ -18,6 +18,8 @@ RING = "aloha-ring-"
 """What the names of all frame rings begin with."""
 RUN_LOCK = "run.lock"
 """Held by whoever owns the run directory."""
+RIG_FILE = "rig.yaml"
+"""The configuration of the running rig, for its processes and for `aloha status`."""
 _COMMAND_LIMIT = 160
 
 
@@ -59,7 +61,8 @@ def check_run_dir(path: Path) -> None:
         )
     if status.st_mode & 0o077:
         raise TransportError(
-            f"run directory {path} is open to others (mode {status.st_mode & 0o777:o}): `chmod 700 {path}`"
+            f"run directory {path} is open to others (mode {status.st_mode & 0o777:o}): choose another with --run-dir, "
+            f"or, where nobody else needs it, `chmod 700 {path}`"
         )
 
 
@@ -107,6 +110,21 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
+def _is_foreign(path: Path) -> bool:
+    """Whether something in a run directory was put there by somebody else: dead processes of ours leave sockets, locks
+    with a pid inside, and the links of emulated adapters."""
+    if path.is_symlink():
+        return not os.readlink(path).startswith("/dev/")
+    try:
+        if path.suffix == ".lock" and path.is_file():
+            written = path.read_bytes()[:64]
+            return bool(written) and not written.split(b" ")[0].isdigit()
+        empty = path.stat().st_size == 0
+    except FileNotFoundError:  # of a process that ends just now
+        return False
+    return path.name != RIG_FILE and not (path.suffix == ".ipc" and (path.is_socket() or empty))
+
+
 def lock_holder(path: Path) -> int | None:
     """Pid of the live process that holds the lock file (or ring) at `path`, 0 if unreadable; None when nobody does."""
     try:
@@ -129,7 +147,8 @@ class RunDirectory:
     def __init__(self, path: Path | None = None) -> None:
         """Create it 0700, take it, and remove what dead processes left.
 
-        TransportError when it belongs to somebody else, is open to others, is in use, or its path is too long.
+        TransportError when it belongs to somebody else, is open to others, is in use, or its path is too long; also
+        when it holds files that no rig made, because their locks and links would be taken for dead ones.
         """
         self.path = (path or default_run_dir()).absolute()
         socket_path(self.path, "camera.cam_right_wrist.ipc")  # the longest usual name: fail here, not in a camera
@@ -145,6 +164,12 @@ class RunDirectory:
             f"run directory {self.path} is in use by pid {{pid}} ({{command}}): end it with `aloha down` "
             "or choose another with --run-dir",
         )
+        foreign = sorted(path.name for path in self.path.iterdir() if _is_foreign(path))
+        if foreign:
+            self._lock.release()
+            raise TransportError(
+                f"run directory {self.path} holds other files ({foreign[0]}): choose an empty or new one with --run-dir"
+            )
         self.stale = self._remove_dead()
 
     def _remove_dead(self) -> list[str]:

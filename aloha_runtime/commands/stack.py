@@ -19,7 +19,7 @@ from aloha_runtime.errors import AlohaError, ProcessError, ShutDown, TransportEr
 from aloha_runtime.messages import Mode, Reply, Request
 from aloha_runtime.processes.table import Job, Process, processes
 from aloha_runtime.realtime import NS_PER_S, Clock, WallClock
-from aloha_runtime.run_directory import RunDirectory, default_run_dir
+from aloha_runtime.run_directory import RIG_FILE, RunDirectory, default_run_dir
 
 START_TIMEOUT_S = 180.0
 """A cold disk or a busy machine needs minutes to import torch. Processes that end are noticed at once."""
@@ -28,8 +28,6 @@ PARK_TIMEOUT_S = 15.0
 RESTART_DELAY_NS = NS_PER_S
 POLL_S = 0.02
 SUPERVISOR = "supervisor"
-RIG_FILE = "rig.yaml"
-"""The configuration of the running rig, in the run directory, for its processes and for `aloha status`."""
 
 
 class Stack:

@@ -11,13 +11,12 @@ from rich.text import Text
 
 from aloha_runtime import config, messages
 from aloha_runtime.bus import Bus
-from aloha_runtime.commands.stack import RIG_FILE
 from aloha_runtime.commands.watch import WINDOW_NS, System
 from aloha_runtime.errors import TransportError
 from aloha_runtime.messages import Health, Mode
 from aloha_runtime.realtime import NS_PER_S, WallClock
 from aloha_runtime.robot import JOINTS, ROLES, SIDES
-from aloha_runtime.run_directory import default_run_dir
+from aloha_runtime.run_directory import RIG_FILE, default_run_dir
 
 FIRST_S = 1.0
 """Long enough for a health report of every process."""

@@ -49,7 +49,7 @@ def test_somebody_elses_directory_is_refused(run_dir: Path, monkeypatch: pytest.
 
 def test_a_directory_open_to_others_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
-    with pytest.raises(TransportError, match=f"mode 755.*chmod 700 {tmp_path}"):
+    with pytest.raises(TransportError, match=f"mode 755.*choose another with --run-dir, or.*chmod 700 {tmp_path}"):
         RunDirectory(tmp_path)
 
 
@@ -60,6 +60,16 @@ def test_a_file_or_link_in_its_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
     with pytest.raises(TransportError, match="is not a directory"):
         RunDirectory(tmp_path / "link")
+
+
+def test_a_directory_with_other_files_is_refused_and_left_alone(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir(mode=0o700)
+    (project / "uv.lock").write_text("version = 1\n")
+    (project / "newest").symlink_to(tmp_path)
+    with pytest.raises(TransportError, match=r"holds other files \((newest|uv.lock)\): choose an empty or new one"):
+        RunDirectory(project)
+    assert sorted(path.name for path in project.iterdir()) == ["newest", "uv.lock"]
 
 
 def test_no_directory_means_nothing_runs(tmp_path: Path) -> None:
