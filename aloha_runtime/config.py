@@ -2,12 +2,13 @@
 
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from aloha_runtime import robot
+from aloha_runtime.config_mistakes import explain, refuse_duplicates
 from aloha_runtime.errors import ConfigError
 
 CONFIG_DIR = Path(__file__).resolve().parent / "configs"
@@ -24,7 +25,8 @@ EngineName = Literal[
 ]  # fmt: skip
 """Ways to run a policy (`act/engines.py`)."""
 CameraName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-JointAngles = Annotated[tuple[float, float, float, float, float, float], Field()]
+JointAngles = tuple[float, float, float, float, float, float]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Strict(BaseModel):
@@ -69,10 +71,10 @@ class CameraConfig(Strict):
 class GripperRange(Strict):
     """The measured range of one role's grippers; what is left out comes from the kit."""
 
-    angle_open: float | None = None
-    angle_close: float | None = None
-    position_open: float | None = None
-    position_close: float | None = None
+    angle_open: Finite | None = None
+    angle_close: Finite | None = None
+    position_open: Finite | None = None
+    position_close: Finite | None = None
 
 
 class LimitsConfig(Strict):
@@ -138,9 +140,12 @@ class RigConfig(Strict):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "RigConfig":
+        # Each reason begins with the key that it is about, which tells the line.
+        if not self.arms_of("follower"):
+            raise ValueError("arms: no follower among them; name at least one follower")
         for camera, source in self.cameras.items():
             if (source.type == "sim") != (self.sim is not None):
-                raise ValueError(f"camera {camera} has type {source.type!r}, but the rig is {self._kind()}")
+                raise ValueError(f"cameras.{camera} has type {source.type!r}, but the rig is {self._kind()}")
         for theirs, ours in self.policy.cameras.items():
             if ours not in self.cameras:
                 raise ValueError(
@@ -149,6 +154,9 @@ class RigConfig(Strict):
         for role in robot.ROLES:
             self._check_pose(role, "start_pose", self.start_pose)
             self._check_pose(role, f"{role}_sleep_pose", self.sleep_pose(role))
+            gripper = self.gripper(role)
+            if gripper.angle_open == gripper.angle_close or gripper.position_open == gripper.position_close:
+                raise ValueError(f"{role}_gripper: open and closed are the same; measure both")
         return self
 
     def _kind(self) -> str:
@@ -210,60 +218,15 @@ def load(name_or_path: str) -> RigConfig:
         data = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none, too many brackets
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}" if mark else ""
         raise ConfigError(f"{path}{where}: not valid YAML: {getattr(error, 'problem', error)}") from error
     if not isinstance(data, dict):
-        raise ConfigError(f"{path}: expected keys and values at the top, found {type(data).__name__}")
-    _refuse_duplicates(path, node)
+        found = "it is empty" if data is None else f"found {type(data).__name__}"
+        raise ConfigError(f"{path}: expected keys and values at the top; {found}")
+    refuse_duplicates(path, node, set())
     try:
         return RigConfig.model_validate(data)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(path, node, item) for item in error.errors())) from error
-
-
-def _explain(path: Path, node: yaml.Node | None, item: Any) -> str:
-    """One validation error as `file:line: key: what is wrong`."""
-    keys = tuple(str(part) for part in item["loc"] if part != "[key]")
-    line = _line_of(node, keys)
-    name = ".".join(keys) or "rig"
-    if item["type"] == "extra_forbidden":
-        return f"{path}:{line}: unknown key {name!r}; remove it or correct its spelling (see `aloha config show`)"
-    if item["type"] == "missing":
-        return f"{path}:{line}: missing key {name!r}; add it"
-    reason = item["msg"].removeprefix("Value error, ")
-    shown = f" (value {item['input']!r})" if not isinstance(item["input"], dict) else ""
-    return f"{path}:{line}: {name}: {reason}{shown}"
-
-
-def _line_of(node: yaml.Node | None, keys: tuple[str, ...]) -> int:
-    """Line (from 1) of the deepest part of a key path that the file has."""
-    line = node.start_mark.line + 1 if node else 1
-    for key in keys:
-        if isinstance(node, yaml.MappingNode):
-            match = next(((k, v) for k, v in node.value if k.value == key), None)
-            if match is None:
-                break
-            line, node = match[0].start_mark.line + 1, match[1]
-        elif isinstance(node, yaml.SequenceNode) and key.isdigit() and int(key) < len(node.value):
-            node = node.value[int(key)]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return line
-
-
-def _refuse_duplicates(path: Path, node: yaml.Node | None) -> None:
-    """YAML readers keep the last of two equal keys in silence; a rig file must not."""
-    if isinstance(node, yaml.MappingNode):
-        seen: dict[str, int] = {}
-        for key, value in node.value:
-            line = key.start_mark.line + 1
-            if key.value in seen:
-                raise ConfigError(f"{path}:{line}: key {key.value!r} is given twice (first on line {seen[key.value]})")
-            seen[key.value] = line
-            _refuse_duplicates(path, value)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            _refuse_duplicates(path, value)
+        raise ConfigError("\n".join(explain(path, node, item) for item in error.errors())) from error

@@ -30,6 +30,13 @@ MISTAKES = {
     "not yaml": (("name: sim", "name: [sim"), "not valid YAML"),
     "pose outside the limits": (("arms_hz: 200", "start_pose: [0, -3, 0, 0, 0, 0]"), "shoulder -3.000 rad is outside"),
     "camera of another kind": (("type: sim", "type: opencv, device: /dev/video0"), "cam_high has type 'opencv'"),
+    "a day that is none": (("name: sim", "name: 2024-13-45"), "not valid YAML: month must be in 1..12"),
+    "too many brackets": (("name: sim", "name: " + 5000 * "["), "not valid YAML: "),
+    "a list inside itself": (("arms_hz: 200", "start_pose: &x [*x, 0, 0, 0, 0, 0]"), "start_pose.0"),
+    "nothing": ((SIM, ""), "it is empty"),
+    "no followers": (("  follower_", "  # "), "name at least one follower"),
+    "gripper without travel": (("arms_hz: 200", "leader_gripper: {angle_open: -0.6842}"), "leader_gripper: "),
+    "gripper that is no number": (("arms_hz: 200", "leader_gripper: {position_open: .nan}"), "position_open"),
     "policy camera that is absent": (("arms_hz: 200", "policy: {cameras: {top: cam_low}}"), "'cam_low'"),
 }
 
@@ -39,7 +46,7 @@ def test_mistakes_name_file_line_and_key(mistake: str, tmp_path: Path) -> None:
     (old, new), expected = MISTAKES[mistake]
     assert old in SIM
     path = tmp_path / "rig.yaml"
-    path.write_text(SIM.replace(old, new, 1))
+    path.write_text(SIM.replace(old, new))
     with pytest.raises(ConfigError) as caught:
         config.load(str(path))
     assert str(caught.value).startswith(f"{path}:")
@@ -52,6 +59,24 @@ def test_line_of_a_mistake_is_right(tmp_path: Path) -> None:
     line = 1 + path.read_text().splitlines().index(next(row for row in path.read_text().splitlines() if "fsp" in row))
     with pytest.raises(ConfigError, match=f"rig.yaml:{line}: "):
         config.load(str(path))
+
+
+def test_a_mistake_that_concerns_several_keys_has_the_line_of_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "rig.yaml"
+    path.write_text(SIM + "start_pose: [0, -3, 0, 0, 0, 0]\n")
+    line = 1 + SIM.count("\n")
+    with pytest.raises(ConfigError, match=f"rig.yaml:{line}: start_pose: shoulder -3.000 rad"):
+        config.load(str(path))
+
+
+def test_one_camera_may_refer_to_another(tmp_path: Path) -> None:
+    path = tmp_path / "rig.yaml"
+    path.write_text(SIM.replace("cam_high: {", "cam_high: &same {") + "")
+    text = path.read_text()
+    at = text.index("\n", text.index("&same"))
+    path.write_text(text[:at] + "\n  cam_low: *same" + text[at:])
+    rig = config.load(str(path))
+    assert rig.cameras["cam_low"] == rig.cameras["cam_high"]
 
 
 def test_absent_rig_names_the_shipped_ones() -> None:
