@@ -131,8 +131,9 @@ class VirtualClock:
         self._subscriptions_changed = True
 
     def unsubscribe(self, token: str) -> None:
-        """Forget a subscription."""
-        self._subscriptions_changed = self._subscriptions.pop(token, None) is not None
+        """Forget a subscription; twice is harmless."""
+        if self._subscriptions.pop(token, None) is not None:
+            self._subscriptions_changed = True
 
     def tokens(self, topic: str) -> set[str]:
         """Tokens of every subscription to a topic."""

@@ -49,6 +49,8 @@ class SerialPort:
         """Time of one byte on the wire: start bit, eight bits, stop bit."""
         self.fd = _open(path)
         try:
+            if not os.isatty(self.fd):
+                raise HardwareError(f"{path} is no serial port; name the adapter, such as /dev/ttyDXL_follower_left")
             self._lock()
             self._configure()
         except BaseException:

@@ -115,3 +115,11 @@ def test_an_unknown_rate_names_the_known_ones(terminal: tuple[int, str]) -> None
 def test_a_directory_is_no_port(tmp_path: Path) -> None:
     with pytest.raises(HardwareError, match="cannot be opened"):
         SerialPort(str(tmp_path), 1_000_000)
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "file"])
+def test_what_is_no_serial_port_is_refused(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    with pytest.raises(HardwareError, match=f"^{path} is no serial port; "):
+        SerialPort(path, 1_000_000)

@@ -361,6 +361,33 @@ def test_a_second_server_is_refused(run_dir: Path, serve: Serve) -> None:
         TimeServer(run_dir)
 
 
+def test_a_subscription_closed_twice_does_not_hide_a_new_one(run_dir: Path, serve: Serve) -> None:
+    """The publisher waits for tokens it has heard of: one it never hears of would miss messages."""
+    serve(["publisher", "reader"])
+    seen: list[str] = []
+
+    def publisher() -> None:
+        clock = VirtualClock(run_dir, "publisher")
+        with Bus(run_dir, clock) as bus:
+            topic = bus.publisher(PING)
+            clock.sleep_until(EPOCH_NS + 10 * MS)
+            seen.extend(sorted(clock.tokens(topic.topic.name)))
+        clock.close()
+
+    def reader() -> None:
+        clock = VirtualClock(run_dir, "reader")
+        clock.subscribe(PING.name, "old")
+        clock.sleep_until(EPOCH_NS + 1 * MS)
+        clock.unsubscribe("old")
+        clock.subscribe(PING.name, "new")
+        clock.unsubscribe("old")
+        clock.sleep_until(EPOCH_NS + 20 * MS)
+        clock.close()
+
+    run_all(publisher, reader)
+    assert seen == ["new"]
+
+
 def test_a_subscriber_that_dies_does_not_stop_its_publisher(run_dir: Path, serve: Serve) -> None:
     serve(["writer", "reader"])
     sent: list[int] = []
