@@ -13,7 +13,8 @@ from aloha_runtime.act.worker import Predict, predictor
 from aloha_runtime.commands.evaluate_figures import SCRIPTED, Contender, Outcome, Trial
 from aloha_runtime.commands.report_video import CODEC, FPS
 from aloha_runtime.config import policy_path
-from aloha_runtime.data.video import Image, VideoEncoder
+from aloha_runtime.data.video import Image
+from aloha_runtime.data.video_encoder import VideoEncoder
 from aloha_runtime.errors import CheckpointError
 from aloha_runtime.robot import CONTROL_HZ, DOF, Vector
 from aloha_runtime.sim.env import IMAGE_PREFIX, Env, Observation, make_env

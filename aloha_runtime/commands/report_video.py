@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aloha_runtime.commands.observe import Log
-from aloha_runtime.data.video import Codec, VideoEncoder
+from aloha_runtime.data.video_encoder import Codec, VideoEncoder
 from aloha_runtime.messages import SimState
 from aloha_runtime.realtime import NS_PER_S
 from aloha_runtime.sim.model import build_model

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from aloha_runtime.data.layout import COUNTERS, IMAGE_PREFIX, Feature, Info
-from aloha_runtime.data.video import CODECS, Image, video_info
+from aloha_runtime.data.video import Image
+from aloha_runtime.data.video_encoder import CODECS, video_info
 from aloha_runtime.errors import DatasetError
 
 

@@ -48,8 +48,8 @@ class ImageHistogram:
     THIN_TO = 150
 
     def __init__(self) -> None:
-        self.counts = np.zeros((3, 256), dtype=np.int64)
-        self.frames = 0
+        self._looks: list[NDArray[np.int32]] = []
+        """(3, 256) pixels by channel and value of each frame looked at; 3 kB each, so that a part can be summarised."""
         self._seen = 0
 
     def add(self, image: NDArray[np.uint8]) -> None:
@@ -58,18 +58,29 @@ class ImageHistogram:
             longest = max(image.shape[:2])
             step = longest // self.THIN_TO if longest > self.THIN_ABOVE else 1
             thin = image[::step, ::step]
-            for channel in range(3):
-                self.counts[channel] += np.bincount(thin[..., channel].ravel(), minlength=256)
-            self.frames += 1
+            counts = [np.bincount(thin[..., channel].ravel(), minlength=256) for channel in range(3)]
+            self._looks.append(np.array(counts, dtype=np.int32))
         self._seen += 1
 
-    def stats(self) -> FeatureStats:
-        """Statistics so far, each (3, 1, 1), of values scaled to 0..1; "count" is the number of frames looked at."""
+    def repeat(self) -> None:
+        """The frame before comes once more."""
+        if self._seen % self.FRAME_STRIDE == 0:
+            self._looks.append(self._looks[-1])
+        self._seen += 1
+
+    def stats(self, first: int = 0, frames: int | None = None) -> FeatureStats:
+        """Statistics of `frames` frames from `first` on (all), each (3, 1, 1), of values scaled to 0..1; "count" is the
+        number of frames looked at. The nearest look before a part that holds none stands for it."""
+        end = self._seen if frames is None else first + frames
+        begin = -(-first // self.FRAME_STRIDE)
+        stop = max(-(-end // self.FRAME_STRIDE), begin + 1)
+        begin, stop = min(begin, len(self._looks) - 1), min(stop, len(self._looks))
+        counts = np.sum(self._looks[begin:stop], axis=0, dtype=np.int64)
         values = np.arange(256) / 255
-        weights = self.counts / self.counts.sum(axis=1, keepdims=True)
+        weights = counts / counts.sum(axis=1, keepdims=True)
         mean = weights @ values
-        cumulative = self.counts.cumsum(axis=1)
-        present = self.counts > 0
+        cumulative = counts.cumsum(axis=1)
+        present = counts > 0
         found = {
             "min": values[present.argmax(axis=1)],
             "max": values[255 - present[:, ::-1].argmax(axis=1)],
@@ -79,7 +90,7 @@ class ImageHistogram:
         for name, level in QUANTILES.items():
             found[name] = values[(cumulative >= level * cumulative[:, -1:]).argmax(axis=1)]
         stats = {name: value.reshape(3, 1, 1) for name, value in found.items()}
-        return {**stats, "count": np.array([self.frames])}
+        return {**stats, "count": np.array([stop - begin])}
 
 
 def merge(first: FeatureStats, second: FeatureStats) -> FeatureStats:

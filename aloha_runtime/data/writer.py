@@ -22,7 +22,7 @@ from aloha_runtime.data import features, files, layout, rows, statistics
 from aloha_runtime.data.layout import Info
 from aloha_runtime.data.reader import Dataset
 from aloha_runtime.data.statistics import Stats
-from aloha_runtime.data.video import CODECS, VideoEncoder
+from aloha_runtime.data.video_encoder import CODECS, VideoEncoder
 from aloha_runtime.errors import DatasetError
 
 ASIDE = ".writing"
@@ -168,7 +168,9 @@ class DatasetWriter:
     def _commit(self, task: str) -> None:
         info, length, places = self.info, self.episode_frames, self._next_place
         episode = info.total_episodes
-        stats: Stats = {key: encoder.finish() for key, encoder in self._encoders.items()}
+        for encoder in self._encoders.values():
+            encoder.finish()
+        stats: Stats = {key: encoder.histogram.stats() for key, encoder in self._encoders.items()}
         row: dict[str, Any] = {
             "episode_index": episode,
             "tasks": [task],

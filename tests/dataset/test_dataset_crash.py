@@ -154,7 +154,7 @@ def test_failing_encoder_is_reported_and_does_not_hang(writer, dataset_path, mon
     def broken(image, code):
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("aloha_runtime.data.video.cv2.cvtColor", broken)
+    monkeypatch.setattr("aloha_runtime.data.video_encoder.cv2.cvtColor", broken)
     with pytest.raises(DatasetError, match=r"observation.images.cam_high.*No space left on device"):
         add_episode(writer, 0, length=100)
     writer.close()

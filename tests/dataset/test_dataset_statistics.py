@@ -49,9 +49,21 @@ def test_image_statistics_equal_numpy(frames):
 
 
 def test_large_images_are_thinned():
+    image = np.zeros((480, 640, 3), np.uint8)
+    image[::4, ::4] = 255
     histogram = ImageHistogram()
-    histogram.add(np.zeros((480, 640, 3), np.uint8))
-    assert histogram.counts.sum() == 3 * 120 * 160
+    histogram.add(image)
+    assert (histogram.stats()["min"] == 1).all(), "only every fourth pixel of every fourth row counts"
+
+
+def test_part_of_a_video_has_statistics_of_its_own():
+    histogram = ImageHistogram()
+    for value in range(30):
+        histogram.add(np.full((4, 4, 3), value, np.uint8))
+    part = histogram.stats(first=10, frames=11)
+    assert part["count"] == [3] and np.allclose(part["mean"], 15 / 255)
+    assert np.allclose(histogram.stats(first=11, frames=2)["mean"], 15 / 255), "no look inside: the next one"
+    assert np.allclose(histogram.stats(first=28, frames=2)["mean"], 25 / 255), "none behind it either: the last one"
 
 
 @pytest.mark.parametrize("episode", [0, 1, 2])

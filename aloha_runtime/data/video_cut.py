@@ -1,0 +1,106 @@
+"""Part of a video as a video of its own, without encoding again wherever the packets allow it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+
+from aloha_runtime.data.video import VideoReader
+from aloha_runtime.data.video_encoder import Codec, VideoEncoder
+from aloha_runtime.errors import DatasetError
+
+
+@dataclass(frozen=True)
+class Packets:
+    """What a file holds, in decoding order: the frame number that each packet shows, and which of them are key frames.
+
+    Frames are numbered by time stamp at the nominal rate, so that a file cut elsewhere counts from where it starts.
+    """
+
+    shown: tuple[int, ...]
+    keys: frozenset[int]
+
+    @property
+    def frames(self) -> int:
+        """Frames from the first on without a gap."""
+        there = set(self.shown)
+        return next(number for number in range(len(there) + 1) if number not in there)
+
+    def can_copy(self, first: int, frames: int) -> bool:
+        """Whether frames `first` to `first + frames` begin at a key frame and no packet between them shows another."""
+        if first not in self.keys:
+            return False
+        begin = self.shown.index(first)
+        return sorted(self.shown[begin : begin + frames]) == list(range(first, first + frames))
+
+
+def packets(path: Path, fps: float) -> Packets:
+    """Look at a file without decoding it; a file whose writer was killed counts as far as it goes.
+
+    Raises DatasetError when it is no video.
+    """
+    shown, keys = [], set()
+    try:
+        with av.open(path) as container:
+            for packet in container.demux(container.streams.video[0]):
+                if packet.pts is None:
+                    continue
+                number = round(float(packet.pts * packet.time_base) * fps)
+                shown.append(number)
+                if packet.is_keyframe:
+                    keys.add(number)
+    except FileNotFoundError:
+        raise DatasetError(f"Video file {path} is missing. Restore it from a copy of the dataset.") from None
+    except (av.FFmpegError, IndexError) as error:
+        raise DatasetError(f"{path} is not a readable video ({error}). Restore it from a copy.") from None
+    return Packets(tuple(shown), frozenset(keys))
+
+
+def cut(source: Path, target: Path, first: int, frames: int, fps: float, codec: Codec) -> bool:
+    """Frames `first` up to `first + frames` of `source` as the file `target`; True when packets were copied.
+
+    Where they do not begin at a key frame they are encoded again, as `codec`. Raises DatasetError when `source` does
+    not hold them.
+    """
+    found = packets(source, fps)
+    if frames < 1 or first < 0 or not set(range(first, first + frames)) <= set(found.shown):
+        raise DatasetError(
+            f"{source} holds {found.frames} frames; frames {first} to {first + frames - 1} are not there."
+        )
+    if found.can_copy(first, frames):
+        _copy(source, target, found, first, frames)
+        return True
+    _encode(source, target, first, frames, fps, codec)
+    return False
+
+
+def _copy(source: Path, target: Path, found: Packets, first: int, frames: int) -> None:
+    begin = found.shown.index(first)
+    with av.open(source) as given, av.open(target, "w", format="mp4") as made:
+        stream = given.streams.video[0]
+        copied = made.add_stream_from_template(stream, opaque=True)
+        start: int | None = None
+        for index, packet in enumerate(each for each in given.demux(stream) if each.pts is not None):
+            if not begin <= index < begin + frames:
+                continue
+            start = packet.pts if start is None else start
+            packet.pts -= start
+            packet.dts = None if packet.dts is None else packet.dts - start
+            packet.stream = copied
+            made.mux(packet)
+
+
+def _encode(source: Path, target: Path, first: int, frames: int, fps: float, codec: Codec) -> None:
+    reader = VideoReader(source, fps)
+    image = reader.frame(first / fps)
+    encoder = VideoEncoder(target, *image.shape[:2], round(fps), codec)
+    try:
+        encoder.put(image)
+        for number in range(first + 1, first + frames):
+            encoder.put(reader.frame(number / fps))
+    except BaseException:
+        encoder.discard()
+        raise
+    finally:
+        reader.close()
+    encoder.finish()
