@@ -42,31 +42,41 @@ def check_appendable(path: Path, info: Info) -> None:
                 f"{path}: feature {key!r} is {feature.dtype} of shape {feature.shape}; only float32 vectors and"
                 f" videos can be appended. Record into a new dataset."
             )
-        if feature.dtype == "video" and codec_name(feature) not in CODECS:
+        if feature.dtype == "video" and not codec_of(feature):
             raise DatasetError(
-                f"{path}: video of {key!r} is {codec_name(feature)}; this runtime encodes {', '.join(CODECS)}."
-                f" Record into a new dataset."
+                f"{path}: video of {key!r} is {(feature.info or {}).get('video.codec')}; this runtime encodes"
+                f" {', '.join(CODECS)}. Record into a new dataset."
             )
 
 
-def codec_name(feature: Feature) -> str:
-    """The codec of a video feature; h264 where LeRobot has not written a frame yet."""
-    return str((feature.info or {}).get("video.codec", "h264"))
+def codec_of(feature: Feature) -> str:
+    """Which of `CODECS` goes on with a video feature, empty when none; h264 where nothing is written yet."""
+    info = feature.info or {}
+    name, pix_fmt = info.get("video.codec", "h264"), info.get("video.pix_fmt", "yuv420p")
+    return next((key for key, codec in CODECS.items() if (codec.name, codec.pix_fmt) == (name, pix_fmt)), "")
 
 
 def fitting(
-    frame: Mapping[str, ArrayLike], path: Path, info: Info, index: int
-) -> tuple[dict[str, Image], dict[str, NDArray[np.float32]]]:
-    """The images and, copied, the vectors of frame `index` of an episode; DatasetError when one does not fit."""
+    frame: Mapping[str, ArrayLike | None], path: Path, info: Info, index: int
+) -> tuple[dict[str, Image | None], dict[str, NDArray[np.float32]]]:
+    """The images and, copied, the vectors of frame `index` of an episode; DatasetError when one does not fit.
+
+    An image may be None (the one before is repeated), but for the first frame.
+    """
     expected = [key for key in info.features if key not in COUNTERS]
     if missing := [key for key in expected if key not in frame]:
         raise DatasetError(f"{path}: the frame lacks {', '.join(missing)}. Give every feature in every frame.")
     if unknown := [key for key in frame if key not in expected]:
         raise DatasetError(f"{path} has no feature {', '.join(unknown)}; it has: {', '.join(expected)}.")
-    images, vectors = {}, {}
+    images: dict[str, Image | None] = {}
+    vectors = {}
     for key in expected:
-        value, feature = np.asarray(frame[key]), info.features[key]
+        feature = info.features[key]
         shape, is_image = tuple(feature.shape), feature.dtype == "video"
+        if is_image and frame[key] is None and index > 0:
+            images[key] = None
+            continue
+        value = np.asarray(frame[key])
         if value.shape != shape or not (value.dtype == np.uint8 if is_image else value.dtype.kind == "f"):
             raise DatasetError(
                 f"{path}: {key} is {value.dtype} of shape {value.shape}; it must be"

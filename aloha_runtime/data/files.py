@@ -1,5 +1,6 @@
 """Files that are whole when they appear: written aside, synced, renamed."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -35,6 +36,14 @@ def publish_table(table: pa.Table, aside: Path, final: Path) -> None:
     """`publish` for a table, as one Parquet file."""
     pq.write_table(table, aside)
     publish(aside, final)
+
+
+def reserve(path: Path, size: int) -> None:
+    """Take `size` bytes of the disk for later; nothing where the disk has not so many, or cannot do that."""
+    if not size:
+        return
+    with contextlib.suppress(OSError), path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, size)
 
 
 def _sync_directory(directory: Path) -> None:

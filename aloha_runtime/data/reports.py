@@ -24,3 +24,9 @@ def read(root: Path, episode: int) -> dict[str, Any]:
     except (FileNotFoundError, msgspec.DecodeError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def listed(root: Path) -> list[tuple[int, Path]]:
+    """Every report that is there, with the index of its episode."""
+    found = sorted((root / DIRECTORY).glob("episode_*.json"))
+    return [(int(file.stem.removeprefix("episode_")), file) for file in found if file.stem[8:].isdigit()]

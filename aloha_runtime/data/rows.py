@@ -19,8 +19,8 @@ Place = tuple[int, int]
 """(chunk, file) number."""
 
 
-Vectors = Mapping[str, Sequence[NDArray[np.float32]]]
-"""Feature to its (D,) vectors, one per frame."""
+Vectors = Mapping[str, NDArray[np.float32]]
+"""Feature to its (T, D) numbers."""
 
 
 def frame_table(vectors: Vectors, info: Info, episode: int, task_index: int) -> pa.Table:
@@ -28,7 +28,7 @@ def frame_table(vectors: Vectors, info: Info, episode: int, task_index: int) -> 
     columns: dict[str, pa.Array] = {}
     length = len(next(iter(vectors.values())))
     for key in info.vectors:
-        flat = pa.array(np.concatenate(vectors[key]), type=pa.float32())
+        flat = pa.array(vectors[key].ravel(), type=pa.float32())
         size = info.features[key].shape[0]
         columns[key] = flat if size == 1 else pa.FixedSizeListArray.from_arrays(flat, size)
     steps = np.arange(length, dtype=np.int64)

@@ -75,7 +75,7 @@ class ImageHistogram:
         begin = -(-first // self.FRAME_STRIDE)
         stop = max(-(-end // self.FRAME_STRIDE), begin + 1)
         begin, stop = min(begin, len(self._looks) - 1), min(stop, len(self._looks))
-        counts = np.sum(self._looks[begin:stop], axis=0, dtype=np.int64)
+        counts = np.stack(self._looks[begin:stop]).sum(axis=0, dtype=np.int64)
         values = np.arange(256) / 255
         weights = counts / counts.sum(axis=1, keepdims=True)
         mean = weights @ values

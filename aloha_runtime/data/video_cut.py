@@ -93,7 +93,8 @@ def _copy(source: Path, target: Path, found: Packets, first: int, frames: int) -
 def _encode(source: Path, target: Path, first: int, frames: int, fps: float, codec: Codec) -> None:
     reader = VideoReader(source, fps)
     image = reader.frame(first / fps)
-    encoder = VideoEncoder(target, *image.shape[:2], round(fps), codec)
+    height, width = image.shape[:2]
+    encoder = VideoEncoder(target, height, width, round(fps), codec)
     try:
         encoder.put(image)
         for number in range(first + 1, first + frames):

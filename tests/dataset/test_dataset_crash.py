@@ -1,4 +1,4 @@
-"""A writer that dies: finished episodes survive, and the next writer cleans up."""
+"""A writer that dies: finished episodes survive, the open one as far as it came, and the next writer cleans up."""
 
 import os
 import random
@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aloha_runtime.data import Dataset, DatasetWriter, files
+from aloha_runtime.data import Dataset, DatasetWriter, files, reports
+from aloha_runtime.data.video_encoder import QUEUE_FRAMES
+from aloha_runtime.data.writer import RECOVERED
 from aloha_runtime.errors import DatasetError
 
 IMAGE = np.full((32, 48, 3), 128, np.uint8)
@@ -21,18 +23,23 @@ class Killed(BaseException):
     """Stands for the end of the process: nothing may catch it."""
 
 
-def add_episode(writer, episode, length=3):
+def add_frames(writer, episode, length=3):
+    writer.begin_episode(f"task {episode}")
     for index in range(length):
         value = np.array([episode, index, 10 * episode + index], np.float64)
         frame = {"observation.state": value, "action": value[:1], "observation.images.cam_high": IMAGE}
         writer.add_frame(frame)
+
+
+def add_episode(writer, episode, length=3):
+    add_frames(writer, episode, length)
     writer.save_episode(f"task {episode}")
 
 
-def check(dataset_path, episodes, length=3):
+def check(dataset_path, lengths):
     dataset = Dataset(dataset_path)
-    assert [episode.length for episode in dataset.episodes] == [length] * episodes
-    expected = [[e, i, 10 * e + i] for e in range(episodes) for i in range(length)]
+    assert [episode.length for episode in dataset.episodes] == lengths
+    expected = [[e, i, 10 * e + i] for e, length in enumerate(lengths) for i in range(length)]
     assert np.array_equal(dataset.vectors("observation.state"), np.array(expected, np.float32).reshape(-1, 3))
     for episode in dataset.episodes:
         assert episode.tasks == (f"task {episode.index}",)
@@ -69,17 +76,83 @@ def test_death_before_every_step_of_a_commit(writer, dataset_path, monkeypatch, 
     ]
     assert published == order[:step]
 
-    check(dataset_path, first)
+    check(dataset_path, [3] * first)
     writer.close()
     with DatasetWriter.open(dataset_path) as next_writer:
-        counted = {file for file in order if step and (dataset_path / file).exists()} - {order[2], *order[4:]}
-        assert not counted, "orphans of the interrupted commit are removed"
-        if first:
-            assert Dataset(dataset_path).stats["index"]["count"] == [3 * first]
-        for episode in range(first, 3):
+        again = step == len(order)  # the commit point was reached, only the tidying was not
+        assert next_writer.recovered == (None if again else 3)
+        assert reports.read(dataset_path, first) == ({} if again else RECOVERED)
+        check(dataset_path, [3] * (first + 1))
+        for episode in range(first + 1, 3):
             add_episode(next_writer, episode)
-    check(dataset_path, 3)
+    check(dataset_path, [3] * 3)
     assert Dataset(dataset_path).stats["index"]["count"] == [9]
+
+
+@pytest.mark.parametrize("step", range(5))
+def test_death_of_the_recovery_loses_nothing(writer, dataset_path, monkeypatch, step):
+    """The writer dies with an open episode, and the next one dies while it commits that."""
+    add_episode(writer, 0)
+    writer.close()
+    die_recording(dataset_path, 1, length=25)
+    publish, count = files.publish, iter(range(100))
+
+    def dying_publish(aside, final):
+        if next(count) == step:
+            raise Killed
+        publish(aside, final)
+
+    monkeypatch.setattr(files, "publish", dying_publish)
+    with pytest.raises(Killed):
+        DatasetWriter.open(dataset_path)
+    monkeypatch.undo()
+    check(dataset_path, [3])
+    DatasetWriter.open(dataset_path).close()
+    check(dataset_path, [3, 20])
+
+
+def die_recording(dataset_path, episode, length):
+    """A child is killed when `length` frames of an open episode have reached its encoder."""
+    child = os.fork()
+    if child == 0:
+        writer = DatasetWriter.open(dataset_path)
+        add_frames(writer, episode, length)
+        (encoder,) = writer._episode._encoders.values()
+        rows = dataset_path / ".writing/rows.bin"
+        while encoder._buffers.qsize() < QUEUE_FRAMES or not rows.exists() or rows.stat().st_size < length * 16:
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def test_recovering_twice_gives_the_same_bytes(writer, dataset_path):
+    writer.close()
+    die_recording(dataset_path, 0, length=25)
+    with DatasetWriter.open(dataset_path) as first:
+        assert first.recovered == 20
+    bytes_once = {path: path.read_bytes() for path in dataset_path.rglob("*") if path.is_file()}
+    with DatasetWriter.open(dataset_path) as second:
+        assert second.recovered is None
+    assert bytes_once == {path: path.read_bytes() for path in dataset_path.rglob("*") if path.is_file()}
+
+
+def test_part_of_an_episode_is_saved(writer, dataset_path):
+    add_frames(writer, 0, length=40)
+    writer.save_episode("task 0", first=10, frames=17, report={"note": "the rest was the sign to end"})
+    dataset = Dataset(dataset_path)
+    assert np.array_equal(dataset.vectors("observation.state")[:, 1], np.arange(10, 27, dtype=np.float32))
+    assert dataset.images("cam_high", 0).shape == (17, 32, 48, 3)
+    assert reports.read(dataset_path, 0)["note"].startswith("the rest")
+
+
+def test_an_image_that_did_not_come_repeats_the_one_before(writer, dataset_path):
+    for index in range(4):
+        image = np.full((32, 48, 3), 50 * index, np.uint8) if index != 2 else None
+        vectors = {"observation.state": np.zeros(3), "action": np.zeros(1)}
+        writer.add_frame(vectors | {"observation.images.cam_high": image})
+    writer.save_episode("task 0")
+    seen = Dataset(dataset_path).images("cam_high", 0).mean(axis=(1, 2, 3))
+    assert np.abs(seen - [0, 50, 50, 150]).max() < 3
 
 
 CHILD = """
@@ -112,13 +185,10 @@ def test_sigkill_at_random_instants(writer, dataset_path):
         child.send_signal(signal.SIGKILL)
         child.wait()
         child.stdout.close()
-        dataset = Dataset(dataset_path)
-        assert dataset.info.total_episodes >= committed, "a finished episode was lost"
-        committed = dataset.info.total_episodes
-        check(dataset_path, committed)
-    with DatasetWriter.open(dataset_path) as last:
-        add_episode(last, committed)
-    check(dataset_path, committed + 1)
+        assert Dataset(dataset_path).info.total_episodes >= committed, "a finished episode was lost"
+        with DatasetWriter.open(dataset_path) as heir:
+            committed = heir.info.total_episodes
+        check(dataset_path, [3] * committed)
     leftovers = [path for path in dataset_path.rglob("*") if path.is_file() and ".writing" in path.parts]
     assert not leftovers
 
@@ -144,10 +214,11 @@ def test_full_disk_stops_the_writer_and_keeps_what_is_finished(writer, dataset_p
     with pytest.raises(DatasetError, match="Nothing more is written"):
         add_episode(writer, 1)
     writer.close()
-    check(dataset_path, 1)
+    check(dataset_path, [3])
     with DatasetWriter.open(dataset_path) as again:
-        add_episode(again, 1)
-    check(dataset_path, 2)
+        check(dataset_path, [3, 3])
+        add_episode(again, 2)
+    check(dataset_path, [3, 3, 3])
 
 
 def test_failing_encoder_is_reported_and_does_not_hang(writer, dataset_path, monkeypatch):
@@ -158,4 +229,4 @@ def test_failing_encoder_is_reported_and_does_not_hang(writer, dataset_path, mon
     with pytest.raises(DatasetError, match=r"observation.images.cam_high.*No space left on device"):
         add_episode(writer, 0, length=100)
     writer.close()
-    check(dataset_path, 0)
+    check(dataset_path, [])

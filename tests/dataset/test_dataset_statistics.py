@@ -61,7 +61,8 @@ def test_part_of_a_video_has_statistics_of_its_own():
     for value in range(30):
         histogram.add(np.full((4, 4, 3), value, np.uint8))
     part = histogram.stats(first=10, frames=11)
-    assert part["count"] == [3] and np.allclose(part["mean"], 15 / 255)
+    assert part["count"] == [3]
+    assert np.allclose(part["mean"], 15 / 255)
     assert np.allclose(histogram.stats(first=11, frames=2)["mean"], 15 / 255), "no look inside: the next one"
     assert np.allclose(histogram.stats(first=28, frames=2)["mean"], 25 / 255), "none behind it either: the last one"
 

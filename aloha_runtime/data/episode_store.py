@@ -1,0 +1,113 @@
+"""The committed part of a dataset, and how one more episode joins it.
+
+An episode's files appear in the order videos, data, tasks, report, episode row, statistics, `meta/info.json`; the last
+rename is the commit point. Each episode has files of its own, so a commit never rewrites frames.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from aloha_runtime.data import files, layout, reports, rows, statistics
+from aloha_runtime.data.layout import Info
+from aloha_runtime.data.open_episode import Taken
+from aloha_runtime.data.reader import Dataset
+from aloha_runtime.data.statistics import Stats
+
+
+class EpisodeStore:
+    """Knows how far a dataset is; only the process that holds its lock may use it."""
+
+    def __init__(self, path: Path, aside: Path, info: Info) -> None:
+        """`aside`: a directory on the same file system for files that are not whole yet."""
+        self.path, self.info, self._aside = path, info, aside
+        self._video_keys = [key for key, feature in info.features.items() if feature.dtype == "video"]
+        self._stats: Stats = {}
+        self._tasks: list[str] = []
+        episode_rows = rows.read_episode_rows(path, info.total_episodes, with_stats=True)
+        for row in episode_rows:
+            self._stats = statistics.merge_all(self._stats, rows.row_stats(row))
+        if episode_rows:
+            self._tasks = list(Dataset(path).tasks)
+        used = rows.places(episode_rows, self._video_keys)
+        self._next_place = {name: rows.next_place(found, info.chunks_size) for name, found in used.items()}
+        self._counted = rows.used_files(path, info, used)
+
+    def next_videos(self) -> dict[str, Path]:
+        """Where the next commit puts the video of each feature."""
+        return {key: layout.video_file(self.path, self.info, key, *self._next_place[key]) for key in self._video_keys}
+
+    def remove_orphans(self) -> None:
+        """Take away files that an interrupted commit left and nobody counts, and what it wrote into common ones."""
+        orphans = [path for path in rows.numbered_files(self.path) if path not in self._counted]
+        orphans += [path for index, path in reports.listed(self.path) if index >= self.info.total_episodes]
+        for path in orphans:
+            path.unlink()
+        if orphans and self._counted:
+            self._publish_tasks(self._tasks)
+            self._publish_stats()
+        elif orphans:
+            (self.path / layout.TASKS_PATH).unlink(missing_ok=True)
+            (self.path / layout.STATS_PATH).unlink(missing_ok=True)
+
+    def commit(self, taken: Taken, report: Mapping[str, Any] | None) -> None:
+        """When it returns, the episode is on disk and survives anything."""
+        info, length, places = self.info, taken.frames, self._next_place
+        episode = info.total_episodes
+        row: dict[str, Any] = {
+            "episode_index": episode,
+            "tasks": [taken.task],
+            "length": length,
+            "data/chunk_index": places["data"][0],
+            "data/file_index": places["data"][1],
+            "dataset_from_index": info.total_frames,
+            "dataset_to_index": info.total_frames + length,
+        }
+        for key, final in self.next_videos().items():
+            files.publish(taken.videos[key], final)
+            row |= rows.video_columns(key, places[key], length / info.fps)
+
+        tasks = self._tasks if taken.task in self._tasks else [*self._tasks, taken.task]
+        table = rows.frame_table(taken.vectors, info, episode, tasks.index(taken.task))
+        files.publish_table(table, self._aside / "data.parquet", layout.data_file(self.path, info, *places["data"]))
+        if tasks != self._tasks:
+            self._publish_tasks(tasks)
+        if report is not None:
+            files.publish_bytes(pretty_json(report), self._aside / "report.json", reports.path(self.path, episode))
+
+        stats = taken.image_stats | rows.table_stats(table)
+        row |= rows.stats_columns(stats, info)
+        row |= {"meta/episodes/chunk_index": places["episodes"][0], "meta/episodes/file_index": places["episodes"][1]}
+        last = layout.episodes_file(self.path, *places["episodes"])
+        files.publish_table(rows.episode_table(row, info), self._aside / "episode.parquet", last)
+        self._stats = statistics.merge_all(self._stats, stats)
+        self._publish_stats()
+        self._publish_info(tasks, length)
+
+    def _publish_info(self, tasks: list[str], length: int) -> None:
+        """The commit point."""
+        info = msgspec.structs.replace(
+            self.info,
+            total_episodes=self.info.total_episodes + 1,
+            total_frames=self.info.total_frames + length,
+            total_tasks=len(tasks),
+            splits={**self.info.splits, "train": f"0:{self.info.total_episodes + 1}"},
+        )
+        files.publish_bytes(pretty_json(info), self._aside / "info.json", self.path / layout.INFO_PATH)
+        self.info, self._tasks = info, tasks
+        for name, place in self._next_place.items():
+            self._next_place[name] = rows.next_place({place}, info.chunks_size)
+
+    def _publish_tasks(self, tasks: list[str]) -> None:
+        files.publish_table(rows.tasks_table(tasks), self._aside / "tasks.parquet", self.path / layout.TASKS_PATH)
+
+    def _publish_stats(self) -> None:
+        content = pretty_json(statistics.to_json(self._stats))
+        files.publish_bytes(content, self._aside / "stats.json", self.path / layout.STATS_PATH)
+
+
+def pretty_json(value: Any) -> bytes:
+    """JSON that people can read."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=4)

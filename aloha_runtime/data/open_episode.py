@@ -1,0 +1,196 @@
+"""The episode being recorded, on disk from its first frame on: what a killed process leaves is an episode, too.
+
+In the dataset's `.writing/`: `open.json` (what is being recorded), `rows.bin` (the vectors of every frame, float32) and
+a video a camera. All three can be read up to the last moment, so that `recover` finds every frame but those since the
+last key frame.
+"""
+
+import contextlib
+import queue
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from aloha_runtime.data import features
+from aloha_runtime.data.layout import Info
+from aloha_runtime.data.statistics import ImageHistogram, Stats
+from aloha_runtime.data.video import Image, VideoReader
+from aloha_runtime.data.video_cut import cut, packets
+from aloha_runtime.data.video_encoder import VideoEncoder, on_this_machine
+from aloha_runtime.errors import DatasetError
+
+HEADER, ROWS = "open.json", "rows.bin"
+
+
+class Header(msgspec.Struct):
+    """What `open.json` says: which episode of the dataset this becomes, its task, and the numbers in a row."""
+
+    episode_index: int
+    task: str
+    vectors: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """An episode that is complete and waits for its commit: T frames, `vectors` (T, D) float32, a video file and image
+    statistics by feature."""
+
+    task: str
+    vectors: dict[str, NDArray[np.float32]]
+    videos: dict[str, Path]
+    image_stats: Stats
+
+    @property
+    def frames(self) -> int:
+        return len(next(iter(self.vectors.values())))
+
+
+class OpenEpisode:
+    """Takes one frame after the other; nothing here waits for the disk but `finish` (and `add`, when asked to)."""
+
+    def __init__(self, aside: Path, info: Info, task: str) -> None:
+        self._aside, self._info = aside, info
+        self._rows: list[NDArray[np.float32]] = []
+        header = Header(info.total_episodes, task, info.vectors)
+        (aside / HEADER).write_bytes(msgspec.json.encode(header))
+        self._journal = _Journal(aside / ROWS)
+        self._encoders = {key: self._encoder(key) for key in _video_keys(info)}
+
+    def _encoder(self, key: str) -> VideoEncoder:
+        feature = self._info.features[key]
+        height, width = feature.shape[:2]
+        codec = on_this_machine(features.codec_of(feature), height, width)
+        return VideoEncoder(self._aside / f"{key}.mp4", height, width, int(self._info.fps), codec)
+
+    @property
+    def frames(self) -> int:
+        return len(self._rows)
+
+    @property
+    def behind(self) -> list[str]:
+        """Video features whose encoder has no room: `add` would wait for it."""
+        return [key for key, encoder in self._encoders.items() if encoder.full]
+
+    def add(self, images: Mapping[str, Image | None], vectors: Mapping[str, NDArray[np.float32]]) -> None:
+        """One frame of every feature; an image that is None repeats the one before it."""
+        for key, encoder in self._encoders.items():
+            image = images[key]
+            if image is None:
+                encoder.repeat()
+            else:
+                encoder.put(image)
+        row = np.concatenate([vectors[key] for key in self._info.vectors])
+        self._journal.put(row.tobytes())
+        self._rows.append(row)
+
+    def finish(self, task: str, first: int, frames: int) -> Taken:
+        """End the episode, of which `frames` frames from `first` on are kept."""
+        for encoder in self._encoders.values():
+            encoder.finish()
+        self._journal.close()
+        videos = {key: encoder.path for key, encoder in self._encoders.items()}
+        if (first, frames) != (0, self.frames):
+            videos = {key: _part(path, first, frames, self._info, key) for key, path in videos.items()}
+        stats = {key: encoder.histogram.stats(first, frames) for key, encoder in self._encoders.items()}
+        rows = np.stack(self._rows[first : first + frames])
+        return Taken(task, _columns(rows, self._info.vectors), videos, stats)
+
+    def abandon(self) -> None:
+        """Stop; what is on disk stays there, for `recover`."""
+        for encoder in self._encoders.values():
+            encoder.abandon()
+        self._journal.close()
+
+
+def recover(aside: Path, info: Info, places: Mapping[str, Path]) -> Taken | None:
+    """The episode that a killed process, or a full disk, left open in `aside`; None when there is nothing to find.
+
+    `places`: where the next commit puts the video of each feature; an interrupted one may have done so already.
+    Nothing is lost when the recovery itself is killed.
+    """
+    header = _header(aside)
+    if header is None or header.episode_index != info.total_episodes or header.vectors != info.vectors:
+        return None  # committed already, or of another dataset
+    keys = _video_keys(info)
+    for key in keys:
+        if places[key].exists() and not (aside / f"{key}.mp4").exists():
+            places[key].replace(aside / f"{key}.mp4")
+    size = sum(header.vectors.values())
+    with contextlib.suppress(OSError, ValueError):
+        rows = np.fromfile(aside / ROWS, dtype=np.float32)
+        rows = rows[: len(rows) // size * size].reshape(-1, size)
+        frames = min([len(rows), *(_readable(aside / f"{key}.mp4", info.fps) for key in keys)])
+        if frames == 0:
+            return None
+        videos = {key: _part(aside / f"{key}.mp4", 0, frames, info, key) for key in keys}
+        stats = {key: _image_stats(path, frames, info.fps).stats() for key, path in videos.items()}
+        return Taken(header.task, _columns(rows[:frames], info.vectors), videos, stats)
+    return None
+
+
+def _header(aside: Path) -> Header | None:
+    try:
+        return msgspec.json.decode((aside / HEADER).read_bytes(), type=Header)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _readable(path: Path, fps: float) -> int:
+    """Frames of a video that may have been cut off anywhere; 0 when it holds none."""
+    try:
+        return packets(path, fps).frames
+    except DatasetError:
+        return 0
+
+
+def _part(path: Path, first: int, frames: int, info: Info, key: str) -> Path:
+    feature = info.features[key]
+    height, width = feature.shape[:2]
+    target = path.with_suffix(".part.mp4")
+    cut(path, target, first, frames, info.fps, on_this_machine(features.codec_of(feature), height, width))
+    return target
+
+
+def _image_stats(path: Path, frames: int, fps: float) -> ImageHistogram:
+    histogram, reader = ImageHistogram(), VideoReader(path, fps)
+    for number in range(frames):
+        histogram.add(reader.frame(number / fps))
+    reader.close()
+    return histogram
+
+
+def _columns(rows: NDArray[np.float32], sizes: Mapping[str, int]) -> dict[str, NDArray[np.float32]]:
+    """(T, sum of sizes) rows as one (T, D) array a feature."""
+    parts = np.split(rows, np.cumsum(list(sizes.values()))[:-1], axis=1)
+    return dict(zip(sizes, parts, strict=True))
+
+
+def _video_keys(info: Info) -> list[str]:
+    return [key for key, feature in info.features.items() if feature.dtype == "video"]
+
+
+class _Journal:
+    """A file that grows in a thread of its own, so that a slow disk holds nobody up."""
+
+    def __init__(self, path: Path) -> None:
+        self._waiting: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, args=(path,), name="journal", daemon=True)
+        self._thread.start()
+
+    def put(self, data: bytes) -> None:
+        self._waiting.put(data)
+
+    def close(self) -> None:
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _run(self, path: Path) -> None:
+        # A full disk ends the journal, not the episode: the rows are in memory, too.
+        with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+            while (data := self._waiting.get()) is not None:
+                file.write(data)
