@@ -10,11 +10,10 @@ from aloha_runtime.act.config import ENVIRONMENT_STATE, IMAGE_PREFIX, STATE, ACT
 from aloha_runtime.act.header import check_cameras, check_weights, load_config
 from aloha_runtime.bus import Bus
 from aloha_runtime.config import RigConfig
-from aloha_runtime.control.sync import Missing, Observation, Synchroniser
+from aloha_runtime.control.sync import Missing, Observation
 from aloha_runtime.errors import CheckpointError
+from aloha_runtime.inputs import RigInputs
 from aloha_runtime.messages import SimState
-from aloha_runtime.rings import FrameSubscriber
-from aloha_runtime.robot import TICK_NS
 
 
 class PolicyInputs:
@@ -22,32 +21,19 @@ class PolicyInputs:
 
     def __init__(self, bus: Bus, rig: RigConfig, config: ACTConfig) -> None:
         """The policy must be one that `refuse_unfit` lets through."""
-        wanted = list(config.cameras)
-        self._features = {rig.policy.cameras.get(name, name): IMAGE_PREFIX + name for name in wanted}
-        self._frames = {
-            camera: FrameSubscriber(bus, messages.camera_topic(camera, rig.cameras[camera].fps))
-            for camera in self._features
-        }
-        self._followers = bus.subscribe(messages.FOLLOWERS, depth=64)
+        self._features = {rig.policy.cameras.get(name, name): IMAGE_PREFIX + name for name in config.cameras}
+        self._rig = RigInputs(bus, rig, self._features)
         self._sim = bus.subscribe(messages.SIM_STATE) if ENVIRONMENT_STATE in config.input_shapes else None
-        self._sync = Synchroniser({camera: rig.cameras[camera].max_age_ms for camera in self._features})
 
     def at(self, tick: int) -> tuple[Observation, dict[str, Any]] | Missing:
         """What the robot knew at the start of a tick, and the same as the network's inputs."""
-        for state in self._followers.drain():
-            self._sync.add_state(state)
-        for camera, subscriber in self._frames.items():
-            for info in subscriber.drain():
-                self._sync.add_frame(camera, info.stamp_ns, info.valid, info)
-        found = self._sync.observation(tick * TICK_NS)
-        if isinstance(found, Missing):
-            return found
+        self._rig.poll()
+        seen = self._rig.at(tick)
+        if isinstance(seen, Missing):
+            return seen
+        found, images = seen
         inputs: dict[str, Any] = {STATE: np.asarray(found.position, dtype=np.float32)}
-        for camera, feature in self._features.items():
-            pixels = self._frames[camera].pixels(found.frames[camera])
-            if pixels is None:
-                return Missing(f"{camera}: the frame was overwritten before it could be read", camera)
-            inputs[feature] = pixels
+        inputs |= {self._features[camera]: image for camera, image in images.items()}
         if self._sim is not None:
             sim: SimState | None = self._sim.latest()
             if sim is None:

@@ -6,7 +6,7 @@ later than the moment is looked at, except when interpolation of the joint state
 """
 
 from bisect import bisect_right, insort
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -112,10 +112,15 @@ class Synchroniser:
         insort(self._states, state, key=_stamp)
         del self._states[:-STATES_KEPT]
 
-    def observation(self, stamp_ns: int) -> Observation | Missing:
-        """The observation of a moment (of tick t: `t * TICK_NS`), or the reason why there is none."""
+    def observation(self, stamp_ns: int, without: Collection[str] = ()) -> Observation | Missing:
+        """The observation of a moment (of tick t: `t * TICK_NS`), or the reason why there is none.
+
+        `without`: cameras that it need not show.
+        """
         frames: dict[str, Frame] = {}
         for camera, kept in self._frames.items():
+            if camera in without:
+                continue
             index = bisect_right(kept, stamp_ns, key=_stamp) - 1
             newest_ns = kept[index].stamp_ns if index >= 0 else None
             missing = _judge(camera, "frame", newest_ns, stamp_ns, self._max_age_ns[camera])

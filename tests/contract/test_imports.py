@@ -16,7 +16,7 @@ LAYERS = [
     {"processes"},
     {"service"},
     {"act"},
-    {"sim", "data"},
+    {"sim", "data", "inputs"},
     {"control"},
     {"hardware"},
     {"dynamixel"},
