@@ -119,6 +119,34 @@ class PolicyConfig(Strict):
     threads: int = Field(1, ge=1, le=64)
 
 
+class QualityConfig(Strict):
+    """From when on a recorded episode is flagged (it is kept all the same)."""
+
+    shortest_s: float = Field(1.0, ge=0)
+    repeated_share: float = Field(0.01, ge=0, le=1, description="frames of a camera, or ticks, that did not come")
+    camera_skew_ms: float = Field(34, gt=0, description="p99; two frames of a 60 fps camera")
+    limited_share: float = Field(0.25, ge=0, le=1, description="ticks in which a limit changed the target")
+    still_s: float = Field(3.0, gt=0, description="at either end")
+    missed_per_s: float = Field(2.0, ge=0, description="servo cycles without a complete answer; 1 % of them")
+
+
+class RecordingConfig(Strict):
+    """How demonstrations are recorded, and by what a person with both hands on the leaders gives orders."""
+
+    codec: Literal["h264", "av1", "lossless"] = "h264"
+    longest_s: float = Field(600, ge=1, description="an episode ends by itself after so long")
+    lost_after_s: float = Field(1.0, gt=0, description="... and after so long without a frame or a joint state")
+    keep_last_s: float = Field(30, ge=1, description="what `keep` keeps of continuous recording")
+    cue: Literal["voice", "bell", "off"] = Field("voice", description="voice needs spd-say or espeak-ng, else bell")
+    pedal: str | None = Field(None, description="foot pedal, e.g. /dev/input/by-id/usb-PCsensor_FootSwitch-event-kbd")
+    pedal_keys: dict[int, Literal["next", "success", "failure", "discard", "undo", "pause", "keep"]] = {
+        30: "success",  # KEY_A, KEY_B, KEY_C: what three-pedal switches send as they come
+        48: "discard",
+        46: "next",
+    }
+    quality: QualityConfig = QualityConfig()
+
+
 class RigConfig(Strict):
     """A whole rig. See the comments in configs/aloha.yaml for every key."""
 
@@ -136,6 +164,7 @@ class RigConfig(Strict):
     limits: LimitsConfig = LimitsConfig()
     realtime: RealtimeConfig = RealtimeConfig()
     policy: PolicyConfig = PolicyConfig()
+    recording: RecordingConfig = RecordingConfig()
     sim: SimConfig | None = None
 
     @model_validator(mode="after")

@@ -150,6 +150,26 @@ class SimReset(Message):
     task_seed: int
 
 
+class RecorderState(Message):
+    """What the recorder is doing, ten times a second."""
+
+    phase: str
+    """`control.take.Phase`: idle, ready (the next take begins when the arms move), taking."""
+    frames: int = 0
+    """Of the take under way, or of the last one."""
+    takes: int = 0
+    """Takes that have ended since the recorder started, kept or not; it counts up when the last one is dealt with."""
+    episodes: int = 0
+    """In the dataset."""
+    kept: bool = False
+    """Whether the last take became an episode."""
+    last: str = ""
+    """How the last take ended, and its quality, for people."""
+    flagged: bool = False
+    trouble: str = ""
+    """Why nothing can be recorded now."""
+
+
 class Health(Message):
     """A process's own account, a few times a second. `figures` are named numbers with their unit in the name."""
 
@@ -161,9 +181,10 @@ class Health(Message):
 
 
 class Request(msgspec.Struct, kw_only=True):
-    """An operator's wish, sent to the supervisor over REQ/REP.
+    """An operator's wish, sent over REQ/REP.
 
-    `verb`: arm, teleop, policy, replay, stop, park, status, reset (simulated rig only), shutdown.
+    `verb` to the supervisor: arm, teleop, policy, replay, stop, park, status, reset (simulated rig only), shutdown.
+    To the recorder: next, success, failure, discard, undo, keep.
     """
 
     verb: str
@@ -172,11 +193,11 @@ class Request(msgspec.Struct, kw_only=True):
 
 
 class Reply(msgspec.Struct, kw_only=True):
-    """The supervisor's answer. `text` is for people; `mode` is the mode after the request."""
+    """The answer. `text` is for people; `mode` is the supervisor's mode after the request (the recorder has none)."""
 
     ok: bool
     text: str
-    mode: Mode
+    mode: Mode | None = None
 
 
 @dataclass(frozen=True)
@@ -198,6 +219,7 @@ ACTION_REPLAY = Topic("action_replay", Action, 50, 60, "replay")
 POLICY_TICK = Topic("policy_tick", PolicyTick, 50, 60, "policy")
 MODE = Topic("mode", ModeHeartbeat, 50, 200, "supervisor")
 SIM_RESET = Topic("sim_reset", SimReset, 50, 200, "supervisor")
+RECORDER = Topic("recorder", RecorderState, 10, 500, "recorder")
 SIM_STATE = Topic("sim_state", SimState, 125, 40, "world")
 
 TOPICS: tuple[Topic, ...] = (
@@ -208,6 +230,7 @@ TOPICS: tuple[Topic, ...] = (
     ACTION_REPLAY,
     POLICY_TICK,
     MODE,
+    RECORDER,
     SIM_RESET,
     SIM_STATE,
 )

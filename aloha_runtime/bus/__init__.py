@@ -5,12 +5,12 @@ from types import TracebackType
 from typing import Protocol, TypeVar
 
 from aloha_runtime.bus.pubsub import Publisher, Subscriber, wait_any
-from aloha_runtime.bus.request_reply import Client, Server
+from aloha_runtime.bus.request_reply import RECORDER, SUPERVISOR, Client, Server
 from aloha_runtime.bus.sockets import MAX_MESSAGE_BYTES, QUEUE_LIMIT, Sockets
 from aloha_runtime.messages import Topic
 from aloha_runtime.realtime import Clock
 
-__all__ = ["Bus", "Client", "Publisher", "Server", "Subscriber", "wait_any"]
+__all__ = ["RECORDER", "SUPERVISOR", "Bus", "Client", "Publisher", "Server", "Subscriber", "wait_any"]
 
 
 class Closeable(Protocol):
@@ -57,13 +57,13 @@ class Bus(Sockets):
         newer message replaces the older one, which does not count as dropped."""
         return self.own(Subscriber(self, topic, depth, endpoint=endpoint, max_bytes=max_bytes, queue_limit=queue_limit))
 
-    def server(self) -> Server:
-        """Answer requests; TransportError when a supervisor runs already."""
-        return self.own(Server(self))
+    def server(self, name: str = SUPERVISOR) -> Server:
+        """Answer requests as the supervisor or the recorder; TransportError when one runs already."""
+        return self.own(Server(self, name))
 
-    def client(self) -> Client:
-        """Send requests to the supervisor."""
-        return Client(self)
+    def client(self, server: str = SUPERVISOR) -> Client:
+        """Send requests to the supervisor or the recorder."""
+        return Client(self, server)
 
     def own(self, opened: Opened) -> Opened:
         """Close `opened` together with this bus."""

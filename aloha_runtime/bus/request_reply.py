@@ -1,6 +1,6 @@
-"""Requests of an operator to the supervisor, and its answers: ZeroMQ REQ/REP, `control.ipc` of the run directory.
+"""Requests of an operator to a process, and its answers: ZeroMQ REQ/REP, `supervisor.ipc` of the run directory and so on.
 
-A client that takes part in virtual time is served like every subscriber: its request is there at the supervisor's next
+A client that takes part in virtual time is served like every subscriber: its request is there at the server's next
 turn, the answer at its own. Clients outside virtual time (a person at a shell) are served whenever they come.
 """
 
@@ -17,25 +17,29 @@ from aloha_runtime.messages import MS, Reply, Request
 from aloha_runtime.run_directory import lock_holder
 from aloha_runtime.virtual_time import VirtualClock
 
-CONTROL = "control"
+SUPERVISOR, RECORDER = "supervisor", "recorder"
+"""The processes that answer requests."""
 _REPLY = "reply"
+_STARTED_BY = {SUPERVISOR: "`aloha up`", RECORDER: "`aloha record`"}
 _QUEUE_LIMIT = 100
 _numbers = itertools.count()
 _decode_sender = msgspec.msgpack.Decoder(tuple[str, int]).decode
 
 
 class Server:
-    """The supervisor's side: take a request, answer it, take the next. Made by `Bus.server`."""
+    """The side of the process that answers: take a request, answer it, take the next. Made by `Bus.server`."""
 
-    def __init__(self, sockets: Sockets) -> None:
-        self._clock = sockets.clock
-        self._lock = sockets.take(CONTROL, "a supervisor runs already: pid {pid} ({command}); end it with `aloha down`")
+    def __init__(self, sockets: Sockets, name: str) -> None:
+        self._clock, self._name = sockets.clock, name
+        self._lock = sockets.take(
+            f"{name}.requests", f"a {name} runs already: pid {{pid}} ({{command}}); end it with `aloha down`"
+        )
         self._socket = sockets.socket(zmq.REP, _QUEUE_LIMIT)
-        self._socket.bind(sockets.ipc(CONTROL))
+        self._socket.bind(sockets.ipc(f"{name}.requests"))
         self._sender: tuple[str, int] | None = None
         self._received: dict[str, int] = {}
         if isinstance(self._clock, VirtualClock):
-            self._clock.subscribe(CONTROL, f"{os.getpid()}/{CONTROL}")
+            self._clock.subscribe(self._name, f"{os.getpid()}/{self._name}")
 
     def _promised(self) -> dict[str, int]:
         """Requests of participants in virtual time that were sent but not yet received: newest number by channel."""
@@ -44,7 +48,7 @@ class Server:
         return {
             channel: number
             for channel, (_, number) in self._clock.expected.items()
-            if channel.startswith(f"{CONTROL}/") and number > self._received.get(channel, 0)
+            if channel.startswith(f"{self._name}/") and number > self._received.get(channel, 0)
         }
 
     def receive(self, timeout_ms: int = 0) -> Request | None:
@@ -73,7 +77,7 @@ class Server:
         self._socket.send(data)
         if self._sender and isinstance(self._clock, VirtualClock):
             channel, number = self._sender
-            self._clock.published(channel.replace(CONTROL, _REPLY, 1), (0, number))
+            self._clock.published(channel.replace(self._name, _REPLY, 1), (0, number))
 
     def close(self) -> None:
         """Stop answering."""
@@ -84,32 +88,32 @@ class Server:
 class Client:
     """An operator's side. Made by `Bus.client`."""
 
-    def __init__(self, sockets: Sockets) -> None:
-        self._sockets = sockets
+    def __init__(self, sockets: Sockets, server: str) -> None:
+        self._sockets, self._server = sockets, server
         self._number = 0
         self._name = f"{os.getpid()}.{next(_numbers)}"
         if isinstance(sockets.clock, VirtualClock):
             sockets.clock.subscribe(_REPLY, f"{os.getpid()}/{_REPLY}")
 
     def request(self, request: Request, timeout_ms: int = 2000) -> Reply:
-        """Ask the supervisor. TransportError when none runs, it does not answer in time, or it refuses the bytes."""
-        run_dir = self._sockets.run_dir
-        holder = lock_holder(run_dir / f"{CONTROL}.lock")
+        """Ask the server. TransportError when none runs, it does not answer in time, or it refuses the bytes."""
+        run_dir, server = self._sockets.run_dir, self._server
+        holder = lock_holder(run_dir / f"{server}.requests.lock")
         if holder is None:
-            raise TransportError(f"no supervisor runs in {run_dir}: start the rig with `aloha up`")
+            raise TransportError(f"no {server} runs in {run_dir}: start the rig with {_STARTED_BY[server]}")
         socket = self._sockets.socket(zmq.REQ, _QUEUE_LIMIT)
         try:
-            socket.connect(self._sockets.ipc(CONTROL))
+            socket.connect(self._sockets.ipc(f"{server}.requests"))
             data = self._exchange(socket, messages.encode(request), timeout_ms)
         finally:
             socket.close(0)
         if data is None:
             raise TransportError(
-                f"the supervisor (pid {holder}) did not answer '{request.verb}' within {timeout_ms} ms: "
+                f"the {server} (pid {holder}) did not answer '{request.verb}' within {timeout_ms} ms: "
                 f"look at its log, or end it with `kill {holder}` and start the rig again"
             )
         if not data:
-            raise TransportError(f"the supervisor (pid {holder}) refuses '{request.verb}': update both sides")
+            raise TransportError(f"the {server} (pid {holder}) refuses '{request.verb}': update both sides")
         return messages.decode(data, Reply)
 
     def _exchange(self, socket: "zmq.Socket[bytes]", data: bytes, timeout_ms: int) -> bytes | None:
@@ -118,7 +122,7 @@ class Client:
             socket.send_multipart([b"", data])
             return socket.recv() if socket.poll(timeout_ms) else None
         self._number += 1
-        channel = f"{CONTROL}/{self._name}"
+        channel = f"{self._server}/{self._name}"
         socket.send_multipart([msgspec.msgpack.encode((channel, self._number)), data])
         clock.published(channel, (0, self._number))
         deadline_ns = clock.now_ns() + timeout_ms * MS

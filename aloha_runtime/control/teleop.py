@@ -78,9 +78,13 @@ class SqueezeDetector:
         self._hold_ns = hold_ns
         self._since_ns: int | None = None
 
+    def squeezed(self, leaders: Vector) -> bool:
+        """Whether the grippers are squeezed at this instant; leader angles (14,) in action convention."""
+        return all(leaders[index] < self._threshold for index in self._indices)
+
     def update(self, now_ns: int, leaders: Vector) -> bool:
         """Look at leader angles (14,) in action convention."""
-        if not all(leaders[index] < self._threshold for index in self._indices):
+        if not self.squeezed(leaders):
             self._since_ns = None
             return False
         if self._since_ns is None:

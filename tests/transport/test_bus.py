@@ -184,7 +184,7 @@ def test_closing_frees_the_topic_and_leaves_no_file(bus: Bus, run_dir: Path) -> 
     with Bus(run_dir, CLOCK) as first:
         first.publisher(MODE)
         first.server()
-        assert {path.name for path in run_dir.iterdir()} > {"mode.ipc", "mode.lock", "control.ipc", "control.lock"}
+        assert {path.name for path in run_dir.iterdir()} > {"mode.ipc", "mode.lock", "supervisor.requests.ipc", "supervisor.requests.lock"}
     assert [path.name for path in run_dir.iterdir()] == ["run.lock"]
     bus.publisher(MODE)
 
@@ -232,7 +232,7 @@ def test_what_is_no_request_is_refused_and_the_next_one_is_served(bus: Bus, run_
         for parts in ([b"rubbish"], [b"", b"rubbish"], [b"rubbish", b"rubbish"], [b"", b"", b""], [os.urandom(64)] * 3):
             with context.socket(zmq.REQ) as client:
                 client.linger = 0
-                client.connect(f"ipc://{run_dir}/control.ipc")
+                client.connect(f"ipc://{run_dir}/supervisor.requests.ipc")
                 client.send_multipart(parts)
                 assert server.receive(200) is None
                 assert client.poll(60_000)
