@@ -16,8 +16,7 @@ from aloha_runtime.robot import TICK_NS, Vector
 
 SECOND_TICKS = 1000 * MS // TICK_NS
 SQUEEZE_NS = 700 * MS
-"""A squeeze of a sign, and the pause to the next one, last this long at most. A gripper that holds something is squeezed
-for longer."""
+"""A squeeze of a sign, and the pause to the next one, last this long at most. What is held is squeezed for longer."""
 
 
 class Phase(StrEnum):

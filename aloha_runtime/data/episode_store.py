@@ -15,6 +15,7 @@ from aloha_runtime.data.layout import Info
 from aloha_runtime.data.open_episode import Taken
 from aloha_runtime.data.reader import Dataset
 from aloha_runtime.data.statistics import Stats
+from aloha_runtime.errors import DatasetError
 
 
 class EpisodeStore:
@@ -24,16 +25,19 @@ class EpisodeStore:
         """`aside`: a directory on the same file system for files that are not whole yet."""
         self.path, self.info, self._aside = path, info, aside
         self._video_keys = [key for key, feature in info.features.items() if feature.dtype == "video"]
+        self._read()
+
+    def _read(self) -> None:
+        """Everything that follows from `self.info` and the episode rows."""
+        info = self.info
         self._stats: Stats = {}
-        self._tasks: list[str] = []
-        episode_rows = rows.read_episode_rows(path, info.total_episodes, with_stats=True)
-        for row in episode_rows:
+        self._rows = rows.read_episode_rows(self.path, info.total_episodes, with_stats=True)
+        for row in self._rows:
             self._stats = statistics.merge_all(self._stats, rows.row_stats(row))
-        if episode_rows:
-            self._tasks = list(Dataset(path).tasks)
-        used = rows.places(episode_rows, self._video_keys)
+        self._tasks = list(Dataset(self.path).tasks) if self._rows else []
+        used = rows.places(self._rows, self._video_keys)
         self._next_place = {name: rows.next_place(found, info.chunks_size) for name, found in used.items()}
-        self._counted = rows.used_files(path, info, used)
+        self._counted = rows.used_files(self.path, info, used)
 
     def next_videos(self) -> dict[str, Path]:
         """Where the next commit puts the video of each feature."""
@@ -51,6 +55,26 @@ class EpisodeStore:
         elif orphans:
             (self.path / layout.TASKS_PATH).unlink(missing_ok=True)
             (self.path / layout.STATS_PATH).unlink(missing_ok=True)
+
+    def refuse_to_drop(self) -> None:
+        """Raise DatasetError when there is no last episode, or its files hold others as well."""
+        self._read()
+        if not self._rows:
+            raise DatasetError(f"{self.path} has no episode to take back.")
+        *kept, last = ((row["data/chunk_index"], row["data/file_index"]) for row in self._rows)
+        if last in kept:
+            raise DatasetError(
+                f"{self.path}: the last episode shares its files with others; take it out with"
+                f" `aloha dataset delete {self.path} {len(kept)}`."
+            )
+
+    def drop_last(self) -> None:
+        """Take the last episode out again, as `refuse_to_drop` allows."""
+        *kept, last = self._rows
+        tasks = list(dict.fromkeys(task for row in kept for task in row["tasks"]))
+        self._publish_info(self._tasks[: len(tasks)], len(kept), self.info.total_frames - last["length"])
+        self._read()
+        self.remove_orphans()
 
     def commit(self, taken: Taken, report: Mapping[str, Any] | None) -> None:
         """When it returns, the episode is on disk and survives anything."""
@@ -84,21 +108,21 @@ class EpisodeStore:
         files.publish_table(rows.episode_table(row, info), self._aside / "episode.parquet", last)
         self._stats = statistics.merge_all(self._stats, stats)
         self._publish_stats()
-        self._publish_info(tasks, length)
+        self._publish_info(tasks, episode + 1, info.total_frames + length)
+        for name, used in places.items():
+            self._next_place[name] = rows.next_place({used}, info.chunks_size)
 
-    def _publish_info(self, tasks: list[str], length: int) -> None:
+    def _publish_info(self, tasks: list[str], episodes: int, frames: int) -> None:
         """The commit point."""
         info = msgspec.structs.replace(
             self.info,
-            total_episodes=self.info.total_episodes + 1,
-            total_frames=self.info.total_frames + length,
+            total_episodes=episodes,
+            total_frames=frames,
             total_tasks=len(tasks),
-            splits={**self.info.splits, "train": f"0:{self.info.total_episodes + 1}"},
+            splits={**self.info.splits, "train": f"0:{episodes}"},
         )
         files.publish_bytes(pretty_json(info), self._aside / "info.json", self.path / layout.INFO_PATH)
         self.info, self._tasks = info, tasks
-        for name, place in self._next_place.items():
-            self._next_place[name] = rows.next_place({place}, info.chunks_size)
 
     def _publish_tasks(self, tasks: list[str]) -> None:
         files.publish_table(rows.tasks_table(tasks), self._aside / "tasks.parquet", self.path / layout.TASKS_PATH)

@@ -156,6 +156,13 @@ class DatasetWriter:
             self._clear_aside()
         return self.info.total_episodes - 1
 
+    def drop_last_episode(self) -> None:
+        """Take the episode saved last out of the dataset again."""
+        self._check_usable()
+        self._store.refuse_to_drop()
+        with self._failing():
+            self._store.drop_last()
+
     def discard_episode(self) -> None:
         """Drop the frames added since the last saved episode."""
         if self._episode:

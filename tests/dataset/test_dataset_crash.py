@@ -145,6 +145,22 @@ def test_part_of_an_episode_is_saved(writer, dataset_path):
     assert reports.read(dataset_path, 0)["note"].startswith("the rest")
 
 
+def test_the_last_episode_is_taken_back(writer, dataset_path):
+    add_episode(writer, 0)
+    before = {path: path.read_bytes() for path in dataset_path.rglob("*") if path.is_file()}
+    add_episode(writer, 1)
+    writer.drop_last_episode()
+    assert before == {path: path.read_bytes() for path in dataset_path.rglob("*") if path.is_file()}
+    add_episode(writer, 1, length=5)
+    check(dataset_path, [3, 5])
+    for _ in range(2):
+        writer.drop_last_episode()
+    with pytest.raises(DatasetError, match="no episode to take back"):
+        writer.drop_last_episode()
+    add_episode(writer, 0)
+    check(dataset_path, [3])
+
+
 def test_an_image_that_did_not_come_repeats_the_one_before(writer, dataset_path):
     for index in range(4):
         image = np.full((32, 48, 3), 50 * index, np.uint8) if index != 2 else None

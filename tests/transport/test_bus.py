@@ -184,7 +184,8 @@ def test_closing_frees_the_topic_and_leaves_no_file(bus: Bus, run_dir: Path) -> 
     with Bus(run_dir, CLOCK) as first:
         first.publisher(MODE)
         first.server()
-        assert {path.name for path in run_dir.iterdir()} > {"mode.ipc", "mode.lock", "supervisor.requests.ipc", "supervisor.requests.lock"}
+        own = {f"{name}.{kind}" for name in ("mode", "supervisor.requests") for kind in ("ipc", "lock")}
+        assert {path.name for path in run_dir.iterdir()} > own
     assert [path.name for path in run_dir.iterdir()] == ["run.lock"]
     bus.publisher(MODE)
 
