@@ -125,7 +125,7 @@ class QualityConfig(Strict):
     shortest_s: float = Field(1.0, ge=0)
     repeated_share: float = Field(0.01, ge=0, le=1, description="frames of a camera, or ticks, that did not come")
     camera_skew_ms: float = Field(34, gt=0, description="p99; two frames of a 60 fps camera")
-    limited_share: float = Field(0.25, ge=0, le=1, description="ticks in which a limit changed the target")
+    clipped_share: float = Field(0.05, ge=0, le=1, description="ticks in which the limits kept an arm off its target")
     still_s: float = Field(3.0, gt=0, description="at either end")
     missed_per_s: float = Field(2.0, ge=0, description="servo cycles without a complete answer; 1 % of them")
 

@@ -1,4 +1,4 @@
-"""Requests of an operator to a process, and its answers: ZeroMQ REQ/REP, `supervisor.ipc` of the run directory and so on.
+"""Requests of an operator to a process, and its answers: ZeroMQ REQ/REP over `supervisor.requests.ipc` and the like.
 
 A client that takes part in virtual time is served like every subscriber: its request is there at the server's next
 turn, the answer at its own. Clients outside virtual time (a person at a shell) are served whenever they come.

@@ -1,7 +1,7 @@
 """Sub-commands that start, watch and stop the running system."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -49,6 +49,30 @@ def teleop(
     from aloha_runtime.commands import operate
 
     operate.teleop(rig, scripted=scripted, seed=seed, task=task, seconds=seconds, run_dir=run_dir)
+
+
+@app.command()
+def record(
+    dataset: Annotated[Path, typer.Option("--dataset", help="LeRobot v3 dataset folder, new or (--resume) there")],
+    task: Annotated[str, typer.Option("--task", help="what the episodes show, in a few words")],
+    episodes: Annotated[int, typer.Option("--episodes", min=1, help="how many to record now")] = 50,
+    rig: Rig = "sim",
+    resume: Annotated[bool, typer.Option("--resume", help="continue a dataset of this very rig")] = False,
+    scripted: Annotated[bool, typer.Option("--scripted", help="simulated rig: a script moves the leaders")] = False,
+    policy: Annotated[str, typer.Option("--policy", help="record a policy, and whoever takes over from it")] = "",
+    continuous: Annotated[
+        Literal["", "save", "keep"],
+        typer.Option("--continuous", help="save: all motion; keep: only the last seconds before each `keep`"),
+    ] = "",
+    sim_task: Annotated[str | None, typer.Option("--sim-task", help="transfer_cube or insertion")] = None,
+    seed: Seed = None,
+    run_dir: RunDir = None,
+) -> None:
+    """Record demonstrations with both hands on the leaders; every finished episode is on disk before the next."""
+    from aloha_runtime.commands.record import Wishes
+    from aloha_runtime.commands.record import record as job
+
+    job(Wishes(dataset, task, episodes, scripted, seed, resume, continuous, policy), rig, sim_task, run_dir)
 
 
 @app.command()

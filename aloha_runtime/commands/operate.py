@@ -99,7 +99,7 @@ def deploy(
 
 def raise_arms(stack: Stack) -> None:
     """Arm, and wait for the ramp to the start pose."""
-    stack.ask("arm")
+    stack.ask("arm", "start")
     asked_ns = stack.clock.now_ns()
     arms = [stack.bus.subscribe(messages.FOLLOWERS), stack.bus.subscribe(messages.LEADERS)]
 

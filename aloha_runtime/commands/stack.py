@@ -45,15 +45,17 @@ class Stack:
         checkpoint: str = "",
         say: Callable[[str], None] = print,
         episode: tuple[str, int] = ("", 0),
+        recording: tuple[str, ...] = (),
     ) -> None:
-        """`checkpoint` is what a deploy job runs, `episode` (dataset, index) what a replay plays.
+        """`checkpoint` is what a deploy job runs, `episode` (dataset, index) what a replay plays, `recording` the
+        arguments of the recorder.
 
         Raises CheckpointError when the job needs a policy and `checkpoint` is none for this rig.
         """
         if job is Job.DEPLOY:
             refuse_unfit(policy_path(checkpoint), rig)
         self.rig = rig
-        self.table = processes(rig, job, checkpoint, episode)
+        self.table = processes(rig, job, checkpoint, episode, recording)
         self.say = say
         self.run_dir = run_dir or default_run_dir()
         self.clock: Clock = WallClock()

@@ -11,10 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aloha_runtime.config import QualityConfig
-from aloha_runtime.robot import CONTROL_HZ, GRIPPER_INDEX, IS_GRIPPER, NAMES, SIDES, Vector
+from aloha_runtime.robot import CONTROL_HZ, GRIPPER_INDEX, IS_GRIPPER, NAMES, SIDES
+
+Vector32 = NDArray[np.float32]
 
 STILL_RAD = 0.01
 """An arm whose joints stay this near to where they began (or end) stands still; encoders and hands tremble by less."""
+CLIPPED_RAD = 0.03
+"""A target that the limits change by less is followed: one arms cycle at full speed is 0.0125 rad."""
 SATURATED = 0.95
 """Share of the current limit from which on a gripper presses as hard as it may."""
 
@@ -30,11 +34,10 @@ class Takes:
     repeated: list[list[bool]] = field(default_factory=list)
     """By camera, and the joints last: what was there before had to stand in."""
     lateness_ms: list[float] = field(default_factory=list)
-    position: list[Vector] = field(default_factory=list)
-    action: list[Vector] = field(default_factory=list)
-    effort_ma: list[Vector] = field(default_factory=list)
-    limited: list[int] = field(default_factory=list)
-    """Bit mask of the joints whose target was limited in the tick."""
+    position: list[Vector32] = field(default_factory=list)
+    action: list[Vector32] = field(default_factory=list)
+    effort_ma: list[Vector32] = field(default_factory=list)
+    goal: list[Vector32] = field(default_factory=list)
     skipped: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     """Missed servo cycles and lost frames during the take, by name."""
@@ -48,8 +51,7 @@ def report(take: Takes, frames: int, first: int, thresholds: QualityConfig, grip
     ages = np.array(take.ages_ms[part])
     action = np.array(take.action[part])
     effort = np.abs(np.array(take.effort_ma[part]))
-    masks = np.array(take.limited[part], dtype=np.int64)
-    joints = [name for index, name in enumerate(NAMES) if (masks >> index & 1).any()]
+    clipped = (np.abs(action - np.array(take.goal[part])) > CLIPPED_RAD) & ~IS_GRIPPER
     start, end = still_ends(np.array(take.position[part]))
     figures: dict[str, Any] = {
         "frames": frames,
@@ -61,8 +63,8 @@ def report(take: Takes, frames: int, first: int, thresholds: QualityConfig, grip
         "age_ms": {name: _percentiles(column) for name, column in zip([*take.cameras, "joints"], ages.T, strict=True)},
         "camera_skew_ms": _percentiles(take.skew_ms[part]),
         "counts": dict(take.counts),
-        "limited_share": float((masks != 0).mean()),
-        "limited_joints": joints,
+        "clipped_share": float(clipped.any(axis=1).mean()),
+        "clipped_joints": [name for name, ever in zip(NAMES, clipped.any(axis=0), strict=True) if ever],
         "largest_effort_ma": {name: float(value) for name, value in zip(NAMES, effort.max(0), strict=True)},
         "gripper_saturated_share": {
             side: float((effort[:, index] >= SATURATED * gripper_limit_ma).mean())
@@ -91,9 +93,9 @@ def judge(figures: Mapping[str, Any], thresholds: QualityConfig) -> list[str]:
         found.append(f"{figures['skipped_ticks']} ticks skipped")
     if figures["camera_skew_ms"]["p99"] > thresholds.camera_skew_ms:
         found.append(f"cameras {figures['camera_skew_ms']['p99']:.0f} ms apart (p99)")
-    if figures["limited_share"] > thresholds.limited_share:
-        names = ", ".join(figures["limited_joints"])
-        found.append(f"targets limited in {figures['limited_share']:.0%} of the ticks ({names})")
+    if figures["clipped_share"] > thresholds.clipped_share:
+        names = ", ".join(figures["clipped_joints"])
+        found.append(f"targets clipped in {figures['clipped_share']:.0%} of the ticks ({names})")
     for where in ("start", "end"):
         if figures[f"still_{where}_s"] > thresholds.still_s:
             found.append(f"still for {figures[f'still_{where}_s']:.1f} s at the {where}")
@@ -110,12 +112,12 @@ def line(figures: Mapping[str, Any]) -> str:
     said = (
         f"{figures['seconds']:.1f} s at {figures['rate_hz']:.1f} Hz, {repeated} frames repeated, "
         f"age p99 {newest:.0f} ms, skew p99 {figures['camera_skew_ms']['p99']:.0f} ms, "
-        f"targets limited {figures['limited_share']:.0%}"
+        f"targets clipped in {figures['clipped_share']:.0%}"
     )
     return f"{said}; FLAGGED: {'; '.join(figures['flags'])}" if figures["flags"] else f"{said}; good"
 
 
-def still_ends(position: NDArray[np.float64]) -> tuple[float, float]:
+def still_ends(position: NDArray[np.float32]) -> tuple[float, float]:
     """Seconds at the start and at the end of (T, 14) states in which no arm joint moves; a take without any motion is
     still from the start to its end."""
     joints = position[:, ~IS_GRIPPER]
@@ -126,7 +128,7 @@ def still_ends(position: NDArray[np.float64]) -> tuple[float, float]:
     return float(moved.argmax()) / CONTROL_HZ, float(moving[::-1].argmax()) / CONTROL_HZ
 
 
-def _percentiles(values: Sequence[float] | NDArray[np.float64]) -> dict[str, float]:
+def _percentiles(values: Sequence[float] | NDArray[np.floating]) -> dict[str, float]:
     if len(values) == 0:
         return {"p50": 0.0, "p99": 0.0, "max": 0.0}
     return {

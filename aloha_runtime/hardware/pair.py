@@ -108,11 +108,13 @@ class ArmPair:
         return "; ".join(found)
 
     def figures(self) -> dict[str, float]:
-        """Temperatures and counted events of both arms, for the health report."""
+        """Temperatures, hardware errors and counted events of both arms, for the health report."""
         found: dict[str, float] = {}
         for side, arm in self.arms.items():
             found |= {f"temperature_{side}_{joint}_c": value for joint, value in arm.temperatures().items()}
             found |= {f"{side}_{event}": count for event, count in arm.counts.items()}
+        for side, reading in self._newest.items():
+            found |= {f"error_{side}_{joint}_bits": bits for joint, bits in reading.errors.items()}
         return found
 
     def _motor_angles(self, goal: Vector) -> Vector:

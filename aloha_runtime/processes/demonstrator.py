@@ -6,7 +6,7 @@ import numpy as np
 
 from aloha_runtime import messages
 from aloha_runtime.errors import SimulationError, TransportError
-from aloha_runtime.messages import ArmsState, Mode, SimState
+from aloha_runtime.messages import MS, ArmsState, Mode, SimState
 from aloha_runtime.realtime import NS_PER_S, Pacer
 from aloha_runtime.robot import SIDE_SLICE, SIDES, Vector
 from aloha_runtime.service import Service, run
@@ -16,6 +16,8 @@ from aloha_runtime.sim.tasks import OBJECTS
 
 PERIOD_NS = 5_000_000
 """A hand position per arms cycle."""
+SOLVED_WITHIN_NS = 500 * MS
+"""Contacts flicker: the task counts as solved when it was at some instant of this time."""
 ATTACH_TIMEOUT_S = 10.0
 
 
@@ -33,11 +35,14 @@ class DemonstratorLoop:
         self.hopeless = ""
         """Why this task cannot be demonstrated from where its objects lie."""
         self.began_ns = 0
+        self.solved_ns = -SOLVED_WITHIN_NS
 
     def cycle(self, now_ns: int) -> None:
         """Move the hands to where they belong now, or let go."""
         self._find_world()
         state: SimState | None = self.sim.latest()  # always: one that is never read does not find a restarted world
+        if state is not None and state.success:
+            self.solved_ns = state.stamp_ns
         heartbeat = self.mode.fresh(now_ns)
         leaders: ArmsState | None = self.leaders.fresh(now_ns)
         if heartbeat is not None and heartbeat.mode is Mode.TELEOP:
@@ -71,6 +76,15 @@ class DemonstratorLoop:
             self.began_ns = self.service.clock.now_ns()
         return self.plan.leader_angles((now_ns - self.began_ns) / NS_PER_S)
 
+    def figures(self) -> dict[str, float]:
+        """Whether the demonstration is over, and whether it has solved the task."""
+        now_ns = self.service.clock.now_ns()
+        done = self.plan is not None and now_ns - self.began_ns > self.plan.duration_s * NS_PER_S
+        return {
+            "done": float(done or bool(self.hopeless)),
+            "solved": float(done and now_ns - self.solved_ns < SOLVED_WITHIN_NS),
+        }
+
     def _squeeze(self, leaders: ArmsState) -> Vector:
         """Both grippers closed, arms where they stand."""
         gripper = self.service.rig.gripper("leader")
@@ -90,7 +104,7 @@ def main(service: Service) -> None:
         while not service.stopping:
             beat = pacer.wait()
             loop.cycle(beat.deadline_ns)
-            service.report(message=loop.hopeless)
+            service.report(loop.figures, message=loop.hopeless)
     finally:
         loop.link.close()
 

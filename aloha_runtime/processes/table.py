@@ -46,13 +46,20 @@ TELEOPERATED = frozenset({Job.TELEOP, Job.DEMONSTRATE})
 
 def every_process(rig: RigConfig) -> list[str]:
     """Names of all processes that any job of this rig may run."""
-    return list(dict.fromkeys(process.name for job in Job for process in processes(rig, job)))
+    return list(dict.fromkeys(process.name for job in Job for process in processes(rig, job, recording=("",))))
 
 
-def processes(rig: RigConfig, job: Job, checkpoint: str = "", episode: tuple[str, int] = ("", 0)) -> list[Process]:
+def processes(
+    rig: RigConfig,
+    job: Job,
+    checkpoint: str = "",
+    episode: tuple[str, int] = ("", 0),
+    recording: tuple[str, ...] = (),
+) -> list[Process]:
     """The processes of one job on one rig, in the order in which they are started (stopped in reverse).
 
-    `checkpoint` is what a deploy job runs, `episode` (dataset, index) what a replay plays.
+    `checkpoint` is what a deploy job runs, `episode` (dataset, index) what a replay plays, `recording` the arguments of
+    the recorder where there is one.
     """
     dataset, index = episode
     table = [
@@ -66,5 +73,6 @@ def processes(rig: RigConfig, job: Job, checkpoint: str = "", episode: tuple[str
         Process("demonstrator", frozenset({Job.DEMONSTRATE}), simulated=True),
         Process("policy", frozenset({Job.DEPLOY}), arguments=("--checkpoint", checkpoint)),
         Process("replay", frozenset({Job.REPLAY}), arguments=("--dataset", dataset, "--episode", str(index))),
+        *([Process("recorder", EVERY, arguments=recording)] if recording else []),
     ]
     return [process for process in table if job in process.jobs and (rig.sim is not None or not process.simulated)]

@@ -1,0 +1,101 @@
+"""Keys of the terminal (over SSH as well) and of a foot pedal, as orders to the recorder."""
+
+import os
+import select
+import struct
+import sys
+import termios
+import tty
+from collections.abc import Callable
+from types import TracebackType
+
+from aloha_runtime.config import RecordingConfig
+from aloha_runtime.errors import ConfigError
+
+KEY_ORDERS = {
+    "s": "success",
+    "f": "failure",
+    "d": "discard",
+    "\x7f": "discard",
+    "u": "undo",
+    "p": "pause",
+    "k": "keep",
+    "q": "quit",
+}
+KEYS = (
+    "two quick squeezes of both leader grippers end an episode, three throw it away; keys: s success, f failure,"
+    " d discard, u undo the last, p pause, k keep the last seconds, q quit"
+)
+EVENT = struct.Struct("llHHi")
+"""Linux `struct input_event`: time (two longs), type, code, value."""
+EV_KEY, PRESSED = 1, 1
+
+
+class Orders:
+    """Reads both without ever waiting; as a context it gives the terminal back as it was."""
+
+    def __init__(self, settings: RecordingConfig, say: Callable[[str], None]) -> None:
+        """Raises ConfigError when the rig names a pedal that cannot be read."""
+        self._keys = settings.pedal_keys
+        self._say = say
+        self._pedal: int | None = None
+        self._terminal: list[object] | None = None
+        if settings.pedal is not None:
+            try:
+                self._pedal = os.open(settings.pedal, os.O_RDONLY | os.O_NONBLOCK)
+            except OSError as error:
+                raise ConfigError(
+                    f"recording.pedal: {settings.pedal} cannot be read ({error.strerror}); plug it in, and let your"
+                    " user read it: sudo usermod -aG input $USER, then log in again"
+                ) from None
+
+    @property
+    def has_keyboard(self) -> bool:
+        return sys.stdin.isatty()
+
+    def __enter__(self) -> "Orders":
+        if self.has_keyboard:
+            self._terminal = termios.tcgetattr(sys.stdin)
+            tty.setcbreak(sys.stdin)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._terminal is not None:
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._terminal)  # type: ignore[arg-type]
+        if self._pedal is not None:
+            os.close(self._pedal)
+
+    def take(self) -> list[str]:
+        """What was pressed since the last call, oldest first."""
+        found = [KEY_ORDERS[key] for key in self._pressed_keys() if key in KEY_ORDERS]
+        return found + [self._keys[code] for code in self._pressed_pedals() if code in self._keys]
+
+    def _pressed_keys(self) -> str:
+        keys = ""
+        while self._terminal is not None and select.select([sys.stdin], [], [], 0)[0]:
+            key = os.read(sys.stdin.fileno(), 64).decode(errors="ignore")
+            if not key:  # the terminal is gone
+                break
+            keys += key
+        return keys
+
+    def _pressed_pedals(self) -> list[int]:
+        codes = []
+        while self._pedal is not None:
+            try:
+                event = os.read(self._pedal, EVENT.size)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                self._say(f"the pedal is gone ({error.strerror}); keys and grippers still work")
+                os.close(self._pedal)
+                self._pedal = None
+                break
+            if len(event) < EVENT.size:
+                break
+            _, _, kind, code, value = EVENT.unpack(event)
+            if (kind, value) == (EV_KEY, PRESSED):
+                codes.append(code)
+        return codes

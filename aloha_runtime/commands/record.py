@@ -1,0 +1,187 @@
+"""`aloha record`: fifty demonstrations with both hands on the leaders, each on disk before the next begins.
+
+This is the operator's side: it brings the arms to the start pose, tells what to do next, and turns keys and pedal into
+requests. Recording itself is the recorder's (`processes/recorder.py`), which goes on whatever becomes of this program.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from aloha_runtime import config, messages
+from aloha_runtime.bus import RECORDER
+from aloha_runtime.commands import operate
+from aloha_runtime.commands.cues import Cues
+from aloha_runtime.commands.orders import KEYS, Orders
+from aloha_runtime.commands.stack import Stack
+from aloha_runtime.config import RigConfig
+from aloha_runtime.data import recorded
+from aloha_runtime.data.reader import Dataset
+from aloha_runtime.data.session import LEAST_FREE_BYTES
+from aloha_runtime.errors import AlohaError, ConfigError, DatasetError
+from aloha_runtime.messages import MOVING, Health, Mode, RecorderState, Request
+from aloha_runtime.processes.table import Job
+
+EPISODE_BYTES = 25_000_000
+"""Where a dataset has no episode to go by: 20 s of four 640x480 cameras at 2.5 Mb/s each."""
+FIRST_SEED = 1000
+"""Scripted demonstrations: evaluations take seeds from 0, and no demonstration may show them."""
+MAX_SCRIPTED_S = 60.0
+NEXT_TIMEOUT_S = 3600.0
+"""A person may take their time to set the scene up."""
+
+
+@dataclass
+class Wishes:
+    """What was asked for on the command line."""
+
+    dataset: Path
+    task: str
+    episodes: int
+    scripted: bool = False
+    seed: int | None = None
+    resume: bool = False
+    continuous: str = ""
+    policy: str = ""
+
+
+def record(wishes: Wishes, rig_name: str, sim_task: str | None, run_dir: Path | None) -> None:
+    """Record until there are `episodes` new ones, or until the operator ends it. Raises AlohaError."""
+    console = Console(highlight=False)
+    rig = operate.with_task(config.load(rig_name), wishes.seed, sim_task)
+    if wishes.scripted and rig.sim is None:
+        raise ConfigError(f"--scripted needs the simulated rig, and {rig.name} is a real one: use --rig sim")
+    there = open_dataset(wishes, rig)
+    refuse_full_disk(wishes.dataset, there, wishes.episodes)
+    job = Job.DEPLOY if wishes.policy else Job.DEMONSTRATE if wishes.scripted else Job.TELEOP
+    arguments = ["--dataset", str(wishes.dataset.absolute()), "--task", wishes.task, "--continuous", wishes.continuous]
+    arguments += ["--intervenes"] if wishes.policy else []
+    stack = Stack(rig, job, run_dir, wishes.policy, console.print, recording=tuple(arguments))
+    with stack, Cues(rig.recording.cue) as cues, Orders(rig.recording, console.print) as orders:
+        kept = RecordingSession(stack, wishes, cues, orders).run()
+    total = len(Dataset(wishes.dataset).episodes)
+    console.print(
+        f"{kept} episodes recorded; {wishes.dataset} holds {total}. Look at them: aloha dataset view {wishes.dataset}"
+    )
+
+
+def open_dataset(wishes: Wishes, rig: RigConfig) -> int:
+    """Make the dataset, or see that this rig may continue it; returns how many episodes it has."""
+    if not wishes.task.strip():
+        raise ConfigError("--task is empty: say in a few words what the episodes show")
+    if not wishes.dataset.exists():
+        recorded.create(wishes.dataset, rig)
+        return 0
+    if not wishes.resume:
+        raise DatasetError(f"{wishes.dataset} exists: add --resume to continue it, or choose another path")
+    recorded.refuse_other_rig(wishes.dataset, rig)
+    return len(Dataset(wishes.dataset).episodes)
+
+
+def refuse_full_disk(path: Path, episodes: int, wanted: int) -> None:
+    """Raise DatasetError naming how many episodes still fit when that is less than are wanted."""
+    free = shutil.disk_usage(path).free - LEAST_FREE_BYTES
+    used = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    each = used / episodes if episodes else EPISODE_BYTES
+    fits = max(0, int(free / each))
+    if fits < wanted:
+        raise DatasetError(
+            f"the disk of {path} has room for {fits} episodes of {each / 1e6:.0f} MB, {wanted} are wanted: free"
+            f" {(wanted - fits) * each / 1e9:.1f} GB, choose another disk, or ask for --episodes {fits}"
+        )
+
+
+class RecordingSession:
+    """From the start pose to the last episode. Times are the stack's own clock's."""
+
+    def __init__(self, stack: Stack, wishes: Wishes, cues: Cues, orders: Orders) -> None:
+        self.stack, self.wishes, self.cues, self.orders = stack, wishes, cues, orders
+        self.recorder = stack.bus.subscribe(messages.RECORDER)
+        self.client = stack.bus.client(RECORDER)
+        self.kept = 0
+        self.seed = FIRST_SEED if wishes.seed is None else wishes.seed
+        self.paused = False
+
+    def run(self) -> int:
+        """Returns the number of episodes kept."""
+        self.stack.say(KEYS if self.orders.has_keyboard else "no terminal: orders come from the leader grippers alone")
+        try:
+            while self.kept < self.wishes.episodes:
+                self._one()
+        except KeyboardInterrupt:
+            self.stack.say("")
+        return self.kept
+
+    def _one(self) -> None:
+        """One take: arms to the start pose, go, wait for its end."""
+        self._prepare()
+        takes = self._state().takes
+        self._ask("next")
+        operate.raise_arms(self.stack)
+        number = f"episode {self.kept + 1} of {self.wishes.episodes}"
+        if self.wishes.policy:
+            self.stack.ask("policy")
+        else:
+            self.cues.say(f"{number}: squeeze both leader grippers when the scene is ready")
+        self._wait(lambda: self._mode() in MOVING or self._state().takes > takes, NEXT_TIMEOUT_S, "the start")
+        self.cues.say(f"{number} is being recorded", spoken="go")
+        self._wait(lambda: self._state().takes > takes, NEXT_TIMEOUT_S, "the end of the take")
+        state = self._state()
+        if state.kept:
+            self.kept += 1
+            self.cues.say("", spoken="flagged" if state.flagged else "saved")
+        elif state.trouble:
+            raise AlohaError(state.trouble)
+        else:
+            self.cues.say("", spoken="again")
+
+    def _prepare(self) -> None:
+        """Arms stand still; the simulated objects go where the next seed puts them."""
+        if self._mode() not in (None, Mode.IDLE):
+            self.stack.ask("stop")
+            self._wait(lambda: self._mode() in (Mode.HOLD, Mode.FAULT), 2.0, "the stop of the arms")
+        self._wait(lambda: not self.paused, NEXT_TIMEOUT_S, "the end of the pause")
+        if self.wishes.scripted or (self.stack.rig.sim is not None and self.wishes.policy):
+            self.stack.ask("reset", str(self.seed))
+            self.seed += 1
+
+    def _wait(self, until, timeout_s: float, what: str) -> None:  # type: ignore[no-untyped-def]
+        def looked() -> bool:
+            self._obey()
+            return bool(until())
+
+        self.stack.wait(looked, timeout_s, what)
+
+    def _obey(self) -> None:
+        """Keys and pedal; and what a scripted demonstration has come to."""
+        for order in self.orders.take():
+            if order == "quit":
+                raise KeyboardInterrupt
+            if order == "pause":
+                self.paused = not self.paused
+                self.stack.say("pause before the next episode; p again goes on" if self.paused else "going on")
+                continue
+            self.stack.say(self._request(order))
+        if self.wishes.scripted and self._state().phase == "taking":
+            report: Health | None = self.stack.health["demonstrator"].latest()
+            if report is not None and report.figures.get("done"):
+                self._request("success" if report.figures.get("solved") else "discard")
+
+    def _request(self, verb: str) -> str:
+        """The recorder's answer."""
+        return self.client.request(Request(verb=verb, sender="operator")).text
+
+    def _ask(self, verb: str) -> None:
+        reply = self.client.request(Request(verb=verb, sender="operator"))
+        if not reply.ok:
+            raise AlohaError(reply.text)
+
+    def _state(self) -> RecorderState:
+        found: RecorderState | None = self.recorder.latest()
+        return found if found is not None else RecorderState(stamp_ns=0, phase="idle")
+
+    def _mode(self) -> Mode | None:
+        heartbeat = self.stack.mode.latest()
+        return None if heartbeat is None else Mode(heartbeat.mode)

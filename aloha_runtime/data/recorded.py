@@ -1,0 +1,102 @@
+"""What the recorder writes of each tick beside the pictures, and which rig it wrote it on."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from aloha_runtime.config import RigConfig
+from aloha_runtime.data import files, reports
+from aloha_runtime.data.writer import ASIDE, DatasetWriter
+from aloha_runtime.errors import DatasetError
+from aloha_runtime.robot import CONTROL_HZ, NAMES, ROLES
+
+JOINTS = "joints"
+INTERVENTION = "intervention"
+"""A person had taken over from the policy."""
+
+
+def vectors(cameras: Sequence[str]) -> dict[str, list[str]]:
+    """Every vector feature with the names of its numbers.
+
+    `action` is as commanded, `goal` as really sent to the servos after every limit. LeRobot trains on `observation.*`
+    and `action` alone and leaves the rest.
+    """
+    names = list(NAMES)
+    features = {
+        "observation.state": names,
+        "observation.velocity": names,
+        "observation.effort": names,
+        "action": names,
+        "goal": names,
+        "temperature_c": names,
+        "servo_error": names,
+        "frame_age_ms": [*cameras, JOINTS],
+        "capture_s": list(cameras),
+        "flags": [*(f"repeated_{source}" for source in (*cameras, JOINTS)), INTERVENTION],
+    }
+    return {key: value for key, value in features.items() if value}
+
+
+def create(path: Path, rig: RigConfig) -> None:
+    """A dataset without episodes for this rig; DatasetError when something is there already."""
+    cameras = {name: (camera.height, camera.width) for name, camera in rig.cameras.items()}
+    writer = DatasetWriter.create(
+        path, vectors=vectors(list(cameras)), cameras=cameras, fps=CONTROL_HZ, codec=rig.recording.codec
+    )
+    with writer:
+        content = msgspec.json.format(msgspec.json.encode(described(rig)), indent=2)
+        files.publish_bytes(content, path / ASIDE / "rig.json", path / reports.RIG_PATH)
+
+
+def described(rig: RigConfig) -> dict[str, Any]:
+    """What of a rig shapes its recordings: kit, servos, cameras, calibration, limits. Ports and the like may change."""
+    return {
+        "name": rig.name,
+        "kit": rig.kit,
+        "arms": {name: {str(servo): model for servo, model in arm.models.items()} for name, arm in rig.arms.items()},
+        "cameras": {
+            name: camera.model_dump(mode="json", exclude={"device", "max_age_ms"})
+            for name, camera in rig.cameras.items()
+        },
+        "grippers": {role: msgspec.to_builtins(rig.gripper(role)) for role in ROLES},
+        "gripper_current_ma": rig.current_ma(),
+        "start_pose": list(rig.start_pose),
+        "limits": rig.limits.model_dump(mode="json"),
+        "simulated_task": rig.sim.task if rig.sim else None,
+        "codec": rig.recording.codec,
+    }
+
+
+def refuse_other_rig(path: Path, rig: RigConfig) -> None:
+    """Raise DatasetError naming every difference between this rig and the one that recorded the dataset."""
+    try:
+        before = msgspec.json.decode((path / reports.RIG_PATH).read_bytes())
+    except (FileNotFoundError, msgspec.DecodeError):
+        raise DatasetError(
+            f"{path} does not say which rig recorded it ({reports.RIG_PATH}); record into a new dataset and join them"
+            " with `aloha dataset merge`."
+        ) from None
+    now = msgspec.json.decode(msgspec.json.encode(described(rig)))
+    if found := differences(before, now):
+        raise DatasetError(
+            f"{path} was recorded on another rig: {'; '.join(found)}. Record into a new dataset, or set the rig back."
+        )
+
+
+def differences(before: Any, now: Any, where: str = "") -> list[str]:
+    """Each value that differs, with its name and both values."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        found = []
+        for key in [*before, *(key for key in now if key not in before)]:
+            found += differences(before.get(key), now.get(key), f"{where}.{key}" if where else key)
+        return found
+    return [] if before == now else [f"{where} was {before}, is {now}"]
+
+
+def flags(repeated: Sequence[bool], intervention: bool) -> NDArray[np.float32]:
+    """The numbers of `flags`; `repeated` in the order of the cameras, the joints last."""
+    return np.array([*repeated, intervention], dtype=np.float32)

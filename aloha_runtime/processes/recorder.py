@@ -1,0 +1,253 @@
+"""recorder: demonstrations as episodes of a LeRobot dataset, one row and a picture a camera at every 50 Hz tick.
+
+It sees what the policy sees (`inputs.py`), one tick late, so that the tick's own action is known. Whatever ends it, the
+take under way is on disk (`data/open_episode.py`), and takes that are over are committed.
+"""
+
+import argparse
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aloha_runtime import messages
+from aloha_runtime.bus import RECORDER
+from aloha_runtime.control.sync import Missing, Observation
+from aloha_runtime.control.take import SECOND_TICKS, Ending, Outcome, Phase, SignDetector, Take, TakeLimits
+from aloha_runtime.control.teleop import SqueezeDetector, action_convention
+from aloha_runtime.data import quality
+from aloha_runtime.data.frame_maker import FrameMaker, RecentStates
+from aloha_runtime.data.layout import IMAGE_PREFIX
+from aloha_runtime.data.session import Ended, Session
+from aloha_runtime.errors import DatasetError
+from aloha_runtime.inputs import RigInputs
+from aloha_runtime.messages import MS, ArmsState, Health, Mode, RecorderState, Reply, Request
+from aloha_runtime.realtime import Beat, Pacer
+from aloha_runtime.ring_memory import Image
+from aloha_runtime.robot import KITS, TICK_NS
+from aloha_runtime.service import Service, run
+
+CATCH_UP_TICKS = 8
+"""Ticks made up after a stall: frame rings and states still reach back 0.16 s."""
+DONE, AGAIN = 2, 3
+"""Quick squeezes of both leader grippers: this take is done; not this one, again."""
+NICENESS = 5
+"""Encoding gives way to the processes that move the arms."""
+PUBLISH_EVERY = 5
+
+
+class RecorderLoop:
+    """`tick` at every beat."""
+
+    def __init__(self, service: Service, session: Session, continuous: bool, intervenes: bool) -> None:
+        """`continuous`: takes follow one another. `intervenes`: teleoperation means that a person took over."""
+        rig = service.rig
+        self.service, self.session, self.settings, self.intervenes = service, session, rig.recording, intervenes
+        self.cameras = list(rig.cameras)
+        lost, longest = (
+            int(seconds * SECOND_TICKS) for seconds in (self.settings.lost_after_s, self.settings.longest_s)
+        )
+        self.take = Take(TakeLimits(lost, longest), continuous)
+        self.inputs = RigInputs(service.bus, rig, self.cameras)
+        self.states = RecentStates()
+        self.mode = service.bus.subscribe(messages.MODE)
+        self.leaders = service.bus.subscribe(messages.LEADERS)
+        self.arms = service.bus.subscribe(messages.health_topic("arms@followers"))
+        self.server = service.bus.server(RECORDER)
+        self.state = service.bus.publisher(messages.RECORDER)
+        self.gripper = rig.gripper("leader")
+        sides = tuple(rig.arms_of("leader"))
+        self.signs = SignDetector(SqueezeDetector(self.gripper, KITS[rig.kit].squeeze_angle, sides)) if sides else None
+        self.images: dict[str, Image] = {
+            name: np.empty((camera.height, camera.width, 3), np.uint8) for name, camera in rig.cameras.items()
+        }
+        self.frames = FrameMaker(self.cameras, 0, intervenes)
+        self.takes, self.ended = 0, Ended("", False, False)
+        self.counts_before: dict[str, int] = {}
+        self.began = ""
+        self.last_tick = 0
+        if session.writer.recovered:
+            service.log.info("episode %d was found open: %d frames", session.episodes - 1, session.writer.recovered)
+
+    def tick(self, beat: Beat) -> None:
+        """Orders, then every tick that is over and not recorded yet."""
+        while (request := self.server.receive()) is not None:
+            self.server.reply(self._answer(request))
+        self.states.add(self.inputs.poll())
+        newest = beat.index - 1
+        first = max(self.last_tick + 1, newest - CATCH_UP_TICKS) if self.last_tick else newest
+        self.frames.takes.skipped += first - self.last_tick - 1
+        for tick in range(first, newest + 1):
+            self._record(tick, beat.lateness_ns)
+        self.last_tick = newest
+        if beat.index % PUBLISH_EVERY == 0:
+            self._publish()
+
+    def finish(self) -> None:
+        """Save the take under way and close the dataset."""
+        if self.take.phase is Phase.TAKING:
+            self._end(Ending(True, "the recorder was ended"))
+        self.session.writer.close()
+
+    def _record(self, tick: int, lateness_ns: int) -> None:
+        heartbeat = self.mode.latest()
+        mode, cause = (Mode.IDLE, "") if heartbeat is None else (Mode(heartbeat.mode), heartbeat.cause)
+        before = self.take.phase
+        seen, repeated, missing = self._observe(tick)
+        if before is Phase.TAKING:
+            self._look_for_signs(tick, mode)
+            if tick % SECOND_TICKS == 0 and self.session.disk_is_low:
+                self.take.end(Ending(True, "the disk is nearly full"))
+        ending = self.take.tick(mode, cause, missing)
+        if ending is not None:
+            self._end(ending)
+        if self.take.phase is not Phase.TAKING:
+            return
+        if before is not Phase.TAKING:
+            self._begin(tick)
+        teleoperated = mode is Mode.TELEOP
+        row = self.frames.row(tick, seen, self.states.states, repeated, self._figures(), teleoperated, lateness_ns)
+        pictures = {
+            IMAGE_PREFIX + camera: None if camera in repeated else self.images[camera] for camera in self.cameras
+        }
+        if not self.session.add({**row, **pictures}):
+            self.take.end(Ending(True, self.session.trouble))
+
+    def _observe(self, tick: int) -> tuple[Observation | None, set[str], str]:
+        """What is known of a tick, cameras whose last picture must stand in for it, and why it is not whole."""
+        may_repeat = self.take.phase is Phase.TAKING
+        repeated = {key.removeprefix(IMAGE_PREFIX) for key in self.session.writer.behind}
+        missing = ""
+        while isinstance(found := self.inputs.at(tick, repeated, self.images), Missing):
+            missing = missing or found.reason
+            if found.source not in self.cameras or not may_repeat:
+                return None, set(self.cameras), missing
+            repeated.add(found.source)
+        return found[0], repeated, missing
+
+    def _look_for_signs(self, tick: int, mode: Mode) -> None:
+        leaders: ArmsState | None = self.leaders.fresh(self.service.clock.now_ns())
+        if leaders is None or mode is not Mode.TELEOP or self.signs is None:
+            return
+        sign = self.signs.update(leaders.stamp_ns, action_convention(np.asarray(leaders.position), self.gripper))
+        if sign is None:
+            return
+        count, began_ns = sign
+        if count == DONE:
+            self.take.end(Ending(True, "two squeezes", drop=max(0, tick - began_ns // TICK_NS)))
+        elif count == AGAIN:
+            self.take.end(Ending(False, "three squeezes"))
+
+    def _begin(self, tick: int) -> None:
+        self.frames = FrameMaker(self.cameras, tick, self.intervenes)
+        if self.signs is not None:
+            self.signs.reset()
+        self.counts_before = self._counts()
+        self.began = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self.session.begin()
+
+    def _end(self, ending: Ending) -> None:
+        self.ended = self.session.end(ending, self._report)
+        self.takes += 1
+        self.service.log.info("%s", self.ended.text)
+        self._publish()
+
+    def _report(self, first: int, frames: int) -> dict[str, Any]:
+        takes = self.frames.takes
+        takes.counts = {name: count - self.counts_before.get(name, 0) for name, count in self._counts().items()}
+        figures = quality.report(takes, frames, first, self.settings.quality, self.service.rig.current_ma())
+        return {"began": self.began, **figures}
+
+    def _answer(self, request: Request) -> Reply:
+        taking, verb = self.take.phase is Phase.TAKING, request.verb
+        keep_ticks = int(self.settings.keep_last_s * SECOND_TICKS)
+        orders: dict[str, Callable[[], str]] = {
+            "next": self._next,
+            "keep": lambda: self._order(Ending(True, f"the last {self.settings.keep_last_s:.0f} s", last=keep_ticks)),
+            "discard": lambda: self._order(Ending(False, "discarded")),
+            "undo": lambda: self._order(Ending(False, "discarded")) if taking else self.session.undo(),
+            **{
+                outcome: lambda outcome=outcome: (  # type: ignore[misc]
+                    self._order(Ending(True, outcome, outcome)) if taking else self.session.mark(outcome)
+                )
+                for outcome in (Outcome.SUCCESS, Outcome.FAILURE)
+            },
+        }
+        if verb not in orders:
+            return Reply(ok=False, text=f"unknown request {verb!r}; the recorder knows {', '.join(orders)}")
+        try:
+            return Reply(ok=True, text=orders[verb]())
+        except DatasetError as error:
+            return Reply(ok=False, text=str(error))
+
+    def _next(self) -> str:
+        if trouble := self.session.ready():
+            self.take.cancel()
+            raise DatasetError(trouble)
+        self.take.next()
+        return "the next take begins when the arms move"
+
+    def _order(self, ending: Ending) -> str:
+        if refusal := self.take.end(ending):
+            raise DatasetError(refusal)
+        return ending.cause
+
+    def _counts(self) -> dict[str, int]:
+        frames = self.inputs.frames
+        return {
+            "missed servo cycles": int(self._figures().get("incomplete_cycles", 0)),
+            **{f"{name} frames lost": reader.dropped for name, reader in frames.items()},
+            **{f"{name} frames overwritten": reader.overwritten for name, reader in frames.items()},
+        }
+
+    def _figures(self) -> dict[str, float]:
+        report: Health | None = self.arms.latest()
+        return report.figures if report is not None else {}
+
+    def _publish(self) -> None:
+        self.state.send(
+            RecorderState(
+                stamp_ns=self.service.clock.now_ns(),
+                phase=self.take.phase,
+                frames=self.take.frames,
+                takes=self.takes,
+                episodes=self.session.episodes,
+                kept=self.ended.kept,
+                last=self.ended.text,
+                flagged=self.ended.flagged,
+                trouble=self.session.trouble,
+            )
+        )
+
+
+def main(service: Service) -> None:
+    asked = service.arguments
+    session = Session(asked.dataset, asked.task, keep_all=asked.continuous != "keep")
+    loop = RecorderLoop(service, session, bool(asked.continuous), asked.intervenes)
+    os.nice(NICENESS)
+    pacer = Pacer(service.clock, TICK_NS)
+    lateness = pacer.lateness
+    try:
+        while not service.stopping:
+            loop.tick(pacer.wait())
+            service.report(
+                lambda: {"lateness_p50_ms": lateness.p50_ns / MS, "lateness_p99_ms": lateness.p99_ns / MS},
+                ok=not session.trouble,
+                message=session.trouble,
+            )
+    finally:
+        loop.finish()
+
+
+def extend(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dataset", required=True, type=Path)
+    parser.add_argument("--task", required=True)
+    parser.add_argument("--continuous", choices=["", "save", "keep"], default="")
+    parser.add_argument("--intervenes", action="store_true")
+
+
+if __name__ == "__main__":
+    run(main, extend)
