@@ -17,6 +17,8 @@ from aloha_runtime.robot import TICK_NS, Vector
 SECOND_TICKS = 1000 * MS // TICK_NS
 SQUEEZE_NS = 700 * MS
 """A squeeze of a sign, and the pause to the next one, last this long at most. What is held is squeezed for longer."""
+CLOSING_NS = 300 * MS
+"""A hand takes this long to close a gripper: so much before the first squeeze a sign begins."""
 
 
 class Phase(StrEnum):
@@ -57,7 +59,7 @@ class SignDetector:
     """Counts quick squeezes of both leader grippers: two mean "done", three "not this one, again".
 
     A held object, a slow squeeze, or one gripper alone is no sign. `update` answers when the pause after the last
-    squeeze is long enough: (squeezes, when the first one began).
+    squeeze is long enough: (squeezes, when the hands began to close).
     """
 
     def __init__(self, squeeze: SqueezeDetector) -> None:
@@ -78,7 +80,7 @@ class SignDetector:
             self._was, self._changed_ns = squeezed, now_ns
             if squeezed:
                 self._seen_closing = True
-                self._began_ns = self._began_ns if self._count else now_ns
+                self._began_ns = self._began_ns if self._count else now_ns - CLOSING_NS
             else:
                 self._count = self._count + 1 if quick and self._seen_closing else 0
             return None

@@ -12,9 +12,10 @@ from aloha_runtime.hardware.base import ArmReading, ArmVector
 from aloha_runtime.hardware.dynamixel_frames import CURRENT, POSITION, STRIDE, VELOCITY
 from aloha_runtime.robot import CENTRE_TICK, JOINTS, MA_PER_UNIT, RAD_PER_TICK, RAD_S_PER_UNIT, Role, Servo
 
-SPEED_LIMIT_RAD_S: Mapping[Role, tuple[float, float]] = {"follower": (6.3, 9.6), "leader": (12.6, 30.0)}
+SPEED_LIMIT_RAD_S: Mapping[Role, tuple[float, float]] = {"follower": (6.3, 16.0), "leader": (12.6, 30.0)}
 """(joints, gripper): a reading that moved faster since the last one is not believed. Followers: twice the servos'
-no-load speed at 12 V (3.1 and 4.8 rad/s). Leaders are moved by hand, their grippers by fingers."""
+no-load speed at 12 V (3.1 rad/s); their grippers' more than three times (4.8), since the simulated one gets to 12.
+Leaders are moved by hand, their grippers by fingers."""
 NOISE_RAD = 0.02
 """A reading may always differ by this much: backlash and 13 ticks of noise."""
 
