@@ -45,6 +45,14 @@ def bench_kills(
     bench.finish(bench_kills.run(policy, "wall" if wall else "virtual"), json)
 
 
+@app.command("record")
+def bench_record(seconds: Seconds = 60, json: Json = None) -> None:
+    """Recording four cameras of 640x480 at 50 fps: frames, CPU, what the control loop feels, against LeRobot."""
+    from aloha_runtime.commands import bench, bench_record
+
+    bench.finish(bench_record.run(seconds), json)
+
+
 @app.command("train")
 def bench_train(json: Json = None) -> None:
     """Training: samples a second of the loader against direct decoding and against LeRobot."""
@@ -73,6 +81,7 @@ def bench_all(seconds: Seconds = 10, json: Json = None) -> None:
         bench_bus,
         bench_inference,
         bench_kills,
+        bench_record,
         bench_stack,
         bench_train,
         bench_train_step,
@@ -80,5 +89,6 @@ def bench_all(seconds: Seconds = 10, json: Json = None) -> None:
     )
 
     rows = [*bench_bus.run(seconds), *bench_transport.run(seconds), *bench_stack.run(seconds), *bench_kills.run()]
+    rows += bench_record.run(seconds)
     rows += [*bench_inference.run(seconds, threads=2), *bench_train_step.step_rows(), *bench_train.loader_rows()]
     bench.finish(rows, json)

@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,7 +90,7 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("record")
     rig = operate.with_task(config.load("sim"), 3, "transfer_cube", "virtual")
     patient = rig.recording.model_copy(update={"lost_after_s": 2.0})  # a camera comes back within 1.2 s
@@ -136,7 +135,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         stack.ask("stop")
         run.said["stop"] = hands.said
         run.followers = states.drain()
-    yield run
+    return run
 
 
 @pytest.mark.timeout(600)
