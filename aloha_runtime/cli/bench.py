@@ -53,6 +53,16 @@ def bench_record(seconds: Seconds = 60, json: Json = None) -> None:
     bench.finish(bench_record.run(seconds), json)
 
 
+@app.command("recorder-kills")
+def bench_recorder_kills(
+    count: Annotated[int, typer.Option("--count", min=1, help="how often")] = 500, json: Json = None
+) -> None:
+    """Recording killed at random instants: what was lost, and how often the rest could be opened."""
+    from aloha_runtime.commands import bench, bench_recorder_kills
+
+    bench.finish(bench_recorder_kills.run(count), json)
+
+
 @app.command("train")
 def bench_train(json: Json = None) -> None:
     """Training: samples a second of the loader against direct decoding and against LeRobot."""
