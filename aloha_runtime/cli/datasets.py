@@ -13,6 +13,19 @@ def _group() -> None:
     """Keeps `aloha dataset` a group while it has one sub-command."""
 
 
+@app.command()
+def repair(dataset: Annotated[Path, typer.Argument(help="LeRobot v3 dataset folder")]) -> None:
+    """Bring back the episode that a killed or full recording left open; a second time there is nothing to do."""
+    from rich.console import Console
+
+    from aloha_runtime.data.writer import DatasetWriter
+
+    with DatasetWriter.open(dataset) as writer:
+        frames, index = writer.recovered, writer.info.total_episodes - 1
+    found = f"episode {index} came back with {frames} frames" if frames else "nothing to bring back"
+    Console().print(f"{dataset}: {found}; it holds {index + 1} episodes")
+
+
 @app.command("import-hdf5")
 def import_hdf5(
     folder: Annotated[Path, typer.Argument(help="folder of ALOHA's episode_0.hdf5, episode_1.hdf5, ...")],

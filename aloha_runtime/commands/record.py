@@ -5,6 +5,7 @@ requests. Recording itself is the recorder's (`processes/recorder.py`), which go
 """
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,10 +75,13 @@ def open_dataset(wishes: Wishes, rig: RigConfig) -> int:
     if not wishes.dataset.exists():
         recorded.create(wishes.dataset, rig)
         return 0
-    if not wishes.resume:
-        raise DatasetError(f"{wishes.dataset} exists: add --resume to continue it, or choose another path")
+    episodes = len(Dataset(wishes.dataset).episodes)
+    if episodes and not wishes.resume:
+        raise DatasetError(
+            f"{wishes.dataset} holds {episodes} episodes: add --resume to continue it, or choose another path"
+        )
     recorded.refuse_other_rig(wishes.dataset, rig)
-    return len(Dataset(wishes.dataset).episodes)
+    return episodes
 
 
 def refuse_full_disk(path: Path, episodes: int, wanted: int) -> None:
@@ -115,18 +119,11 @@ class RecordingSession:
         return self.kept
 
     def _one(self) -> None:
-        """One take: arms to the start pose, go, wait for its end."""
-        self._prepare()
-        takes = self._state().takes
-        self._ask("next")
-        operate.raise_arms(self.stack)
+        """One take: arms to the start pose, go, wait for its end. Continuous recording leaves moving arms moving."""
         number = f"episode {self.kept + 1} of {self.wishes.episodes}"
-        if self.wishes.policy:
-            self.stack.ask("policy")
-        else:
-            self.cues.say(f"{number}: squeeze both leader grippers when the scene is ready")
-        self._wait(lambda: self._mode() in MOVING or self._state().takes > takes, NEXT_TIMEOUT_S, "the start")
-        self.cues.say(f"{number} is being recorded", spoken="go")
+        takes = self._state().takes
+        if not (self.wishes.continuous and self._mode() in MOVING):
+            self._start(number, takes)
         self._wait(lambda: self._state().takes > takes, NEXT_TIMEOUT_S, "the end of the take")
         state = self._state()
         if state.kept:
@@ -134,8 +131,24 @@ class RecordingSession:
             self.cues.say("", spoken="flagged" if state.flagged else "saved")
         elif state.trouble:
             raise AlohaError(state.trouble)
-        else:
+        elif not self.wishes.continuous:
             self.cues.say("", spoken="again")
+
+    def _start(self, number: str, takes: int) -> None:
+        """Arms to the start pose; whoever drives them begins."""
+        self._prepare()
+        self._ask("next")
+        operate.raise_arms(self.stack)
+        if self.wishes.policy:
+            self.stack.ask("policy")
+        else:
+            self.cues.say(f"{number}: squeeze both leader grippers when the scene is ready")
+
+        def started() -> bool:
+            return self._state().takes > takes or operate.mode_of(self.stack) in MOVING
+
+        self._wait(started, NEXT_TIMEOUT_S, "the squeeze of both leader grippers")
+        self.cues.say(f"{number} is being recorded", spoken="go")
 
     def _prepare(self) -> None:
         """Arms stand still; the simulated objects go where the next seed puts them."""
@@ -147,10 +160,10 @@ class RecordingSession:
             self.stack.ask("reset", str(self.seed))
             self.seed += 1
 
-    def _wait(self, until, timeout_s: float, what: str) -> None:  # type: ignore[no-untyped-def]
+    def _wait(self, until: Callable[[], bool], timeout_s: float, what: str) -> None:
         def looked() -> bool:
             self._obey()
-            return bool(until())
+            return until()
 
         self.stack.wait(looked, timeout_s, what)
 

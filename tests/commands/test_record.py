@@ -1,0 +1,111 @@
+"""`aloha record` from its command line to the dataset, and the orders of hands that are busy."""
+
+import os
+import pty
+import shutil
+import struct
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from aloha_runtime import config
+from aloha_runtime.commands import record as command
+from aloha_runtime.commands.orders import Orders
+from aloha_runtime.commands.record import Wishes, record
+from aloha_runtime.config import RecordingConfig
+from aloha_runtime.data import Dataset, recorded, reports
+from aloha_runtime.errors import ConfigError, DatasetError
+
+
+@pytest.fixture
+def rig_file(tmp_path: Path) -> Path:
+    """The simulated rig in virtual time, no voice."""
+    plain = config.load("sim").model_dump(mode="json")
+    plain["sim"]["clock"] = "virtual"
+    plain["recording"]["cue"] = "off"
+    path = tmp_path / "rig.yaml"
+    path.write_text(yaml.safe_dump(plain))
+    return path
+
+
+def wishes(dataset: Path, **more) -> Wishes:
+    return Wishes(dataset, "hand the cube over", **({"episodes": 1, "scripted": True, "seed": 3} | more))
+
+
+@pytest.mark.timeout(600)
+def test_a_scripted_demonstration_is_recorded_and_continued_only_by_the_same_rig(
+    tmp_path: Path, rig_file: Path
+) -> None:
+    dataset = tmp_path / "dataset"
+    record(wishes(dataset), str(rig_file), None, tmp_path / "run")
+    (episode,) = Dataset(dataset).episodes
+    assert episode.tasks == ("hand the cube over",)
+    assert 200 < episode.length < 350
+    assert reports.read(dataset, 0)["outcome"] == "success"
+    assert reports.read(dataset, 0)["flags"] == []
+
+    with pytest.raises(DatasetError, match="--resume"):
+        record(wishes(dataset), str(rig_file), None, tmp_path / "run")
+    plain = yaml.safe_load(rig_file.read_text())
+    plain["cameras"]["cam_high"]["width"] = 320
+    plain["limits"]["lead_rad"] = 0.05
+    rig_file.write_text(yaml.safe_dump(plain))
+    with pytest.raises(DatasetError) as error:
+        record(wishes(dataset, resume=True), str(rig_file), None, tmp_path / "run")
+    assert "cameras.cam_high.width was 160, is 320" in str(error.value)
+    assert "limits.lead_rad was None, is 0.05" in str(error.value)
+
+
+def test_a_full_disk_is_refused_with_what_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded.create(tmp_path / "dataset", config.load("sim"))
+    few = command.LEAST_FREE_BYTES + 3 * command.EPISODE_BYTES
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(few, 0, few))
+    command.refuse_full_disk(tmp_path / "dataset", 0, 3)
+    with pytest.raises(DatasetError, match="room for 3 episodes of 25 MB, 50 are wanted"):
+        command.refuse_full_disk(tmp_path / "dataset", 0, 50)
+
+
+def test_a_dataset_of_unknown_rig_is_not_continued(tmp_path: Path) -> None:
+    rig = config.load("sim")
+    recorded.create(tmp_path / "dataset", rig)
+    recorded.refuse_other_rig(tmp_path / "dataset", rig)
+    (tmp_path / "dataset" / reports.RIG_PATH).unlink()
+    with pytest.raises(DatasetError, match="does not say which rig"):
+        recorded.refuse_other_rig(tmp_path / "dataset", rig)
+
+
+def test_keys_of_a_terminal_are_orders(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs) as terminal, Orders(RecordingConfig(), print) as outside:
+        assert outside.take() == []
+        monkeypatch.setattr(sys, "stdin", terminal)
+        with Orders(RecordingConfig(), print) as orders:
+            assert orders.has_keyboard
+            assert orders.take() == []
+            os.write(ours, b"sx\x7fq")
+            assert orders.take() == ["success", "discard", "quit"]
+    os.close(ours)
+
+
+def pressed(code: int, value: int = 1, kind: int = 1) -> bytes:
+    """One event as the kernel hands it out."""
+    return struct.pack("llHHi", 0, 0, kind, code, value)
+
+
+def test_a_pedal_is_read_and_may_disappear(tmp_path: Path) -> None:
+    pedal = tmp_path / "event7"
+    os.mkfifo(pedal)
+    keeps_open = os.open(pedal, os.O_RDWR)
+    with Orders(RecordingConfig(pedal=str(pedal)), print) as orders:
+        assert orders.take() == []
+        os.write(keeps_open, pressed(30) + pressed(30, value=0) + pressed(4, kind=4) + pressed(48) + pressed(99))
+        assert orders.take() == ["success", "discard"]
+        os.close(keeps_open)
+        assert orders.take() == []
+
+
+def test_a_pedal_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"event7 cannot be read.*usermod"):
+        Orders(RecordingConfig(pedal=str(tmp_path / "event7")), print)
