@@ -55,12 +55,14 @@ def bench_record(seconds: Seconds = 60, json: Json = None) -> None:
 
 @app.command("recorder-kills")
 def bench_recorder_kills(
-    count: Annotated[int, typer.Option("--count", min=1, help="how often")] = 500, json: Json = None
+    count: Annotated[int, typer.Option("--count", min=1, help="how often")] = 500,
+    processes: Annotated[int, typer.Option("--processes", min=1, help="... and the whole process so often")] = 20,
+    json: Json = None,
 ) -> None:
     """Recording killed at random instants: what was lost, and how often the rest could be opened."""
     from aloha_runtime.commands import bench, bench_recorder_kills
 
-    bench.finish(bench_recorder_kills.run(count), json)
+    bench.finish([*bench_recorder_kills.run(count), *bench_recorder_kills.run_process(processes)], json)
 
 
 @app.command("train")

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from aloha_runtime.commands.bench import Row
+from aloha_runtime.commands.bench_record_rig import make_pictures, rig_of, scene, wait
 from aloha_runtime.commands.bench_train import INTEROP
 from aloha_runtime.control.take import Ending
 from aloha_runtime.data import Dataset, DatasetWriter
@@ -37,6 +38,7 @@ MOST_LOST = 50
 TOLD = struct.Struct("<qq")
 """Episodes that were saved, frames of the open one that were handed over."""
 CAMERAS = {"cam_high": (48, 64), "cam_low": (48, 64)}
+WIDTH, HEIGHT = 320, 240
 
 
 def run(count: int, seed: int = 0) -> list[Row]:
@@ -74,6 +76,34 @@ def run(count: int, seed: int = 0) -> list[Row]:
             Row("opened by LeRobot", tally["LeRobot ok"], f"of {asked}", goal=asked, met=tally["LeRobot ok"] == asked)
         )
     return rows
+
+
+def run_process(count: int, seed: int = 1) -> list[Row]:
+    """The real recorder process killed `count` times in a take of four cameras, and started again each time."""
+    chance = random.Random(seed)  # noqa: S311 — instants, not secrets
+    lost: list[int] = []
+    with tempfile.TemporaryDirectory(prefix="aloha-kills-") as folder:
+        pictures = Path(folder) / "pictures.npy"
+        np.save(pictures, make_pictures(WIDTH, HEIGHT))
+        with scene(Path(folder), rig_of(WIDTH, HEIGHT), pictures) as rig:
+            for index in range(count):
+                recorder = rig.start()
+                rig.ask("next")
+                wait(lambda: rig.state.phase == "taking", "the start of the take")
+                time.sleep(chance.uniform(0.0, 2.0))
+                told = rig.state.frames
+                recorder.kill()
+                recorder.wait()
+                DatasetWriter.open(rig.dataset).close()
+                episodes = Dataset(rig.dataset).episodes
+                lost.append(told - episodes[index].length if len(episodes) > index else told)
+                if len(episodes) <= index:
+                    raise DatasetError(f"kill {index + 1}: nothing of {told} frames came back")
+    most = max(lost)
+    return [
+        Row("kills of the whole process", count, ""),
+        Row("frames told but lost, most", most, "frames", goal=MOST_LOST, met=most <= MOST_LOST),
+    ]
 
 
 def _create(path: Path) -> None:
