@@ -7,14 +7,33 @@ import typer
 
 app = typer.Typer(no_args_is_help=True, help="Datasets on disk.")
 
-
-@app.callback()
-def _group() -> None:
-    """Keeps `aloha dataset` a group while it has one sub-command."""
+DatasetPath = Annotated[Path, typer.Argument(help="LeRobot v3 dataset folder")]
 
 
 @app.command()
-def repair(dataset: Annotated[Path, typer.Argument(help="LeRobot v3 dataset folder")]) -> None:
+def info(
+    dataset: DatasetPath, as_json: Annotated[bool, typer.Option("--json", help="as JSON on standard output")] = False
+) -> None:
+    """What a dataset holds: episodes, features, cameras, tasks, outcomes, bytes."""
+    from aloha_runtime.commands.dataset_info import info as job
+
+    job(dataset, as_json)
+
+
+@app.command()
+def check(
+    dataset: DatasetPath,
+    decode: Annotated[bool, typer.Option("--decode", help="look at every picture as well")] = False,
+) -> None:
+    """Everything that can be wrong, each with what to do; exit code 1 when something is."""
+    from aloha_runtime.commands.dataset_info import check as job
+
+    if not job(dataset, decode):
+        raise typer.Exit(1)
+
+
+@app.command()
+def repair(dataset: DatasetPath) -> None:
     """Bring back the episode that a killed or full recording left open; a second time there is nothing to do."""
     from rich.console import Console
 
