@@ -33,6 +33,27 @@ def check(
 
 
 @app.command()
+def view(
+    dataset: DatasetPath,
+    episodes: Annotated[list[str] | None, typer.Argument(help="such as 3 or 7-9; all when left out")] = None,
+    out: Annotated[Path, typer.Option("--out", help="folder of the page")] = Path("outputs/view"),
+) -> None:
+    """Episodes as a page to open in a browser: every camera in step with the joints' curves."""
+    from rich.console import Console
+
+    from aloha_runtime.commands.dataset_view import view as job
+    from aloha_runtime.data.progress import progress
+    from aloha_runtime.data.reader import Dataset
+    from aloha_runtime.data.selection import select
+
+    say = Console(highlight=False, soft_wrap=True).print
+    chosen = select(episodes or [], Dataset(dataset).info.total_episodes)
+    with progress("episodes", len(chosen), say) as advance:
+        page = job(dataset, episodes or [], out, advance)
+    say(f"open {page} in a browser")
+
+
+@app.command()
 def repair(dataset: DatasetPath) -> None:
     """Bring back the episode that a killed or full recording left open; a second time there is nothing to do."""
     from rich.console import Console

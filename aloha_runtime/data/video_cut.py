@@ -70,7 +70,7 @@ def cut(source: Path, target: Path, first: int, frames: int, fps: float, codec: 
     if found.can_copy(first, frames):
         _copy(source, target, found, first, frames)
         return True
-    _encode(source, target, first, frames, fps, codec)
+    encode(source, target, first, frames, fps, codec)
     return False
 
 
@@ -90,7 +90,8 @@ def _copy(source: Path, target: Path, found: Packets, first: int, frames: int) -
             made.mux(packet)
 
 
-def _encode(source: Path, target: Path, first: int, frames: int, fps: float, codec: Codec) -> None:
+def encode(source: Path, target: Path, first: int, frames: int, fps: float, codec: Codec) -> None:
+    """Frames `first` up to `first + frames` of `source`, decoded and encoded again as `codec`."""
     reader = VideoReader(source, fps)
     image = reader.frame(first / fps)
     height, width = image.shape[:2]
