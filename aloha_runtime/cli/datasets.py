@@ -1,6 +1,8 @@
 """Sub-commands for datasets on disk."""
 
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Literal
 
 import typer
@@ -8,6 +10,7 @@ import typer
 app = typer.Typer(no_args_is_help=True, help="Datasets on disk.")
 
 DatasetPath = Annotated[Path, typer.Argument(help="LeRobot v3 dataset folder")]
+Episodes = Annotated[list[str], typer.Argument(help="such as 3 or 7-9")]
 
 
 @app.command()
@@ -64,6 +67,98 @@ def repair(dataset: DatasetPath) -> None:
         frames, index = writer.recovered, writer.info.total_episodes - 1
     found = f"episode {index} came back with {frames} frames" if frames else "nothing to bring back"
     Console().print(f"{dataset}: {found}; it holds {index + 1} episodes")
+
+
+@app.command()
+def delete(dataset: DatasetPath, episodes: Episodes) -> None:
+    """Leave episodes out; the others move up."""
+    _edit(lambda edit, advance: edit.delete(dataset, episodes, advance), dataset)
+
+
+@app.command()
+def relabel(
+    dataset: DatasetPath,
+    episodes: Episodes,
+    task: Annotated[str | None, typer.Option("--task", help="what they show")] = None,
+    outcome: Annotated[Literal["success", "failure"] | None, typer.Option("--outcome")] = None,
+) -> None:
+    """Give episodes another task or outcome."""
+    _edit(lambda edit, advance: edit.relabel(dataset, episodes, task, outcome, advance), dataset)
+
+
+@app.command()
+def trim(
+    dataset: DatasetPath,
+    episode: Annotated[int, typer.Argument(min=0)],
+    start: Annotated[float | None, typer.Option("--from", min=0, help="seconds")] = None,
+    end: Annotated[float | None, typer.Option("--to", min=0, help="seconds")] = None,
+    still: Annotated[
+        bool, typer.Option("--still", help="cut off the time at either end in which nothing moves")
+    ] = False,
+) -> None:
+    """Cut an episode at its ends."""
+    _edit(lambda edit, advance: edit.trim(dataset, episode, start, end, still, advance), dataset)
+
+
+@app.command()
+def stats(dataset: DatasetPath) -> None:
+    """Compute every statistic anew."""
+    _edit(lambda edit, advance: edit.restat(dataset, advance), dataset)
+
+
+@app.command()
+def reencode(
+    dataset: DatasetPath, codec: Annotated[Literal["h264", "av1", "lossless"], typer.Option("--codec")] = "h264"
+) -> None:
+    """Encode every video anew."""
+    _edit(lambda edit, advance: edit.reencode(dataset, codec, advance), dataset)
+
+
+@app.command()
+def split(
+    dataset: DatasetPath,
+    first: Annotated[Path, typer.Argument(help="new folder of the episodes that are named")],
+    second: Annotated[Path, typer.Argument(help="new folder of all others")],
+    episodes: Annotated[list[str], typer.Option("--episodes", help="such as 0-39; may be given again")],
+) -> None:
+    """Two new datasets from one, which stays as it is."""
+    _edit(lambda edit, advance: edit.split(dataset, first, second, episodes, advance), dataset)
+
+
+@app.command()
+def merge(
+    datasets: Annotated[list[Path], typer.Argument(help="two or more dataset folders")],
+    out: Annotated[Path, typer.Option("--out", help="new folder")],
+) -> None:
+    """Datasets one after the other as a new one; they stay as they are."""
+    _edit(lambda edit, advance: edit.merge(datasets, out, advance), *datasets)
+
+
+@app.command()
+def undo(
+    dataset: DatasetPath,
+    forget: Annotated[bool, typer.Option("--forget", help="instead, free the disk of what is kept for undo")] = False,
+) -> None:
+    """As it was before the last edit; a second time brings the edit back."""
+    from rich.console import Console
+
+    from aloha_runtime.data import edit
+
+    Console(highlight=False, soft_wrap=True).print(edit.forget(dataset) if forget else edit.undo(dataset))
+
+
+def _edit(job: Callable[[ModuleType, Callable[[int], None]], str], *datasets: Path) -> None:
+    """Do it with progress, and say in a line what was done."""
+    from rich.console import Console
+
+    from aloha_runtime.data import edit
+    from aloha_runtime.data.layout import read_info
+    from aloha_runtime.data.progress import progress
+
+    say = Console(highlight=False, soft_wrap=True).print
+    with progress("episodes", sum(read_info(dataset).total_episodes for dataset in datasets), say) as advance:
+        done = job(edit, advance)
+    say(done)
 
 
 @app.command("import-hdf5")

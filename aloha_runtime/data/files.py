@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,9 +13,28 @@ def publish(aside: Path, final: Path) -> None:
     """Move a finished file from aside (same file system) to its place so that a power cut leaves it whole or absent."""
     make_directory(final.parent)
     with aside.open("rb") as file:
-        os.fsync(file.fileno())
+        _sync(file.fileno())
     aside.replace(final)
     _sync_directory(final.parent)
+
+
+@contextlib.contextmanager
+def all_at_once() -> Iterator[None]:
+    """Inside, nothing is synced; everything is at the end. For a tree that nobody looks at before."""
+    _later.append(True)
+    try:
+        yield
+    finally:
+        _later.pop()
+    os.sync()
+
+
+_later: list[bool] = []
+
+
+def _sync(descriptor: int) -> None:
+    if not _later:
+        os.fsync(descriptor)
 
 
 def make_directory(directory: Path) -> None:
@@ -49,6 +69,6 @@ def reserve(path: Path, size: int) -> None:
 def _sync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
+        _sync(descriptor)
     finally:
         os.close(descriptor)

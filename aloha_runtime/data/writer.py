@@ -74,7 +74,7 @@ class DatasetWriter:
             raise DatasetError(f"{path} already exists. Choose another path, or continue the dataset that is there.")
         described = features.describe(vectors, cameras or {}, fps, codec)
         files.make_directory(path.absolute())
-        lock = _lock(path)
+        lock = lock_dataset(path)
         (path / ASIDE).mkdir(exist_ok=True)
         info = Info(fps=fps, features=described, robot_type=robot_type)
         files.publish_bytes(pretty_json(info), path / ASIDE / "info.json", path / layout.INFO_PATH)
@@ -85,7 +85,7 @@ class DatasetWriter:
         """Continue a dataset. An episode that its last writer left open joins it, what nobody counts is removed."""
         path = Path(path)
         layout.read_info(path)  # first: what is no dataset is no place for a lock
-        lock = _lock(path)
+        lock = lock_dataset(path)
         try:
             info = layout.read_info(path)
             features.check_appendable(path, info)
@@ -221,7 +221,7 @@ class DatasetWriter:
         self._aside.mkdir(exist_ok=True)
 
 
-def _lock(path: Path) -> int:
+def lock_dataset(path: Path) -> int:
     """Hold the dataset directory against other writers; the lock ends with the process."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:

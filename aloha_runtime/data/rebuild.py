@@ -1,0 +1,183 @@
+"""A dataset written anew from episodes, or parts of them, of others: what every edit comes down to.
+
+Numbers and statistics follow from the pieces; videos are linked where an episode has a file to itself, cut by packets
+where they allow it, and encoded again only where they must be.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from aloha_runtime.data import features, files, layout, reports, rows
+from aloha_runtime.data.episode_store import EpisodeStore, pretty_json
+from aloha_runtime.data.layout import Feature, Info
+from aloha_runtime.data.open_episode import Taken
+from aloha_runtime.data.reader import Dataset, Episode, VideoSpan
+from aloha_runtime.data.statistics import ImageHistogram, Stats
+from aloha_runtime.data.video import VideoReader
+from aloha_runtime.data.video_cut import cut, encode
+from aloha_runtime.data.video_encoder import CODECS, on_this_machine, video_info
+from aloha_runtime.data.writer import ASIDE
+from aloha_runtime.errors import DatasetError
+
+
+@dataclass
+class Source:
+    """A dataset that pieces come from, with what is asked of it again and again."""
+
+    dataset: Dataset
+    stats: list[Stats] = field(init=False)
+    shared: dict[Path, int] = field(init=False)
+    """How many episodes each video file holds."""
+
+    def __post_init__(self) -> None:
+        total = self.dataset.info.total_episodes
+        features.check_appendable(self.dataset.path, self.dataset.info)
+        self.stats = [rows.row_stats(row) for row in rows.read_episode_rows(self.dataset.path, total, with_stats=True)]
+        self.shared = {}
+        for episode in self.dataset.episodes:
+            for span in episode.videos.values():
+                self.shared[span.path] = self.shared.get(span.path, 0) + 1
+
+    def whole(self, index: int, **changes: Any) -> "Piece":
+        """All of an episode; `changes` are fields of `Piece`."""
+        episode = self.dataset.episodes[index]
+        if len(episode.tasks) != 1:
+            raise DatasetError(
+                f"{self.dataset.path}: episode {index} has {len(episode.tasks)} tasks; only episodes of one task can be"
+                " edited. Use LeRobot's lerobot-edit-dataset."
+            )
+        return replace(Piece(self, index, episode.length, episode.tasks[0]), **changes)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Frames `first` up to `first + frames` of an episode, done for `task`. `report`: changes to its report.
+    `restat`: its statistics are computed anew."""
+
+    source: Source
+    index: int
+    frames: int
+    task: str
+    first: int = 0
+    report: Mapping[str, Any] = field(default_factory=dict)
+    restat: bool = False
+
+    @property
+    def episode(self) -> Episode:
+        return self.source.dataset.episodes[self.index]
+
+    @property
+    def is_whole(self) -> bool:
+        return (self.first, self.frames) == (0, self.episode.length)
+
+
+def rebuild(
+    pieces: Sequence[Piece], out: Path, codec: str | None = None, advance: Callable[[int], None] = lambda _: None
+) -> None:
+    """Write `pieces`, in order, as a new dataset at `out`, which must be absent or empty.
+
+    `codec`: encode every video as this one of `CODECS`; None keeps what they have. Raises DatasetError.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise DatasetError(f"{out} already exists. Choose another path.")
+    first = pieces[0].source.dataset
+    info = _empty(first.info, codec)
+    with files.all_at_once():
+        (out / ASIDE).mkdir(parents=True, exist_ok=True)
+        files.publish_bytes(pretty_json(info), out / ASIDE / "info.json", out / layout.INFO_PATH)
+        if all(_rig(piece.source.dataset) == _rig(first) for piece in pieces) and (rig := _rig(first)):
+            files.publish_bytes(rig, out / ASIDE / "rig.json", out / reports.RIG_PATH)
+        store = EpisodeStore(out, out / ASIDE, info)
+        for piece in pieces:
+            store.commit(_taken(piece, out / ASIDE, store.info, codec), _report(piece))
+            advance(1)
+        shutil.rmtree(out / ASIDE)
+
+
+def _empty(info: Info, codec: str | None) -> Info:
+    described = dict(info.features)
+    for key, feature in info.features.items():
+        if codec and feature.dtype == "video":
+            height, width = feature.shape[:2]
+            new = video_info(CODECS[codec], height, width, int(info.fps))
+            described[key] = Feature(feature.dtype, feature.shape, feature.names, new)
+    return msgspec.structs.replace(
+        info,
+        features=described,
+        total_episodes=0,
+        total_frames=0,
+        total_tasks=0,
+        splits={},
+        data_path=layout.DATA_PATH,
+        video_path=layout.VIDEO_PATH,
+    )
+
+
+def _rig(dataset: Dataset) -> bytes:
+    path = dataset.path / reports.RIG_PATH
+    return path.read_bytes() if path.exists() else b""
+
+
+def _taken(piece: Piece, aside: Path, info: Info, codec: str | None) -> Taken:
+    source, dataset = piece.source, piece.source.dataset
+    begin = piece.episode.from_index + piece.first
+    vectors = {key: dataset.vectors(key)[begin : begin + piece.frames] for key in dataset.info.vectors}
+    videos: dict[str, Path] = {}
+    stats: Stats = {}
+    for key, feature in info.features.items():
+        if feature.dtype != "video":
+            continue
+        videos[key] = aside / f"{key}.mp4"
+        span = piece.episode.videos[layout.camera_name(key)]
+        _video(piece, span, feature, videos[key], dataset.fps, codec)
+        known = source.stats[piece.index].get(key)
+        if piece.is_whole and not piece.restat and known is not None and "q50" in known:
+            stats[key] = known
+        else:
+            stats[key] = image_stats(videos[key], piece.frames, dataset.fps)
+    return Taken(piece.task, {key: vectors[key] for key in info.vectors}, videos, stats)
+
+
+def _video(piece: Piece, span: VideoSpan, feature: Feature, target: Path, fps: float, codec: str | None) -> None:
+    height, width = feature.shape[:2]
+    first = round(span.from_s * fps) + piece.first
+    target.unlink(missing_ok=True)
+    if codec:
+        encode(span.path, target, first, piece.frames, fps, on_this_machine(codec, height, width))
+    elif piece.is_whole and first == 0 and piece.source.shared[span.path] == 1:
+        link(span.path, target)
+    else:
+        own = features.codec_of(feature)
+        cut(span.path, target, first, piece.frames, fps, on_this_machine(own, height, width))
+
+
+def link(source: Path, target: Path) -> None:
+    """The same file under a second name; a copy on another disk. Files of a dataset are never changed in place."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy(source, target)
+
+
+def image_stats(path: Path, frames: int, fps: float) -> dict[str, Any]:
+    """Statistics of the first `frames` pictures of a video, by decoding it."""
+    histogram, reader = ImageHistogram(), VideoReader(path, fps)
+    try:
+        for number in range(frames):
+            histogram.add(reader.frame(number / fps))
+    finally:
+        reader.close()
+    return histogram.stats()
+
+
+def _report(piece: Piece) -> dict[str, Any] | None:
+    found = reports.read(piece.source.dataset.path, piece.index)
+    if not piece.is_whole:
+        found["trimmed"] = {"from_frame": piece.first, "frames": piece.frames, "of": piece.episode.length}
+    return {**found, **piece.report} or None
