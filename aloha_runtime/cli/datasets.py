@@ -115,6 +115,12 @@ def reencode(
 
 
 @app.command()
+def compact(dataset: DatasetPath) -> None:
+    """Few large files instead of many small ones."""
+    _edit(lambda edit, advance: edit.compact(dataset, advance), dataset)
+
+
+@app.command()
 def split(
     dataset: DatasetPath,
     first: Annotated[Path, typer.Argument(help="new folder of the episodes that are named")],

@@ -21,7 +21,7 @@ from aloha_runtime.sim.gym_demonstration import GymEpisode
 from aloha_runtime.sim.gym_env import CAMERA, MAX_STEPS, GymEnv
 from aloha_runtime.sim.model import Task
 from aloha_runtime.sim.render import Renderer
-from aloha_runtime.sim.tasks import OBJECTS
+from aloha_runtime.sim.tasks import environment_names
 from aloha_runtime.sim.world import World
 
 TASK_TEXT: dict[Task, str] = {
@@ -67,12 +67,11 @@ def demonstrate(
     in_gym = task in GYM_TASKS
     sizes = {CAMERA if in_gym else "cam_high": (160, 120)} if cameras is None else dict(cameras)
     scene = check_name(task)
-    objects = [f"{item.name}_{name}" for item in OBJECTS[scene] for name in ("x", "y", "z", "qw", "qx", "qy", "qz")]
     measured = {} if in_gym else {"observation.velocity": NAMES, "observation.effort": NAMES}
     vectors: dict[str, Sequence[str]] = {
         "observation.state": NAMES,
         **measured,
-        "observation.environment_state": objects,
+        "observation.environment_state": environment_names(scene),
         "action": NAMES,
     }
     shapes = {name: (height, width) for name, (width, height) in sizes.items()}

@@ -24,6 +24,7 @@ from aloha_runtime.data.session import LEAST_FREE_BYTES
 from aloha_runtime.errors import AlohaError, ConfigError, DatasetError
 from aloha_runtime.messages import MOVING, Health, Mode, RecorderState, Request
 from aloha_runtime.processes.table import Job
+from aloha_runtime.sim.tasks import environment_names
 
 EPISODE_BYTES = 25_000_000
 """Where a dataset has no episode to go by: 20 s of four 640x480 cameras at 2.5 Mb/s each."""
@@ -73,7 +74,7 @@ def open_dataset(wishes: Wishes, rig: RigConfig) -> int:
     if not wishes.task.strip():
         raise ConfigError("--task is empty: say in a few words what the episodes show")
     if not wishes.dataset.exists():
-        recorded.create(wishes.dataset, rig)
+        recorded.create(wishes.dataset, rig, environment_names(rig.sim.task) if rig.sim else ())
         return 0
     episodes = len(Dataset(wishes.dataset).episodes)
     if episodes and not wishes.resume:

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
+from aloha_runtime.data.compact import compact as join
 from aloha_runtime.data.quality import STILL_RAD
 from aloha_runtime.data.reader import Dataset
 from aloha_runtime.data.rebuild import Piece, Source, rebuild
 from aloha_runtime.data.recorded import differences
 from aloha_runtime.data.recording import STATE
+from aloha_runtime.data.rows import numbered_files
 from aloha_runtime.data.selection import select
 from aloha_runtime.data.video_encoder import CODECS
 from aloha_runtime.data.writer import ASIDE, lock_dataset
@@ -112,6 +114,14 @@ def reencode(path: Path, codec: str, advance: Advance = lambda _: None) -> str:
     count = len(source.dataset.episodes)
     replace(path, [source.whole(index) for index in range(count)], codec, advance)
     return f"videos of {count} episodes encoded as {codec}"
+
+
+def compact(path: Path, advance: Advance = lambda _: None) -> str:
+    """Put many episodes into each file, up to the sizes that LeRobot aims at."""
+    source = _open(path)
+    before = len(numbered_files(path))
+    put(path, lambda aside: join(source, aside, advance))
+    return f"{before} files before, {len(numbered_files(path))} now"
 
 
 def split(

@@ -15,12 +15,14 @@ from aloha_runtime.errors import DatasetError
 from aloha_runtime.robot import CONTROL_HZ, NAMES, ROLES
 
 JOINTS = "joints"
+ENVIRONMENT = "observation.environment_state"
+"""Where the objects are: the simulated rig knows it, and a policy may learn to estimate it (`estimate_dim`)."""
 INTERVENTION = "intervention"
 """A person had taken over from the policy."""
 
 
-def vectors(cameras: Sequence[str]) -> dict[str, list[str]]:
-    """Every vector feature with the names of its numbers.
+def vectors(cameras: Sequence[str], environment: Sequence[str] = ()) -> dict[str, list[str]]:
+    """Every vector feature with the names of its numbers; `environment`: those of the simulated objects' poses.
 
     `action` is as commanded, `goal` as really sent to the servos after every limit. LeRobot trains on `observation.*`
     and `action` alone and leaves the rest.
@@ -30,6 +32,7 @@ def vectors(cameras: Sequence[str]) -> dict[str, list[str]]:
         "observation.state": names,
         "observation.velocity": names,
         "observation.effort": names,
+        ENVIRONMENT: list(environment),
         "action": names,
         "goal": names,
         "temperature_c": names,
@@ -41,11 +44,15 @@ def vectors(cameras: Sequence[str]) -> dict[str, list[str]]:
     return {key: value for key, value in features.items() if value}
 
 
-def create(path: Path, rig: RigConfig) -> None:
+def create(path: Path, rig: RigConfig, environment: Sequence[str] = ()) -> None:
     """A dataset without episodes for this rig; DatasetError when something is there already."""
     cameras = {name: (camera.height, camera.width) for name, camera in rig.cameras.items()}
     writer = DatasetWriter.create(
-        path, vectors=vectors(list(cameras)), cameras=cameras, fps=CONTROL_HZ, codec=rig.recording.codec
+        path,
+        vectors=vectors(list(cameras), environment),
+        cameras=cameras,
+        fps=CONTROL_HZ,
+        codec=rig.recording.codec,
     )
     with writer:
         content = msgspec.json.format(msgspec.json.encode(described(rig)), indent=2)

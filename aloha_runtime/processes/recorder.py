@@ -6,6 +6,7 @@ take under way is on disk (`data/open_episode.py`), and takes that are over are 
 
 import argparse
 import os
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,10 +22,11 @@ from aloha_runtime.control.teleop import SqueezeDetector, action_convention
 from aloha_runtime.data import quality
 from aloha_runtime.data.frame_maker import FrameMaker, RecentStates
 from aloha_runtime.data.layout import IMAGE_PREFIX
+from aloha_runtime.data.recorded import ENVIRONMENT
 from aloha_runtime.data.session import Ended, Session
 from aloha_runtime.errors import DatasetError
 from aloha_runtime.inputs import RigInputs
-from aloha_runtime.messages import MS, ArmsState, Health, Mode, RecorderState, Reply, Request
+from aloha_runtime.messages import MS, ArmsState, Health, Mode, RecorderState, Reply, Request, SimState
 from aloha_runtime.realtime import Beat, Pacer
 from aloha_runtime.ring_memory import Image
 from aloha_runtime.robot import KITS, TICK_NS
@@ -34,6 +36,8 @@ CATCH_UP_TICKS = 8
 """Ticks made up after a stall: frame rings and states still reach back 0.16 s."""
 DONE, AGAIN = 2, 3
 """Quick squeezes of both leader grippers: this take is done; not this one, again."""
+SIM_DEPTH = 64
+"""States of the simulated world that may wait: half a second."""
 NICENESS = 5
 """Encoding gives way to the processes that move the arms."""
 PUBLISH_EVERY = 5
@@ -56,6 +60,9 @@ class RecorderLoop:
         self.mode = service.bus.subscribe(messages.MODE)
         self.leaders = service.bus.subscribe(messages.LEADERS)
         self.arms = service.bus.subscribe(messages.health_topic("arms@followers"))
+        self.knows_objects = ENVIRONMENT in session.writer.info.vectors
+        self.sim = service.bus.subscribe(messages.SIM_STATE, depth=SIM_DEPTH) if self.knows_objects else None
+        self.objects: deque[SimState] = deque(maxlen=SIM_DEPTH)
         self.server = service.bus.server(RECORDER)
         self.state = service.bus.publisher(messages.RECORDER)
         self.gripper = rig.gripper("leader")
@@ -77,6 +84,8 @@ class RecorderLoop:
         while (request := self.server.receive()) is not None:
             self.server.reply(self._answer(request))
         self.states.add(self.inputs.poll())
+        if self.sim is not None:
+            self.objects.extend(self.sim.drain())
         newest = beat.index - 1
         first = max(self.last_tick + 1, newest - CATCH_UP_TICKS) if self.last_tick else newest
         self.frames.takes.skipped += first - self.last_tick - 1
@@ -113,7 +122,7 @@ class RecorderLoop:
         pictures = {
             IMAGE_PREFIX + camera: None if camera in repeated else self.images[camera] for camera in self.cameras
         }
-        if not self.session.add({**row, **pictures}):
+        if not self.session.add({**row, **pictures, **self._objects(tick)}):
             self.take.end(Ending(True, self.session.trouble))
 
     def _observe(self, tick: int) -> tuple[Observation | None, set[str], str]:
@@ -127,6 +136,14 @@ class RecorderLoop:
                 return None, set(self.cameras), missing
             repeated.add(found.source)
         return found[0], repeated, missing
+
+    def _objects(self, tick: int) -> dict[str, np.ndarray]:
+        """Where the simulated objects were at a tick, on a dataset that keeps it."""
+        if not self.knows_objects:
+            return {}
+        size = self.session.writer.info.vectors[ENVIRONMENT]
+        before = [state for state in self.objects if state.stamp_ns <= tick * TICK_NS]
+        return {ENVIRONMENT: np.array(before[-1].environment_state if before else [0.0] * size, np.float32)}
 
     def _look_for_signs(self, tick: int, mode: Mode) -> None:
         leaders: ArmsState | None = self.leaders.fresh(self.service.clock.now_ns())

@@ -44,6 +44,14 @@ OBJECTS: dict[Task, tuple[Object, ...]] = {
     ),
 }
 
+POSE = ("x", "y", "z", "qw", "qx", "qy", "qz")
+
+
+def environment_names(task: Task) -> list[str]:
+    """Names of the numbers of `environment_state`: pose of every object, `cube_x` and so on."""
+    return [f"{item.name}_{part}" for item in OBJECTS[task] for part in POSE]
+
+
 FINGER = {"left": "vx300s_left/10_left_gripper_finger", "right": "vx300s_right/10_right_gripper_finger"}
 """The finger of each gripper whose contacts the original tasks count."""
 
