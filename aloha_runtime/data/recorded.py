@@ -101,7 +101,11 @@ def differences(before: Any, now: Any, where: str = "") -> list[str]:
         for key in [*before, *(key for key in now if key not in before)]:
             found += differences(before.get(key), now.get(key), f"{where}.{key}" if where else key)
         return found
-    return [] if before == now else [f"{where} was {before}, is {now}"]
+    if before == now:
+        return []
+    if isinstance(before, dict) or isinstance(now, dict):
+        return [f"{where} is {'gone' if now is None else 'new'}"]
+    return [f"{where} was {before}, is {now}"]
 
 
 def flags(repeated: Sequence[bool], intervention: bool) -> NDArray[np.float32]:
