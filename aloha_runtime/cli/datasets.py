@@ -189,3 +189,18 @@ def import_hdf5(
     say = Console().print
     made = job(folder, out, task=task, fps=fps, channel_order=channels, keep_base=base, report=say)
     say(f"{out}: {len(made.episodes)} episodes, {len(made)} frames, cameras {', '.join(made.cameras) or 'none'}")
+
+
+@app.command("export-hdf5")
+def export_hdf5(
+    dataset: DatasetPath,
+    out: Annotated[Path, typer.Argument(help="folder for episode_0.hdf5, episode_1.hdf5, ...")],
+    channels: Annotated[
+        Literal["swapped", "rgb"] | None,
+        typer.Option("--compress", help="JPEG frames: swapped as ALOHA 2's recorder writes them, or rgb; else plain"),
+    ] = None,
+) -> None:
+    """A LeRobot dataset as ALOHA HDF5 episodes; says what they cannot hold."""
+    from aloha_runtime.data.export_hdf5 import export_hdf5 as job
+
+    _edit(lambda _, advance: f"{out}: {job(dataset, out, channel_order=channels, advance=advance)}", dataset)

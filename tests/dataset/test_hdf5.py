@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from aloha_runtime import robot
-from aloha_runtime.data import Dataset
+from aloha_runtime.data import Dataset, DatasetWriter
+from aloha_runtime.data.export_hdf5 import export_hdf5
 from aloha_runtime.data.hdf5 import Hdf5Episode, episode_files
 from aloha_runtime.data.import_hdf5 import import_hdf5
 from aloha_runtime.errors import DatasetError
@@ -158,3 +159,48 @@ def test_a_folder_without_episodes(tmp_path: Path) -> None:
     (tmp_path / "episode_x.hdf5").touch()
     with pytest.raises(DatasetError, match=r"holds no episode_0.hdf5"):
         episode_files(tmp_path)
+
+
+@pytest.mark.parametrize("order", [None, "swapped", "rgb"])
+def test_there_and_back_again(tmp_path: Path, order: Any) -> None:
+    """HDF5 to LeRobot and back: numbers to the bit, colours to what two lossy codecs leave."""
+    for number in range(2):
+        write_episode(tmp_path / f"episode_{number}.hdf5", 6, base=True, seed=number)
+    import_hdf5(tmp_path, tmp_path / "dataset", task="x", keep_base=True)
+    said = export_hdf5(tmp_path / "dataset", tmp_path / "back", channel_order=order)
+    assert "tasks" in said
+    assert ("JPEG" in said) == (order is not None)
+    for number in range(2):
+        with (
+            h5py.File(tmp_path / f"episode_{number}.hdf5") as first,
+            Hdf5Episode(tmp_path / f"back/episode_{number}.hdf5", order) as episode,
+            h5py.File(tmp_path / f"back/episode_{number}.hdf5") as raw,
+        ):
+            for inside in ("observations/qpos", "observations/qvel", "observations/effort", "action", "base_action"):
+                np.testing.assert_array_equal(raw[inside][...], first[inside][...])
+            np.testing.assert_allclose(episode.frame("cam_high", 3).mean(axis=(0, 1)), ORANGE, atol=8)
+            assert episode.is_compressed == (order is not None)
+            if order:
+                assert raw["compress_len"].shape == (2, 6)
+                stored = cv2.imdecode(raw["observations/images/cam_high"][0], cv2.IMREAD_COLOR).mean(axis=(0, 1))
+                assert (stored[0] > stored[2]) == (order == "swapped"), "OpenCV takes what it decodes for BGR"
+    again = import_hdf5(tmp_path / "back", tmp_path / "again", task="x", keep_base=True, channel_order=order)
+    np.testing.assert_array_equal(again.vectors("action"), Dataset(tmp_path / "dataset").vectors("action"))
+    with pytest.raises(DatasetError, match=r"episode_0.hdf5 already"):
+        export_hdf5(tmp_path / "dataset", tmp_path / "back")
+
+
+def test_export_says_what_it_cannot_hold_and_refuses_other_robots(tmp_path: Path) -> None:
+    vectors = {"observation.state": robot.NAMES, "action": robot.NAMES, "goal": robot.NAMES}
+    with DatasetWriter.create(tmp_path / "dataset", vectors=vectors) as writer:
+        writer.add_frame({key: np.zeros(14) for key in vectors})
+        writer.save_episode("x")
+    said = export_hdf5(tmp_path / "dataset", tmp_path / "out")
+    assert "no place for: goal, tasks" in said
+    assert "zeros, because the dataset has none: observation.velocity, observation.effort" in said
+    with DatasetWriter.create(tmp_path / "other", vectors={"observation.state": ["a"], "action": ["a"]}) as writer:
+        writer.add_frame({"observation.state": np.zeros(1), "action": np.zeros(1)})
+        writer.save_episode("x")
+    with pytest.raises(DatasetError, match="has 1 numbers, not 14"):
+        export_hdf5(tmp_path / "other", tmp_path / "out2")
+    assert not (tmp_path / "out2").exists()
