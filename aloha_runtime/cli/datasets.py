@@ -204,3 +204,19 @@ def export_hdf5(
     from aloha_runtime.data.export_hdf5 import export_hdf5 as job
 
     _edit(lambda _, advance: f"{out}: {job(dataset, out, channel_order=channels, advance=advance)}", dataset)
+
+
+@app.command("import")
+def import_v2(
+    source: Annotated[Path, typer.Argument(help="LeRobot v2.0 or v2.1 dataset folder")],
+    out: Annotated[Path, typer.Argument(help="LeRobot v3 dataset folder to create")],
+    leave_out: Annotated[
+        list[str] | None, typer.Option("--leave-out", help="feature to drop; may be given again")
+    ] = None,
+) -> None:
+    """A LeRobot v2.0 or v2.1 dataset as v3.0; videos are not encoded again."""
+    from rich.console import Console
+
+    from aloha_runtime.data.import_v2 import import_v2 as job
+
+    Console(highlight=False, soft_wrap=True).print(job(source, out, leave_out or []))

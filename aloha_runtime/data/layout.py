@@ -127,7 +127,7 @@ def _check_version(path: Path, raw: Any) -> None:
         return
     advice = f"This runtime reads {VERSION}."
     if isinstance(version, str) and version.startswith("v2"):
-        advice += " Convert it with LeRobot's script lerobot.scripts.convert_dataset_v21_to_v30."
+        advice += " Import it: aloha dataset import."
     raise DatasetError(f"{path}: codebase_version is {version!r}. {advice}")
 
 

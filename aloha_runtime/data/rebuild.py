@@ -86,6 +86,14 @@ def rebuild(
     """
     if out.exists() and any(out.iterdir()):
         raise DatasetError(f"{out} already exists. Choose another path.")
+    try:
+        _rebuild(pieces, out, codec, advance)
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
+
+
+def _rebuild(pieces: Sequence[Piece], out: Path, codec: str | None, advance: Callable[[int], None]) -> None:
     first = pieces[0].source.dataset
     info = _empty(first.info, codec)
     with files.all_at_once():

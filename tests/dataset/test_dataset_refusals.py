@@ -67,7 +67,7 @@ def test_other_versions(damaged, version):
 
 def test_version_2_names_the_converter(damaged):
     edit_info(damaged, codebase_version="v2.1")
-    refused(damaged, "convert_dataset_v21_to_v30")
+    refused(damaged, "aloha dataset import")
 
 
 @pytest.mark.parametrize(
