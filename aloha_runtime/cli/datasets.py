@@ -220,3 +220,31 @@ def import_v2(
     from aloha_runtime.data.import_v2 import import_v2 as job
 
     Console(highlight=False, soft_wrap=True).print(job(source, out, leave_out or []))
+
+
+@app.command()
+def push(
+    dataset: DatasetPath,
+    name: Annotated[str, typer.Argument(help="user/dataset on the Hugging Face hub")],
+    private: Annotated[bool, typer.Option("--private")] = False,
+) -> None:
+    """Upload a dataset under a name, so that LeRobot opens it by that name."""
+    from rich.console import Console
+
+    from aloha_runtime.data.hub import push as job
+
+    Console(highlight=False, soft_wrap=True).print(job(dataset, name, private))
+
+
+@app.command()
+def pull(
+    name: Annotated[str, typer.Argument(help="user/dataset on the Hugging Face hub")],
+    dataset: Annotated[Path, typer.Argument(help="new folder")],
+    revision: Annotated[str | None, typer.Option("--revision", help="branch, tag or commit")] = None,
+) -> None:
+    """Download a dataset by name."""
+    from rich.console import Console
+
+    from aloha_runtime.data.hub import pull as job
+
+    Console(highlight=False, soft_wrap=True).print(job(name, dataset, revision))
