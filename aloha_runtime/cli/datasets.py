@@ -40,9 +40,14 @@ def view(
     dataset: DatasetPath,
     episodes: Annotated[list[str] | None, typer.Argument(help="such as 3 or 7-9; all when left out")] = None,
     out: Annotated[Path, typer.Option("--out", help="folder of the page")] = Path("outputs/view"),
+    rrd: Annotated[Path | None, typer.Option("--rrd", help="instead, one episode as a recording for Rerun")] = None,
 ) -> None:
     """Episodes as a page to open in a browser: every camera in step with the joints' curves."""
     from rich.console import Console
+
+    if rrd is not None:
+        _view_in_rerun(dataset, episodes or [], rrd)
+        return
 
     from aloha_runtime.commands.dataset_view import view as job
     from aloha_runtime.data.progress import progress
@@ -54,6 +59,17 @@ def view(
     with progress("episodes", len(chosen), say) as advance:
         page = job(dataset, episodes or [], out, advance)
     say(f"open {page} in a browser")
+
+
+def _view_in_rerun(dataset: Path, episodes: list[str], out: Path) -> None:
+    from rich.console import Console
+
+    from aloha_runtime.commands.dataset_rrd import rrd as job
+
+    if len(episodes) != 1 or not episodes[0].isdigit():
+        raise typer.BadParameter("--rrd takes one episode, such as 3")
+    job(dataset, int(episodes[0]), out)
+    Console(highlight=False, soft_wrap=True).print(f"open it: rerun {out}")
 
 
 @app.command()

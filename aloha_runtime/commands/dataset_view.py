@@ -38,7 +38,7 @@ def view(path: Path, words: Sequence[str], out: Path, advance: Callable[[int], N
         (out / folder).mkdir(parents=True)
     for episode in chosen:
         for camera, span in episode.videos.items():
-            _playable(dataset, episode, span, out / "videos" / _video_name(episode, camera))
+            playable(dataset, episode, span, out / "videos" / _video_name(episode, camera))
         content = json.dumps(_curves(dataset, episode), separators=(",", ":"))
         (out / "episodes" / f"{episode.index}.js").write_text(f"show({content})\n")
         advance(1)
@@ -51,7 +51,7 @@ def _video_name(episode: Episode, camera: str) -> str:
     return f"{episode.index}_{camera}.mp4"
 
 
-def _playable(dataset: Dataset, episode: Episode, span: VideoSpan, target: Path) -> None:
+def playable(dataset: Dataset, episode: Episode, span: VideoSpan, target: Path) -> None:
     """H.264 of just this episode: the file itself where it is that, else a part of it, else encoded again."""
     feature = dataset.features.get(IMAGE_PREFIX + target.stem.split("_", 1)[1])
     info = (feature.info if feature else None) or {}

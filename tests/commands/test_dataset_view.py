@@ -5,6 +5,7 @@ import queue
 import re
 import shutil
 import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -13,6 +14,7 @@ import av
 import numpy as np
 import pytest
 
+from aloha_runtime.commands.dataset_rrd import rrd
 from aloha_runtime.commands.dataset_view import view
 from aloha_runtime.data import Dataset, DatasetWriter, files, reports
 from aloha_runtime.data.episode_store import pretty_json
@@ -85,6 +87,18 @@ def test_episodes_that_share_a_file_of_another_codec(shared_sample: Path, tmp_pa
     assert packets(film, 50).frames == found["frames"]
     with av.open(film) as opened:
         assert opened.streams.video[0].codec_context.name == "h264"
+
+
+def test_a_recording_for_rerun_is_sound(dataset: Path, tmp_path: Path) -> None:
+    rrd(dataset, 1, tmp_path / "episode.rrd")
+    command = [sys.executable, "-m", "rerun", "rrd"]
+    verified = subprocess.run(
+        [*command, "verify", tmp_path / "episode.rrd"], capture_output=True, text=True, check=False
+    )
+    assert verified.returncode == 0, verified.stderr
+    listed = subprocess.run([*command, "print", tmp_path / "episode.rrd"], capture_output=True, text=True, check=False)
+    for entity in ("/cameras/a", "/cameras/b", "/action/right_gripper", "/flags/repeated_b"):
+        assert entity in listed.stdout.replace("\\", ""), entity
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
