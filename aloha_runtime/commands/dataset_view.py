@@ -136,9 +136,10 @@ def _row(dataset: Dataset, episode: Episode) -> str:
     report = reports.read(dataset.path, episode.index)
     outcome = html.escape(report.get("outcome") or "")
     flags = report.get("flags") or []
+    task = html.escape(", ".join(episode.tasks))
     mark = f'<i class="flag" title="{html.escape("; ".join(flags))}">flagged</i>' if flags else ""
     return (
         f'<tr data-episode="{episode.index}"><td class="n">{episode.index}</td>'
         f'<td class="n">{episode.length / dataset.fps:.1f} s</td><td class="{outcome}">{outcome}</td>'
-        f"<td>{html.escape(', '.join(episode.tasks))} {mark}</td></tr>"
+        f'<td>{mark}</td><td class="task" title="{task}">{task}</td></tr>'
     )
