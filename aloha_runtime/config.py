@@ -119,6 +119,12 @@ class PolicyConfig(Strict):
     threads: int = Field(1, ge=1, le=64)
 
 
+class TeleopConfig(Strict):
+    """Teleoperation. A side that is not led stands still."""
+
+    sides: tuple[Literal["left", "right"], ...] = ("left", "right")
+
+
 class QualityConfig(Strict):
     """From when on a recorded episode is flagged (it is kept all the same)."""
 
@@ -164,6 +170,7 @@ class RigConfig(Strict):
     limits: LimitsConfig = LimitsConfig()
     realtime: RealtimeConfig = RealtimeConfig()
     policy: PolicyConfig = PolicyConfig()
+    teleop: TeleopConfig = TeleopConfig()
     recording: RecordingConfig = RecordingConfig()
     sim: SimConfig | None = None
 
@@ -210,6 +217,12 @@ class RigConfig(Strict):
     def current_ma(self) -> float:
         """Current limit of the follower grippers (mA)."""
         return self.gripper_current_ma or robot.KITS[self.kit].gripper_current_ma
+
+    @property
+    def led_sides(self) -> tuple[robot.Side, ...]:
+        """Sides on which a leader moves a follower: both are there, and `teleop.sides` names it."""
+        both = self.arms_of("leader").keys() & self.arms_of("follower").keys() & set(self.teleop.sides)
+        return tuple(side for side in robot.SIDES if side in both)
 
     def arms_of(self, role: robot.Role) -> dict[robot.Side, ArmConfig]:
         """The configured arms of a role by side, left first."""

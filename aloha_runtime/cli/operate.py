@@ -43,12 +43,15 @@ def teleop(
     seed: Seed = None,
     task: Task = None,
     seconds: Annotated[float | None, typer.Option("--seconds", min=1, help="stop after so long")] = None,
+    side: Annotated[
+        Literal["left", "right"] | None, typer.Option("--side", help="one side only; the other stands still")
+    ] = None,
     run_dir: RunDir = None,
 ) -> None:
     """Leaders move followers: arms to the start pose, squeeze both leader grippers, go. Ctrl-C ends and parks."""
     from aloha_runtime.commands import operate
 
-    operate.teleop(rig, scripted=scripted, seed=seed, task=task, seconds=seconds, run_dir=run_dir)
+    operate.teleop(rig, scripted=scripted, seed=seed, task=task, seconds=seconds, run_dir=run_dir, side=side)
 
 
 @app.command()

@@ -10,9 +10,9 @@ from rich.console import Console
 from aloha_runtime import config, messages
 from aloha_runtime.bus import Bus
 from aloha_runtime.commands.stack import POLL_S, Stack
-from aloha_runtime.config import RigConfig, TaskName
+from aloha_runtime.config import RigConfig, TaskName, TeleopConfig
 from aloha_runtime.errors import AlohaError, ConfigError
-from aloha_runtime.messages import MOVING, Mode, Reply, Request
+from aloha_runtime.messages import MOVING, Health, Mode, Reply, Request
 from aloha_runtime.processes.table import Job
 from aloha_runtime.realtime import NS_PER_S, WallClock
 from aloha_runtime.run_directory import RUN_LOCK, default_run_dir, lock_holder
@@ -52,24 +52,44 @@ def up(rig_name: str, job: str, checkpoint: str, run_dir: Path | None) -> None:
     rig = with_task(config.load(rig_name), None, None)
     say = Console().print
     with Stack(rig, Job(job), run_dir, checkpoint, say=say) as stack:
-        say(f"{len(stack.table)} processes run in {stack.run_dir}; now `aloha arm` or `aloha status`; Ctrl-C ends all")
+        stack.say(
+            f"{len(stack.table)} processes run in {stack.run_dir}; now `aloha arm` or `aloha status`; Ctrl-C ends all"
+        )
         _watch_until_interrupted(stack, None)
 
 
 def teleop(
-    rig_name: str, *, scripted: bool, seed: int | None, task: str | None, seconds: float | None, run_dir: Path | None
+    rig_name: str,
+    *,
+    scripted: bool,
+    seed: int | None,
+    task: str | None,
+    seconds: float | None,
+    run_dir: Path | None,
+    side: str | None = None,
 ) -> None:
-    """Leaders move followers. With `scripted`, on the simulated rig, a demonstrator moves the leaders."""
+    """Leaders move followers. With `scripted`, on the simulated rig, a demonstrator moves the leaders. `side`: left or
+    right alone, the other stands still."""
     rig = with_task(config.load(rig_name), seed, task)
+    if side is not None:
+        rig = rig.model_copy(update={"teleop": TeleopConfig.model_validate({"sides": [side]})})
     if scripted and rig.sim is None:
         raise ConfigError(f"--scripted needs the simulated rig, and {rig.name} is a real one: use --rig sim")
     say = Console().print
+    refuse_without_leaders(rig)
     with Stack(rig, Job.DEMONSTRATE if scripted else Job.TELEOP, run_dir, say=say) as stack:
         raise_arms(stack)
-        say("squeeze both leader grippers to start")
+        stack.say("squeeze both leader grippers to start")
         stack.wait(lambda: mode_of(stack) is Mode.TELEOP, SQUEEZE_TIMEOUT_S, "the squeeze of both leader grippers")
-        say("teleoperation runs; Ctrl-C ends it and parks the arms")
+        stack.say("teleoperation runs; Ctrl-C ends it and parks the arms")
         _watch_until_interrupted(stack, seconds)
+        report: Health | None = stack.health["teleop"].latest()
+        if report is not None and report.figures.get("latency_p50_ms"):
+            found = report.figures
+            stack.say(
+                f"leader moved to follower goal written: p50 {found['latency_p50_ms']:.1f} ms, p99"
+                f" {found['latency_p99_ms']:.1f} ms; {found['rate_hz']:.0f} actions a second"
+            )
 
 
 def deploy(
@@ -93,15 +113,26 @@ def deploy(
     with Stack(rig, Job.DEPLOY, run_dir, checkpoint, say=say) as stack:
         raise_arms(stack)
         stack.ask("policy")
-        say(f"{checkpoint} drives the followers; Ctrl-C stops it and parks the arms")
+        stack.say(f"{checkpoint} drives the followers; Ctrl-C stops it and parks the arms")
         _watch_until_interrupted(stack, seconds)
+
+
+def refuse_without_leaders(rig: RigConfig) -> None:
+    """Raise ConfigError when nobody could lead anything on this rig."""
+    if not rig.led_sides:
+        raise ConfigError(
+            f"rig {rig.name} has no leader with a follower on its side (arms: {', '.join(rig.arms)}; teleop.sides:"
+            f" {', '.join(rig.teleop.sides)}): name one under `arms`, or run a policy with `aloha deploy`"
+        )
 
 
 def raise_arms(stack: Stack) -> None:
     """Arm, and wait for the ramp to the start pose."""
     stack.ask("arm", "start")
     asked_ns = stack.clock.now_ns()
-    arms = [stack.bus.subscribe(messages.FOLLOWERS), stack.bus.subscribe(messages.LEADERS)]
+    running = {process.name for process in stack.table}
+    topics = [topic for topic in (messages.FOLLOWERS, messages.LEADERS) if topic.publisher in running]
+    arms = [stack.bus.subscribe(topic) for topic in topics]
 
     def settled() -> bool:
         heartbeat = stack.mode.latest()

@@ -55,6 +55,8 @@ def record(wishes: Wishes, rig_name: str, sim_task: str | None, run_dir: Path | 
     rig = operate.with_task(config.load(rig_name), wishes.seed, sim_task)
     if wishes.scripted and rig.sim is None:
         raise ConfigError(f"--scripted needs the simulated rig, and {rig.name} is a real one: use --rig sim")
+    if not wishes.policy:
+        operate.refuse_without_leaders(rig)
     there = open_dataset(wishes, rig)
     refuse_full_disk(wishes.dataset, there, wishes.episodes)
     job = Job.DEPLOY if wishes.policy else Job.DEMONSTRATE if wishes.scripted else Job.TELEOP

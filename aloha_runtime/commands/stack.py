@@ -1,5 +1,6 @@
 """Starts, watches and ends the processes of one job: `aloha up` in development (systemd does it on the robot PC)."""
 
+import contextlib
 import signal
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from aloha_runtime.commands.children import Children
 from aloha_runtime.commands.interrupts import Interrupts
 from aloha_runtime.commands.lockstep import LockStep
 from aloha_runtime.config import RigConfig, policy_path
-from aloha_runtime.errors import AlohaError, ProcessError, ShutDown, TransportError
+from aloha_runtime.errors import AlohaError, ProcessError, ShutDown
 from aloha_runtime.messages import Mode, Reply, Request
 from aloha_runtime.processes.table import Job, Process, processes
 from aloha_runtime.realtime import NS_PER_S, Clock, WallClock
@@ -56,7 +57,7 @@ class Stack:
             refuse_unfit(policy_path(checkpoint), rig)
         self.rig = rig
         self.table = processes(rig, job, checkpoint, episode, recording)
-        self.say = say
+        self._say = say
         self.run_dir = run_dir or default_run_dir()
         self.clock: Clock = WallClock()
         self._time: LockStep | None = None
@@ -84,6 +85,11 @@ class Stack:
             self._end()
             raise
         return self
+
+    def say(self, text: str) -> None:
+        """Tell the operator. A closed terminal must not keep anything from happening."""
+        with contextlib.suppress(OSError, ValueError, SystemExit):  # Rich turns a broken pipe into SystemExit
+            self._say(text)
 
     def _listen(self) -> None:
         """The stack's own ears: health of every process, and the mode."""
@@ -120,9 +126,13 @@ class Stack:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._park()
+            trouble = "" if isinstance(error, ShutDown) else self._park()
         finally:
             self._end()
+        if trouble and error is None:
+            raise AlohaError(trouble)
+        if trouble:
+            self.say(trouble)
 
     def pid(self, name: str) -> int:
         """Process id of a running process of the table."""
@@ -202,28 +212,33 @@ class Stack:
         if time.monotonic() > deadline_s:
             raise AlohaError(f"{', '.join(names)} did not report within {START_TIMEOUT_S:.0f} s of starting")
 
-    def _park(self) -> None:
-        """Arms to their sleep pose and torque off, by the supervisor; a fault leaves them as they are, torque on."""
+    def _park(self) -> str:
+        """Arms to their sleep pose and torque off, by the supervisor; returns why they were left as they are."""
         try:
-            self.ask("stop")
+            reply = self.ask("stop")
+            if reply.mode is Mode.FAULT:
+                return self._left(f"{reply.text}; when the cause is gone: aloha up, aloha arm, aloha park")
             reply = self.ask("park")
         except AlohaError as error:
-            if not isinstance(error, TransportError):
-                self.say(f"the arms are not parked: {error}")
-            return
+            return self._left(str(error))
         if reply.mode is Mode.IDLE:
-            return
+            return ""
         self.say("parking the arms (Ctrl-C again skips it: the arms then stay where they are, torque on)")
         deadline_ns = self.clock.now_ns() + int(PARK_TIMEOUT_S * NS_PER_S)
         parking = False  # the newest heartbeat may still be the one from before the request
         while self.clock.now_ns() < deadline_ns:
             heartbeat = self.mode.latest()
             mode = None if heartbeat is None else heartbeat.mode
-            if mode is Mode.IDLE or (parking and mode is not Mode.PARK):
-                return
+            if mode is Mode.IDLE:
+                return ""
+            if heartbeat is not None and parking and mode is not Mode.PARK:
+                return self._left(f"{heartbeat.mode}: {heartbeat.cause}")
             parking = parking or mode is Mode.PARK
             self.pause()
-        self.say(f"the arms are not parked after {PARK_TIMEOUT_S:.0f} s; they stay where they are, torque on")
+        return self._left(f"parking took longer than {PARK_TIMEOUT_S:.0f} s")
+
+    def _left(self, why: str) -> str:
+        return f"the arms are not parked, they stay where they are, torque on: {why}"
 
     def _end(self) -> None:
         """End every process and clean the run directory."""

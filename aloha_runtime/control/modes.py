@@ -80,6 +80,7 @@ class ModeMachine:
         self._heard_ns: dict[str, int] = {}
         self._settled: set[str] = set()
         self._ending = False
+        self._fault_source = ""
 
     def heartbeat(self, now_ns: int, seq: int) -> ModeHeartbeat:
         """The message that tells everyone."""
@@ -188,7 +189,10 @@ class ModeMachine:
             self.faults[source] = cause
             if self.mode is not Mode.FAULT:
                 self._ending = False
-                self._enter(Mode.FAULT, f"{source}: {cause}", now_ns)
+                self._fault_source = source
+                self._enter(Mode.FAULT, _listed({source: cause}), now_ns)
+            elif source == self._fault_source:  # its name is known only after the servo has been asked
+                self.cause = _listed({source: cause})
 
     def _look_for_silence(self, now_ns: int) -> None:
         """Silent arms are a fault, because nobody knows what they do; a silent driver is a HOLD."""
@@ -221,4 +225,5 @@ class ModeMachine:
 
 
 def _listed(causes: dict[str, str]) -> str:
-    return "; ".join(f"{source}: {cause}" for source, cause in causes.items())
+    """Causes with their sources, where they do not begin with them anyway."""
+    return "; ".join(cause if cause.startswith(source) else f"{source}: {cause}" for source, cause in causes.items())

@@ -79,8 +79,8 @@ class SqueezeDetector:
         self._since_ns: int | None = None
 
     def squeezed(self, leaders: Vector) -> bool:
-        """Whether the grippers are squeezed at this instant; leader angles (14,) in action convention."""
-        return all(leaders[index] < self._threshold for index in self._indices)
+        """Whether the grippers are squeezed now (never without a side); leader angles (14,) in action convention."""
+        return bool(self._indices) and all(leaders[index] < self._threshold for index in self._indices)
 
     def update(self, now_ns: int, leaders: Vector) -> bool:
         """Look at leader angles (14,) in action convention."""

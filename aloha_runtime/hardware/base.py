@@ -124,5 +124,9 @@ class Camera(Protocol):
         """The newest frame not returned before, waiting up to `timeout_s`; None when there is none. An old frame is
         never returned again as new."""
 
+    @property
+    def identical_frames(self) -> int:
+        """How many frames in a row had the same pixels as the one before; 0 where that means nothing (simulated)."""
+
     def disconnect(self) -> None:
         """Stop and release the device. Harmless when not connected."""

@@ -28,12 +28,15 @@ class PairReading:
 
 
 class ArmPair:
-    """The arms of one role by side. A side that the rig does not have reads as `absent`, a constant (14,) state."""
+    """The arms of one role by side.
+
+    A side that the rig does not have reads as where its goal is, at first as `absent`, (14,) in state convention.
+    """
 
     def __init__(self, arms: Mapping[Side, Arm], gripper: Gripper, absent: Vector) -> None:
         self.arms = dict(arms)
         self._gripper = gripper
-        self._absent = absent
+        self._absent = absent.copy()
         self._newest: dict[Side, ArmReading] = {}
         self._opening_m = gripper.position_open - gripper.position_close
 
@@ -63,6 +66,8 @@ class ArmPair:
 
         None when an arm did not answer completely; the arms' own `counts` and `silent` say why.
         """
+        if goal is not None:
+            self._follow(goal)
         for side, arm in self.arms.items():
             arm.request(None if goal is None else self._motor_angles(goal[SIDE_SLICE[side]]))
         complete = True
@@ -73,6 +78,14 @@ class ArmPair:
             else:
                 self._newest[side] = reading
         return self._combine() if complete else None
+
+    def _follow(self, goal: Vector) -> None:
+        """Sides that are not there are where they are told to be, so that nobody waits for them."""
+        for side, index in zip(SIDE_SLICE, GRIPPER_INDEX, strict=True):
+            if side not in self.arms:
+                self._absent[SIDE_SLICE[side]] = goal[SIDE_SLICE[side]]
+                angle = self._gripper.angle_from_action(float(goal[index]))
+                self._absent[index] = self._gripper.state_from_angle(angle)
 
     def holding(self) -> bool:
         """True when any servo of the pair has torque."""
@@ -131,10 +144,12 @@ class ArmPair:
             errors.update({f"{side}_{joint}": bits for joint, bits in reading.errors.items()})
         present = position.copy()
         for side, index in zip(SIDE_SLICE, GRIPPER_INDEX, strict=True):
-            if side in self._newest:
-                angle = float(position[index])
-                position[index] = self._gripper.state_from_angle(angle)
-                present[index] = self._gripper.action_from_angle(angle)
-                velocity[index] *= self._gripper.slope(angle) / self._opening_m
+            if side not in self._newest:
+                present[index] = self._gripper.action_from_angle(self._gripper.angle_from_state(float(position[index])))
+                continue
+            angle = float(position[index])
+            position[index] = self._gripper.state_from_angle(angle)
+            present[index] = self._gripper.action_from_angle(angle)
+            velocity[index] *= self._gripper.slope(angle) / self._opening_m
         stamp_ns = min(reading.stamp_ns for reading in self._newest.values())
         return PairReading(stamp_ns, position, present, velocity, effort, errors)

@@ -90,9 +90,14 @@ class ArmsLoop:
         """One turn: orders of the pilot, goals out, state in, state published."""
         heartbeat = self.mode.fresh(now_ns)
         command = self.pilot.step(now_ns, heartbeat, self.reading.present, self._target(), self.pair.rearm_cause())
+        goal = command.goal
         if command.rearm or (command.torque is not self.torque and now_ns >= self.retry_ns):
+            late = self.torque is None
             self._switch(now_ns, command.torque)
-        reading = self.pair.cycle(command.goal, self._reply_deadline_ns())
+            if late and self.torque is not None:  # meanwhile somebody may have moved what was unplugged
+                self.pilot.gate.freeze(self.reading.present)
+                goal = None
+        reading = self.pair.cycle(goal, self._reply_deadline_ns())
         if reading is None:
             self.counts["incomplete_cycles"] += 1
         else:

@@ -8,6 +8,9 @@ from aloha_runtime.service import Service, run
 
 BELOW_ARMS = 20
 """A frame may wait for the arms, and for nothing else on the machine."""
+FROZEN_FRAMES = 10
+"""A sensor's noise changes every picture; so many that are the same to the last bit come from a camera that hangs. They
+are not passed on, and whoever looks at this camera finds it stale."""
 READ_TIMEOUT_S = 0.1
 """A camera silent this long has missed frames even at 10 fps; the health report says so."""
 
@@ -42,12 +45,14 @@ def main(service: Service) -> None:
 
 def pass_on(service: Service, camera: Camera, publisher: FramePublisher) -> None:
     """Every frame once, as it comes, until the process is told to stop."""
-    figures = {"frames": 0, "missed": 0}
+    figures = {"frames": 0, "missed": 0, "frozen": 0}
     last_sequence = 0
     delay = Histogram()
     while not service.stopping:
         frame = camera.read(READ_TIMEOUT_S)
-        if frame is not None:
+        frozen = camera.identical_frames >= FROZEN_FRAMES
+        figures["frozen"] += frozen
+        if frame is not None and not frozen:
             publisher.send(frame.image, frame.stamp_ns)
             figures["frames"] += 1
             figures["missed"] += max(0, frame.sequence - last_sequence - 1) if last_sequence else 0
@@ -59,9 +64,18 @@ def pass_on(service: Service, camera: Camera, publisher: FramePublisher) -> None
                 "exposure_to_published_p50_ms": delay.p50_ns / messages.MS,
                 "exposure_to_published_p99_ms": delay.p99_ns / messages.MS,
             },
-            ok=frame is not None,
-            message="" if frame is not None else f"no frame for {READ_TIMEOUT_S:.1f} s",
+            ok=frame is not None and not frozen,
+            message=_trouble(camera, frame is not None),
         )
+
+
+def _trouble(camera: Camera, came: bool) -> str:
+    if not came:
+        return f"no frame for {READ_TIMEOUT_S:.1f} s"
+    count = camera.identical_frames
+    return (
+        f"the same picture {count} times in a row: unplug the camera and plug it in" if count >= FROZEN_FRAMES else ""
+    )
 
 
 if __name__ == "__main__":

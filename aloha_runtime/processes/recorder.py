@@ -66,7 +66,7 @@ class RecorderLoop:
         self.server = service.bus.server(RECORDER)
         self.state = service.bus.publisher(messages.RECORDER)
         self.gripper = rig.gripper("leader")
-        sides = tuple(rig.arms_of("leader"))
+        sides = rig.led_sides
         self.signs = SignDetector(SqueezeDetector(self.gripper, KITS[rig.kit].squeeze_angle, sides)) if sides else None
         self.images: dict[str, Image] = {
             name: np.empty((camera.height, camera.width, 3), np.uint8) for name, camera in rig.cameras.items()

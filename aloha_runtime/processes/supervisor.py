@@ -28,10 +28,11 @@ class SupervisorLoop:
         self.mode = bus.publisher(messages.MODE)
         self.reset = bus.publisher(messages.SIM_RESET)
         topics = {"arms@followers": messages.FOLLOWERS, "arms@leaders": messages.LEADERS}
-        self.arms = {name: bus.subscribe(topics[name]) for name in ARMS}
+        here = tuple(name for name in ARMS if name in every_process(rig))
+        self.arms = {name: bus.subscribe(topics[name]) for name in here}
         self.health = {name: bus.subscribe(messages.health_topic(name)) for name in every_process(rig)}
         self.ticks = bus.subscribe(messages.POLICY_TICK, depth=64)
-        self.machine = ModeMachine(service.clock.now_ns())
+        self.machine = ModeMachine(service.clock.now_ns(), here)
         self.record = TickRecord()
         self.without_action = 0
         self.heard_ns: dict[str, int] = {}
@@ -82,7 +83,7 @@ class SupervisorLoop:
                 continue
             self.seen[f"health.{name}"] = report.stamp_ns
             self.heard_ns[name] = now_ns
-            if name not in ARMS:
+            if name not in self.arms:
                 self._tell(self.machine.handle(Heard(name), now_ns))
             elif self.service.rig.realtime.require:
                 granted = report.figures.get("realtime_priority", 0) > 0

@@ -68,7 +68,7 @@ def processes(
         *(Process(f"chain@{arm}", EVERY, simulated=True) for arm in rig.arms),
         *(Process(f"camera@{camera}", EVERY) for camera in rig.cameras),
         Process("arms@followers", EVERY),
-        Process("arms@leaders", EVERY),
+        *([Process("arms@leaders", EVERY)] if rig.arms_of("leader") else []),
         Process("teleop", TELEOPERATED),
         Process("demonstrator", frozenset({Job.DEMONSTRATE}), simulated=True),
         Process("policy", frozenset({Job.DEPLOY}), arguments=("--checkpoint", checkpoint)),

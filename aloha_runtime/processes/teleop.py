@@ -6,7 +6,7 @@ from aloha_runtime import messages
 from aloha_runtime.control.teleop import SqueezeDetector, action_convention, follower_action, misaligned
 from aloha_runtime.errors import TransportError
 from aloha_runtime.messages import MS, Action, ArmsState, Mode, Request
-from aloha_runtime.realtime import Histogram, Pacer
+from aloha_runtime.realtime import NS_PER_S, Histogram, Pacer
 from aloha_runtime.robot import KITS, Vector, tick_of
 from aloha_runtime.service import Service, run
 
@@ -21,13 +21,15 @@ class TeleopLoop:
         rig = service.rig
         self.service = service
         self.gripper = rig.gripper("leader")
-        self.sides = tuple(rig.arms_of("leader"))
+        self.sides = rig.led_sides
         self.leaders = service.bus.subscribe(messages.LEADERS)
         self.followers = service.bus.subscribe(messages.FOLLOWERS)
         self.mode = service.bus.subscribe(messages.MODE)
         self.actions = service.bus.publisher(messages.ACTION_TELEOP)
         self.squeeze = SqueezeDetector(self.gripper, KITS[rig.kit].squeeze_angle, self.sides)
         self.latency = Histogram()
+        self.sent, self.first_ns = 0, 0
+        """Actions of this stretch of teleoperation, and when it began."""
         self.asked_ns = 0
         self.seen = 0
         self.message = ""
@@ -41,11 +43,14 @@ class TeleopLoop:
         self.seen = state.seq
         leaders = action_convention(np.asarray(state.position), self.gripper)
         follower: ArmsState | None = self.followers.fresh(now_ns)
+        if heartbeat.mode is not Mode.TELEOP:
+            self.sent = 0
         if heartbeat.mode is Mode.ARMED and follower is not None:
             self._wait_for_squeeze(now_ns, state, leaders, follower)
         elif heartbeat.mode is Mode.TELEOP and follower is not None:
             held = np.asarray(follower.goal or follower.position)
             action = follower_action(leaders, held, self.sides)
+            self.sent, self.first_ns = self.sent + 1, self.first_ns if self.sent else now_ns
             self.actions.send(Action(stamp_ns=state.stamp_ns, tick=tick_of(state.stamp_ns), position=action.tolist()))
             if follower.action_stamp_ns:
                 self.latency.add(follower.stamp_ns - follower.action_stamp_ns)
@@ -60,12 +65,19 @@ class TeleopLoop:
             return
         self.asked_ns = now_ns
         try:
-            self.service.bus.client().request(Request(verb="teleop", sender="squeeze of both leader grippers"))
+            reply = self.service.bus.client().request(Request(verb="teleop", sender="squeeze of both leader grippers"))
+            self.message = "" if reply.ok else reply.text
         except TransportError as error:
             self.message = str(error)
 
     def figures(self) -> dict[str, float]:
-        return {"latency_p50_ms": self.latency.p50_ns / MS, "latency_p99_ms": self.latency.p99_ns / MS}
+        """Latency: a leader's state to the follower goal that was written for it. Rate: of the actions, in Hz."""
+        seconds = (self.service.clock.now_ns() - self.first_ns) / NS_PER_S
+        return {
+            "latency_p50_ms": self.latency.p50_ns / MS,
+            "latency_p99_ms": self.latency.p99_ns / MS,
+            "rate_hz": self.sent / seconds if self.sent > 1 else 0.0,
+        }
 
 
 def main(service: Service) -> None:

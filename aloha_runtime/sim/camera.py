@@ -58,6 +58,11 @@ class SimCamera:
                 return CameraFrame(state.stamp_ns, _picture(self._renderer, state), self._sequence)
         return None
 
+    @property
+    def identical_frames(self) -> int:
+        """A simulated scene that stands still looks the same to the last bit: 0."""
+        return 0
+
     def disconnect(self) -> None:
         if self._renderer is not None:
             self._renderer.close()

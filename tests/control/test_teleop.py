@@ -106,3 +106,8 @@ def test_one_led_side_starts_alone():
     leaders[13] = 0.0
     assert not detector.update(0, leaders)
     assert detector.update(200 * MS, leaders)
+
+
+def test_without_a_side_to_lead_nobody_squeezes() -> None:
+    detector = SqueezeDetector(KITS["aloha"].leader_gripper, KITS["aloha"].squeeze_angle, ())
+    assert not any(detector.update(now_ns, np.zeros(14)) for now_ns in range(0, 1000 * MS, 5 * MS))
