@@ -120,8 +120,10 @@ class PolicyConfig(Strict):
 
 
 class TeleopConfig(Strict):
-    """Teleoperation. A side that is not led stands still."""
+    """Teleoperation. A side that is not led stands still. `takeover`: while a policy moves the followers, the leaders
+    follow them, so that a person can take over at any moment without a jump."""
 
+    takeover: bool = False
     sides: tuple[Literal["left", "right"], ...] = ("left", "right")
 
 

@@ -183,7 +183,8 @@ class Health(Message):
 class Request(msgspec.Struct, kw_only=True):
     """An operator's wish, sent over REQ/REP.
 
-    `verb` to the supervisor: arm, teleop, policy, replay, stop, park, status, reset (simulated rig only), shutdown.
+    `verb` to the supervisor: arm, teleop, policy, replay, takeover, handback, stop, park, status, reset (simulated rig
+    only), shutdown.
     To the recorder: next, success, failure, discard, undo, keep.
     """
 

@@ -9,6 +9,10 @@ from aloha_runtime.cli.options import Engine, Rig, RunDir, Seed, Task
 
 app = typer.Typer()
 
+Takeover = Annotated[
+    bool, typer.Option("--takeover", help="leaders follow the policy; squeeze both grippers to take over")
+]
+
 
 @app.command()
 def demo(
@@ -62,7 +66,8 @@ def record(
     rig: Rig = "sim",
     resume: Annotated[bool, typer.Option("--resume", help="continue a dataset of this very rig")] = False,
     scripted: Annotated[bool, typer.Option("--scripted", help="simulated rig: a script moves the leaders")] = False,
-    policy: Annotated[str, typer.Option("--policy", help="record a policy, and whoever takes over from it")] = "",
+    policy: Annotated[str, typer.Option("--policy", help="record a policy instead of a person")] = "",
+    takeover: Takeover = False,
     continuous: Annotated[
         Literal["", "save", "keep"],
         typer.Option("--continuous", help="save: all motion; keep: only the last seconds before each `keep`"),
@@ -75,7 +80,8 @@ def record(
     from aloha_runtime.commands.record import Wishes
     from aloha_runtime.commands.record import record as job
 
-    job(Wishes(dataset, task, episodes, scripted, seed, resume, continuous, policy), rig, sim_task, run_dir)
+    wishes = Wishes(dataset, task, episodes, scripted, seed, resume, continuous, policy, takeover)
+    job(wishes, rig, sim_task, run_dir)
 
 
 @app.command()
@@ -86,12 +92,15 @@ def deploy(
     task: Task = None,
     engine: Engine = None,
     seconds: Annotated[float | None, typer.Option("--seconds", min=1, help="stop after so long")] = None,
+    takeover: Takeover = False,
     run_dir: RunDir = None,
 ) -> None:
     """Run a policy on the followers: arms to the start pose, then the policy until Ctrl-C, which stops and parks."""
     from aloha_runtime.commands import operate
 
-    operate.deploy(rig, checkpoint, seed=seed, task=task, seconds=seconds, run_dir=run_dir, engine=engine)
+    operate.deploy(
+        rig, checkpoint, seed=seed, task=task, seconds=seconds, run_dir=run_dir, engine=engine, takeover=takeover
+    )
 
 
 @app.command()
@@ -136,6 +145,18 @@ def arm(run_dir: RunDir = None) -> None:
 def park(run_dir: RunDir = None) -> None:
     """A slow ramp to the sleep pose, then torque off."""
     _ask("park", run_dir)
+
+
+@app.command()
+def takeover(run_dir: RunDir = None) -> None:
+    """A person moves the arms instead of the policy, from where they are (so does a squeeze of both grippers)."""
+    _ask("takeover", run_dir)
+
+
+@app.command()
+def handback(run_dir: RunDir = None) -> None:
+    """The policy moves the arms again after a person had taken over."""
+    _ask("handback", run_dir)
 
 
 @app.command()

@@ -101,9 +101,11 @@ def deploy(
     seconds: float | None,
     run_dir: Path | None,
     engine: str | None = None,
+    takeover: bool = False,
 ) -> None:
-    """A policy moves the followers until Ctrl-C or for `seconds`. `engine` replaces the rig's `policy.engine`."""
-    rig = with_task(config.load(rig_name), seed, task)
+    """A policy moves the followers until Ctrl-C or for `seconds`. `engine` replaces the rig's `policy.engine`,
+    `takeover` its `teleop.takeover`."""
+    rig = with_takeover(with_task(config.load(rig_name), seed, task), takeover)
     if engine is not None:
         known = get_args(config.EngineName)
         if engine not in known:
@@ -113,8 +115,17 @@ def deploy(
     with Stack(rig, Job.DEPLOY, run_dir, checkpoint, say=say) as stack:
         raise_arms(stack)
         stack.ask("policy")
-        stack.say(f"{checkpoint} drives the followers; Ctrl-C stops it and parks the arms")
+        over = "; squeeze both leader grippers to take over, `aloha handback` gives back" if takeover else ""
+        stack.say(f"{checkpoint} drives the followers; Ctrl-C stops it and parks the arms{over}")
         _watch_until_interrupted(stack, seconds)
+
+
+def with_takeover(rig: RigConfig, takeover: bool) -> RigConfig:
+    """The rig on which a person may take over from a policy, when asked for."""
+    if not takeover:
+        return rig
+    refuse_without_leaders(rig)
+    return rig.model_copy(update={"teleop": rig.teleop.model_copy(update={"takeover": True})})
 
 
 def refuse_without_leaders(rig: RigConfig) -> None:

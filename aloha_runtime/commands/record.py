@@ -47,12 +47,13 @@ class Wishes:
     resume: bool = False
     continuous: str = ""
     policy: str = ""
+    takeover: bool = False
 
 
 def record(wishes: Wishes, rig_name: str, sim_task: str | None, run_dir: Path | None) -> None:
     """Record until there are `episodes` new ones, or until the operator ends it. Raises AlohaError."""
     console = Console(highlight=False)
-    rig = operate.with_task(config.load(rig_name), wishes.seed, sim_task)
+    rig = operate.with_takeover(operate.with_task(config.load(rig_name), wishes.seed, sim_task), wishes.takeover)
     if wishes.scripted and rig.sim is None:
         raise ConfigError(f"--scripted needs the simulated rig, and {rig.name} is a real one: use --rig sim")
     if not wishes.policy:

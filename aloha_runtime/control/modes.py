@@ -1,5 +1,7 @@
 """The state machine of the rig: IDLE -> ARMED -> (TELEOP | POLICY | REPLAY) -> HOLD -> ARMED; PARK; FAULT.
 
+A person takes over from a policy (POLICY -> TELEOP) and hands back (TELEOP -> POLICY) without a stop in between.
+
 Pure: the supervisor hands it every request and event with the time, and publishes what it decides. Rules that hold
 whatever arrives (each has a property test):
 
@@ -34,11 +36,14 @@ ARMS = ("arms@followers", "arms@leaders")
 DRIVER = {Mode.TELEOP: "teleop", Mode.POLICY: "policy", Mode.REPLAY: "replay"}
 """The process whose actions drive the followers in each moving mode."""
 STARTS = {"teleop": Mode.TELEOP, "policy": Mode.POLICY, "replay": Mode.REPLAY}
+EXCHANGES = {"takeover": Mode.TELEOP, "handback": Mode.POLICY}
+"""From the one to the other without ARMED; the supervisor sees to it that leaders and followers agree."""
 OPERATOR_ONLY = ("arm", "park", "shutdown")
 
 ON_REQUEST: dict[str, dict[Mode, Mode]] = {
     "arm": dict.fromkeys((Mode.IDLE, Mode.ARMED, Mode.HOLD, Mode.FAULT), Mode.ARMED),
     **{verb: {Mode.ARMED: mode, mode: mode} for verb, mode in STARTS.items()},
+    **{verb: {Mode.POLICY: mode, Mode.TELEOP: mode} for verb, mode in EXCHANGES.items()},
     "stop": {
         **dict.fromkeys((Mode.ARMED, *MOVING, Mode.PARK, Mode.HOLD), Mode.HOLD),
         Mode.IDLE: Mode.IDLE,
@@ -137,6 +142,8 @@ class ModeMachine:
             why = self._refusal_to_arm(request.argument, now_ns)
         elif verb == "park" and self.mode is Mode.FAULT:
             why = _listed(self.faults)
+        elif verb in EXCHANGES and self.mode is not EXCHANGES[verb]:
+            why = self._silent((DRIVER[EXCHANGES[verb]],), now_ns)
         elif verb in STARTS and self.mode is Mode.ARMED:
             why = self._refusal_to_start(DRIVER[STARTS[verb]], now_ns)
         return why

@@ -54,9 +54,12 @@ class Pilot:
         now_ns: int,
         torque: Torque,
         timing: GateTiming,
+        follows: bool = False,
     ) -> None:
-        """`torque` is how the servos were found; an arm that was found holding goes on holding."""
+        """`torque` is how the servos were found; an arm that was found holding goes on holding. `follows`: leaders go
+        where the followers go while a policy moves them."""
         self.role = role
+        self._follows = follows
         self.torque = torque
         self.gate = Gate(limits, present, now_ns, timing)
         self._poses = {
@@ -122,7 +125,7 @@ class Pilot:
         if self.mode is Mode.ARMED:
             self._enter_armed(now_ns, heartbeat.pose, present, rearm_cause)
         elif self.mode in MOVING:
-            self._enter_moving(now_ns)
+            self._enter_moving(now_ns, present)
         elif self.mode is Mode.PARK:
             if self.torque is not Torque.OFF:
                 self._enter_armed(now_ns, "sleep", present, rearm_cause)
@@ -146,7 +149,7 @@ class Pilot:
         else:
             self.gate.hold()
 
-    def _enter_moving(self, now_ns: int) -> None:
+    def _enter_moving(self, now_ns: int, present: Vector) -> None:
         if not self._may_move:
             self._refusal = "these arms were started anew and have not been armed since; arm again"
             self.gate.hold()
@@ -154,6 +157,12 @@ class Pilot:
             self.gate.follow(now_ns)
         elif self.mode is Mode.TELEOP:
             self.torque = Torque.OFF
+        elif self._follows and self.mode is Mode.POLICY:
+            if self.torque is Torque.OFF:  # handed back: from where the person lets go
+                self.gate.freeze(present)
+                self._rearm = True
+            self.torque = Torque.GRIPPERS_FREE
+            self.gate.follow(now_ns)
         else:
             self.gate.hold()
 

@@ -19,7 +19,7 @@ from aloha_runtime.hardware.dynamixel import DynamixelArm
 from aloha_runtime.hardware.pair import ArmPair, PairReading
 from aloha_runtime.messages import MOVING, MS, ArmsState, Mode
 from aloha_runtime.realtime import NS_PER_S, Pacer, RealtimeReport
-from aloha_runtime.robot import SERVOS, Role, pose_vector
+from aloha_runtime.robot import SERVOS, Role, pose_vector, tick_of
 from aloha_runtime.service import Service, run
 
 SILENT_HOLD_NS = 100 * MS
@@ -51,6 +51,9 @@ class ArmsLoop:
         self.actions: dict[Mode, Subscriber] = {}
         if self.role == "follower":
             self.actions = {mode: service.bus.subscribe(messages.ACTION_TOPIC[mode]) for mode in MOVING}
+        self.followers: Subscriber | None = None
+        if self.role == "leader" and rig.teleop.takeover:
+            self.followers = service.bus.subscribe(messages.FOLLOWERS)
         self.counts: Counter[str] = Counter()
 
     def _arm(self, name: str, arm: ArmConfig) -> DynamixelArm:
@@ -80,6 +83,7 @@ class ArmsLoop:
             self.service.clock.now_ns(),
             Torque.ON if self.pair.holding() else Torque.OFF,
             GateTiming(period_ns=self.period_ns, hold_after_ns=int(self.service.rig.limits.hold_after_ms * MS)),
+            follows=self.followers is not None,
         )
         self.torque: Torque | None = self.pilot.torque
         """What the servos were told last; None while that is not certain."""
@@ -105,7 +109,13 @@ class ArmsLoop:
         self._publish(now_ns, command, reading)
 
     def _target(self) -> Target | None:
-        """The newest action of the mode's topic; the gate judges its age."""
+        """The newest action of the mode's topic, for leaders the newest goal of the followers; the gate judges its
+        age."""
+        if self.followers is not None and self.pilot.mode is Mode.POLICY:
+            state: ArmsState | None = self.followers.latest()
+            if state is None or state.goal is None:
+                return None
+            return Target(state.goal, state.stamp_ns, tick_of(state.stamp_ns), self.period_ns)
         actions = self.actions.get(self.pilot.mode)
         action = actions.latest() if actions else None
         if action is None or not action.valid:

@@ -1,9 +1,12 @@
 """supervisor: the mode of the rig. Takes requests, listens to every process, and says the mode 50 times a second."""
 
+import numpy as np
+
 from aloha_runtime import messages
 from aloha_runtime.control.events import ArmsHeard, BlockerChanged, Decision, Heard, HoldAsked, TimePassed
 from aloha_runtime.control.health import TickHealth, TickRecord
-from aloha_runtime.control.modes import ARMS, ModeMachine
+from aloha_runtime.control.modes import ARMS, EXCHANGES, ModeMachine
+from aloha_runtime.control.teleop import misaligned
 from aloha_runtime.messages import MOVING, MS, Health, Mode, PolicyTick, Reply, Request, SimReset
 from aloha_runtime.processes.table import every_process
 from aloha_runtime.realtime import Pacer
@@ -55,9 +58,19 @@ class SupervisorLoop:
     def _answer(self, request: Request, now_ns: int) -> Reply:
         if request.verb == "reset":
             return self._reset(request, now_ns)
+        if request.verb in EXCHANGES and (gap := self._gap()):
+            return Reply(ok=False, text=f"{self.machine.mode}: {gap}", mode=self.machine.mode)
         decision = self.machine.handle(request, now_ns, operator=request.sender == OPERATOR)
         self._tell(decision)
         return Reply(ok=decision.ok, text=f"{decision.mode}: {decision.text}", mode=decision.mode)
+
+    def _gap(self) -> str:
+        """Why nobody may take over now: leaders and followers apart, or one of them unheard; empty when they agree."""
+        states = [subscriber.latest() for subscriber in self.arms.values()]
+        if not self.service.rig.led_sides or len(states) < len(ARMS) or None in states:
+            return "there is no leader to take over with"
+        follower, leader = (np.asarray(state.position) for state in states if state is not None)
+        return misaligned(leader, follower, self.service.rig.led_sides)
 
     def _reset(self, request: Request, now_ns: int) -> Reply:
         """Objects of the simulated task to where a seed puts them."""

@@ -22,6 +22,7 @@ class TeleopLoop:
         self.service = service
         self.gripper = rig.gripper("leader")
         self.sides = rig.led_sides
+        self.takeover = rig.teleop.takeover
         self.leaders = service.bus.subscribe(messages.LEADERS)
         self.followers = service.bus.subscribe(messages.FOLLOWERS)
         self.mode = service.bus.subscribe(messages.MODE)
@@ -30,6 +31,7 @@ class TeleopLoop:
         self.latency = Histogram()
         self.sent, self.first_ns = 0, 0
         """Actions of this stretch of teleoperation, and when it began."""
+        self.released = True
         self.asked_ns = 0
         self.seen = 0
         self.message = ""
@@ -45,8 +47,11 @@ class TeleopLoop:
         follower: ArmsState | None = self.followers.fresh(now_ns)
         if heartbeat.mode is not Mode.TELEOP:
             self.sent = 0
-        if heartbeat.mode is Mode.ARMED and follower is not None:
-            self._wait_for_squeeze(now_ns, state, leaders, follower)
+        # Whoever has just handed back may still hold the grippers squeezed, and must let go first.
+        self.released = heartbeat.mode is not Mode.TELEOP and (self.released or not self.squeeze.squeezed(leaders))
+        waits = heartbeat.mode is Mode.ARMED or (heartbeat.mode is Mode.POLICY and self.takeover)
+        if waits and follower is not None:
+            self._wait_for_squeeze(now_ns, Mode(heartbeat.mode), state, leaders, follower)
         elif heartbeat.mode is Mode.TELEOP and follower is not None:
             held = np.asarray(follower.goal or follower.position)
             action = follower_action(leaders, held, self.sides)
@@ -55,17 +60,22 @@ class TeleopLoop:
             if follower.action_stamp_ns:
                 self.latency.add(follower.stamp_ns - follower.action_stamp_ns)
 
-    def _wait_for_squeeze(self, now_ns: int, state: ArmsState, leaders: Vector, follower: ArmsState) -> None:
-        """Ask for TELEOP once both grippers are squeezed, all arms stand in the start pose and agree."""
-        squeezed = self.squeeze.update(now_ns, leaders)
-        if not (squeezed and state.settled and follower.settled) or now_ns - self.asked_ns < 500 * MS:
+    def _wait_for_squeeze(
+        self, now_ns: int, mode: Mode, state: ArmsState, leaders: Vector, follower: ArmsState
+    ) -> None:
+        """Ask for TELEOP once both grippers are squeezed and all arms agree, in the start pose or, when a person takes
+        over from a policy, wherever they are."""
+        squeezed = self.squeeze.update(now_ns, leaders) and self.released
+        ready = mode is Mode.POLICY or (state.settled and follower.settled)
+        if not (squeezed and ready) or now_ns - self.asked_ns < 500 * MS:
             return
         self.message = misaligned(leaders, np.asarray(follower.position), self.sides)
         if self.message:
             return
         self.asked_ns = now_ns
         try:
-            reply = self.service.bus.client().request(Request(verb="teleop", sender="squeeze of both leader grippers"))
+            verb = "takeover" if mode is Mode.POLICY else "teleop"
+            reply = self.service.bus.client().request(Request(verb=verb, sender="squeeze of both leader grippers"))
             self.message = "" if reply.ok else reply.text
         except TransportError as error:
             self.message = str(error)

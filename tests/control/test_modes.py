@@ -29,6 +29,8 @@ TABLE = {
     "teleop": [None, T, T, None, None, None, None, None],
     "policy": [None, P, None, P, None, None, None, None],
     "replay": [None, R, None, None, R, None, None, None],
+    "takeover": [None, None, T, T, None, None, None, None],
+    "handback": [None, None, P, P, None, None, None, None],
     "stop": [N, H, H, H, H, H, H, F],
     "park": [N, K, None, None, None, K, K, K],
     "shutdown": [N, K, K, K, K, K, K, F],
