@@ -1,0 +1,113 @@
+"""What becomes of takes: kept, dropped, cut, marked, taken back, and what a full disk does to them."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aloha_runtime import config
+from aloha_runtime.control.take import Ending, Outcome
+from aloha_runtime.data import Dataset, files, reports, session
+from aloha_runtime.data.recorded import create
+from aloha_runtime.data.session import Session
+from aloha_runtime.data.writer import DatasetWriter
+from aloha_runtime.errors import DatasetError
+
+NO_FLAGS = {"flags": [], "seconds": 1.0, "rate_hz": 50.0, "repeated": {}, "age_ms": {}, "clipped_share": 0.0}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "dataset"
+    with DatasetWriter.create(path, vectors={"action": ["x"]}, cameras={"cam": (16, 16)}):
+        return path
+
+
+def record(opened: Session, frames: int) -> None:
+    opened.begin()
+    for index in range(frames):
+        image = np.full((16, 16, 3), index, np.uint8)
+        assert opened.add({"action": np.array([float(index)]), "observation.images.cam": image})
+
+
+def report(first: int, frames: int) -> dict:
+    return {"first": first, "frames": frames, "camera_skew_ms": {"p99": 0.0}, **NO_FLAGS}
+
+
+def test_a_take_is_kept_whole_cut_or_not_at_all(path: Path) -> None:
+    opened = Session(path, "wave", keep_all=True)
+    record(opened, 40)
+    said = opened.end(Ending(True, "two squeezes", Outcome.SUCCESS, drop=15), report)
+    assert (said.kept, said.flagged) == (True, False)
+    assert said.text.startswith("episode 0 (two squeezes): 1.0 s at 50.0 Hz")
+    record(opened, 40)
+    assert not opened.end(Ending(False, "three squeezes"), report).kept
+    record(opened, 10)
+    assert not opened.end(Ending(True, "lost", drop=10), report).kept, "nothing of it is left"
+    record(opened, 12)
+    opened.end(Ending(True, "asked"), report)
+    dataset = Dataset(path)
+    assert [episode.length for episode in dataset.episodes] == [25, 12]
+    assert reports.read(path, 0)["outcome"] == "success"
+    opened.writer.close()
+
+
+def test_continuous_recording_keeps_the_last_seconds_alone_and_only_when_asked(path: Path) -> None:
+    opened = Session(path, "wave", keep_all=False)
+    record(opened, 75)
+    assert not opened.end(Ending(True, "10 minutes are over"), report).kept
+    record(opened, 75)
+    assert opened.end(Ending(True, "the last second", last=50), report).kept
+    actions = Dataset(path).vectors("action").ravel()
+    assert actions[-1] == 74
+    assert 50 <= len(actions) < 60, "from the key frame before"
+    assert actions[0] % 10 == 0
+    opened.writer.close()
+
+
+def test_the_last_episode_is_marked_and_taken_back(path: Path) -> None:
+    opened = Session(path, "wave", keep_all=True)
+    with pytest.raises(DatasetError, match="no episode to mark"):
+        opened.mark(Outcome.SUCCESS)
+    record(opened, 5)
+    opened.end(Ending(True, "asked"), report)
+    assert opened.mark(Outcome.FAILURE) == "episode 0: failure"
+    assert reports.read(path, 0)["outcome"] == "failure"
+    assert reports.read(path, 0)["ended"] == "asked"
+    assert opened.undo() == "episode 0 is gone"
+    assert opened.episodes == 0
+    opened.writer.close()
+
+
+def test_a_full_disk_is_trouble_until_there_is_room(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Session(path, "wave", keep_all=True)
+    record(opened, 30)
+
+    def full(aside: Path, final: Path) -> None:
+        raise OSError(28, os.strerror(28))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "publish", full)
+        said = opened.end(Ending(True, "asked"), report)
+        assert not said.kept
+        assert "No space left" in said.text
+        assert "No space left" in opened.ready()
+    assert opened.ready() == ""
+    assert opened.episodes == 1, "the take that could not be saved has come back"
+    with monkeypatch.context() as patched:
+        few = session.LEAST_FREE_BYTES - 1
+        patched.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(few, 0, few))
+        assert "has 255 MB left, 256 are needed" in opened.ready()
+        assert opened.disk_is_low
+    assert opened.ready() == ""
+    opened.writer.close()
+
+
+def test_a_dataset_for_a_rig_has_a_feature_for_all_that_is_recorded(tmp_path: Path) -> None:
+    create(tmp_path / "rig", config.load("aloha2"))
+    info = Dataset(tmp_path / "rig").info
+    assert list(info.cameras) == ["cam_high", "cam_low", "cam_left_wrist", "cam_right_wrist"]
+    assert info.vectors["flags"] == 4 + 1 + 1
+    assert info.vectors["frame_age_ms"] == 4 + 1
