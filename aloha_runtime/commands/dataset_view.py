@@ -2,7 +2,6 @@
 
 import html
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from importlib.resources import files
@@ -23,6 +22,7 @@ from aloha_runtime.data.summary import rig_name
 from aloha_runtime.data.units import flat_names
 from aloha_runtime.data.video_cut import cut, encode, packets
 from aloha_runtime.data.video_encoder import CODECS
+from aloha_runtime.errors import DatasetError
 
 DIGITS = 4
 """Of the numbers in the page: 0.1 mrad is less than an encoder tick (1.5 mrad)."""
@@ -33,6 +33,8 @@ def view(path: Path, words: Sequence[str], out: Path, advance: Callable[[int], N
     """Write the folder; returns the page to open. Raises DatasetError for a bad index or a damaged video."""
     dataset = Dataset(path)
     chosen = [dataset.episodes[index] for index in select(words, len(dataset.episodes))]
+    if out.exists() and any(out.iterdir()) and ((out / "meta").exists() or not (out / "index.html").exists()):
+        raise DatasetError(f"{out} holds other files, which a page would replace; choose another --out")
     for folder in ("episodes", "videos"):
         shutil.rmtree(out / folder, ignore_errors=True)
         (out / folder).mkdir(parents=True)
@@ -59,17 +61,9 @@ def playable(dataset: Dataset, episode: Episode, span: VideoSpan, target: Path) 
     if (info.get("video.codec"), info.get("video.pix_fmt")) != (codec.name, codec.pix_fmt):
         encode(span.path, target, first, episode.length, dataset.fps, codec)
     elif first == 0 and packets(span.path, dataset.fps).frames == episode.length:
-        _link(span.path, target)
+        shutil.copy(span.path, target)  # no second name: a page may be written over, a recording must not
     else:
         cut(span.path, target, first, episode.length, dataset.fps, codec)
-
-
-def _link(source: Path, target: Path) -> None:
-    """Files of a dataset are never changed in place, so a second name costs nothing."""
-    try:
-        os.link(source, target)
-    except OSError:  # another disk
-        shutil.copy(source, target)
 
 
 def _curves(dataset: Dataset, episode: Episode) -> dict[str, Any]:

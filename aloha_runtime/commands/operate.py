@@ -199,15 +199,17 @@ def _request(verb: str, run_dir: Path) -> Reply:
 def _watch_until_interrupted(stack: Stack, seconds: float | None) -> None:
     """Until Ctrl-C or the time is over; says every change of mode."""
     end_ns = stack.clock.now_ns() + int(seconds * NS_PER_S) if seconds else None
-    shown: Mode | None = None
+    shown: tuple[Mode, str] | None = None
     try:
         while end_ns is None or stack.clock.now_ns() < end_ns:
             stack.watch()
             heartbeat = stack.mode.latest()
-            if heartbeat is not None and heartbeat.mode is not shown:
-                if shown in MOVING and heartbeat.mode in (Mode.HOLD, Mode.FAULT):
-                    stack.say(f"{heartbeat.mode.upper()}: {heartbeat.cause}; `aloha arm` goes on, Ctrl-C ends")
-                shown = heartbeat.mode
+            now = None if heartbeat is None else (Mode(heartbeat.mode), heartbeat.cause)
+            if now is not None and now != shown:
+                stopped = now[0] in (Mode.HOLD, Mode.FAULT)
+                if stopped and shown is not None:  # also each further cause, once it is known
+                    stack.say(f"{now[0].upper()}: {now[1]}; `aloha arm` goes on, Ctrl-C ends")
+                shown = now
             stack.pause()
     except KeyboardInterrupt:
         stack.say("")

@@ -1,5 +1,6 @@
 """Keys of the terminal (over SSH as well) and of a foot pedal, as orders to the recorder."""
 
+import contextlib
 import os
 import select
 import struct
@@ -63,7 +64,8 @@ class Orders:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._terminal is not None:
-            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._terminal)  # type: ignore[arg-type]
+            with contextlib.suppress(termios.error, ValueError):  # a terminal that is gone needs nothing back
+                termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._terminal)  # type: ignore[arg-type]
         if self._pedal is not None:
             os.close(self._pedal)
 
@@ -74,11 +76,12 @@ class Orders:
 
     def _pressed_keys(self) -> str:
         keys = ""
-        while self._terminal is not None and select.select([sys.stdin], [], [], 0)[0]:
-            key = os.read(sys.stdin.fileno(), 64).decode(errors="ignore")
-            if not key:  # the terminal is gone
-                break
-            keys += key
+        with contextlib.suppress(OSError, ValueError):  # the terminal is gone; a signal says so as well
+            while self._terminal is not None and select.select([sys.stdin], [], [], 0)[0]:
+                key = os.read(sys.stdin.fileno(), 64).decode(errors="ignore")
+                if not key:
+                    break
+                keys += key
         return keys
 
     def _pressed_pedals(self) -> list[int]:

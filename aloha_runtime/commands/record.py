@@ -64,7 +64,7 @@ def record(wishes: Wishes, rig_name: str, sim_task: str | None, run_dir: Path | 
     arguments = ["--dataset", str(wishes.dataset.absolute()), "--task", wishes.task, "--continuous", wishes.continuous]
     arguments += ["--intervenes"] if wishes.policy else []
     stack = Stack(rig, job, run_dir, wishes.policy, console.print, recording=tuple(arguments))
-    with stack, Cues(rig.recording.cue) as cues, Orders(rig.recording, console.print) as orders:
+    with stack, Cues(rig.recording.cue, stack.say) as cues, Orders(rig.recording, stack.say) as orders:
         kept = RecordingSession(stack, wishes, cues, orders).run()
     total = len(Dataset(wishes.dataset).episodes)
     console.print(

@@ -74,7 +74,7 @@ class Stack:
             self._interrupts.end()
             raise
         try:
-            self._rig_file.write_text(yaml.safe_dump(self.rig.model_dump(mode="json"), sort_keys=False))
+            self._write_rig()
             if self.rig.sim is not None and self.rig.sim.clock == "virtual":
                 self._start_in_lock_step()
             else:
@@ -85,6 +85,12 @@ class Stack:
             self._end()
             raise
         return self
+
+    def _write_rig(self) -> None:
+        try:
+            self._rig_file.write_text(yaml.safe_dump(self.rig.model_dump(mode="json"), sort_keys=False))
+        except OSError as error:
+            raise AlohaError(f"{self._rig_file} cannot be written ({error.strerror}); free some of that disk") from None
 
     def say(self, text: str) -> None:
         """Tell the operator. A closed terminal must not keep anything from happening."""

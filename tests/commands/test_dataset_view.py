@@ -79,6 +79,17 @@ def test_one_episode_and_a_bad_index(dataset: Path, tmp_path: Path) -> None:
         select(["x"], 10)
 
 
+def test_a_folder_with_other_files_is_left_alone(dataset: Path, tmp_path: Path) -> None:
+    """Above all a dataset, which has a folder of videos as well."""
+    mine = shutil.copytree(dataset, tmp_path / "mine")
+    before = sorted(mine.rglob("*"))
+    with pytest.raises(DatasetError, match="holds other files"):
+        view(dataset, [], mine)
+    assert sorted(mine.rglob("*")) == before
+    view(dataset, ["0"], tmp_path / "page")
+    view(dataset, ["1"], tmp_path / "page")  # a page is replaced
+
+
 def test_episodes_that_share_a_file_of_another_codec(shared_sample: Path, tmp_path: Path) -> None:
     """LeRobot's AV1: each episode becomes a film of its own that every browser plays."""
     page = view(shared_sample, ["2"], tmp_path / "page")
