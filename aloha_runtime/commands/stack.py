@@ -15,17 +15,16 @@ from aloha_runtime.bus import Bus
 from aloha_runtime.commands.children import Children
 from aloha_runtime.commands.interrupts import Interrupts
 from aloha_runtime.commands.lockstep import LockStep
+from aloha_runtime.commands.parking import park
 from aloha_runtime.config import RigConfig, policy_path
 from aloha_runtime.errors import AlohaError, ProcessError, ShutDown
-from aloha_runtime.messages import Mode, Reply, Request
+from aloha_runtime.messages import Reply, Request
 from aloha_runtime.processes.table import Job, Process, processes
 from aloha_runtime.realtime import NS_PER_S, Clock, WallClock
 from aloha_runtime.run_directory import RIG_FILE, RunDirectory, default_run_dir
 
 START_TIMEOUT_S = 180.0
 """A cold disk or a busy machine needs minutes to import torch. Processes that end are noticed at once."""
-PARK_TIMEOUT_S = 15.0
-"""The longest ramp to the sleep pose (3 rad at 0.5 rad/s), twice over."""
 RESTART_DELAY_NS = NS_PER_S
 POLL_S = 0.02
 SUPERVISOR = "supervisor"
@@ -132,7 +131,8 @@ class Stack:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            trouble = "" if isinstance(error, ShutDown) else self._park()
+            gone = SUPERVISOR in self._children and self._children.ended(SUPERVISOR) == 0
+            trouble = "" if gone else park(self)  # one that was shut down has parked, or said why not
         finally:
             self._end()
         if trouble and error is None:
@@ -217,34 +217,6 @@ class Stack:
             raise ProcessError("\n".join(str(failure) for failure in failures), failures[0].exit_code)
         if time.monotonic() > deadline_s:
             raise AlohaError(f"{', '.join(names)} did not report within {START_TIMEOUT_S:.0f} s of starting")
-
-    def _park(self) -> str:
-        """Arms to their sleep pose and torque off, by the supervisor; returns why they were left as they are."""
-        try:
-            reply = self.ask("stop")
-            if reply.mode is Mode.FAULT:
-                return self._left(f"{reply.text}; when the cause is gone: aloha up, aloha arm, aloha park")
-            reply = self.ask("park")
-        except AlohaError as error:
-            return self._left(str(error))
-        if reply.mode is Mode.IDLE:
-            return ""
-        self.say("parking the arms (Ctrl-C again skips it: the arms then stay where they are, torque on)")
-        deadline_ns = self.clock.now_ns() + int(PARK_TIMEOUT_S * NS_PER_S)
-        parking = False  # the newest heartbeat may still be the one from before the request
-        while self.clock.now_ns() < deadline_ns:
-            heartbeat = self.mode.latest()
-            mode = None if heartbeat is None else heartbeat.mode
-            if mode is Mode.IDLE:
-                return ""
-            if heartbeat is not None and parking and mode is not Mode.PARK:
-                return self._left(f"{heartbeat.mode}: {heartbeat.cause}")
-            parking = parking or mode is Mode.PARK
-            self.pause()
-        return self._left(f"parking took longer than {PARK_TIMEOUT_S:.0f} s")
-
-    def _left(self, why: str) -> str:
-        return f"the arms are not parked, they stay where they are, torque on: {why}"
 
     def _end(self) -> None:
         """End every process and clean the run directory."""

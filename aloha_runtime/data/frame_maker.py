@@ -54,8 +54,9 @@ class FrameMaker:
         if seen is not None:
             self._row = self._measured(seen, states, now_ns) | _servos(figures)
         self._row["frame_age_ms"] = np.array(ages, dtype=np.float32)
-        captured = [(now_ns - self._first_ns - age * MS) / NS_PER_S for age in ages[:-1]]
-        self._row["capture_s"] = np.array(captured, dtype=np.float32)
+        if self._cameras:
+            captured = [(now_ns - self._first_ns - age * MS) / NS_PER_S for age in ages[:-1]]
+            self._row["capture_s"] = np.array(captured, dtype=np.float32)
         self._row["flags"] = recorded.flags(gone, self._intervenes and teleoperated)
         self._count(seen, ages, gone, lateness_ns)
         return self._row

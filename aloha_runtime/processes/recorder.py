@@ -102,8 +102,10 @@ class RecorderLoop:
         self.session.writer.close()
 
     def _record(self, tick: int, lateness_ns: int) -> None:
-        heartbeat = self.mode.latest()
-        mode, cause = (Mode.IDLE, "") if heartbeat is None else (Mode(heartbeat.mode), heartbeat.cause)
+        heartbeat = self.mode.fresh(self.service.clock.now_ns())
+        mode, cause = Mode.IDLE, "the supervisor is silent"
+        if heartbeat is not None:
+            mode, cause = Mode(heartbeat.mode), heartbeat.cause
         before = self.take.phase
         seen, repeated, missing = self._observe(tick)
         if before is Phase.TAKING:

@@ -27,7 +27,7 @@ LAYERS = [
     {"virtual_time", "time_server"},
     {"realtime", "run_directory"},
     {"config"},
-    {"config_mistakes", "messages", "robot"},
+    {"config_mistakes", "config_parts", "messages", "robot"},
     {"errors"},
 ]
 """Top to bottom: a room imports from rooms below it only (and from itself)."""

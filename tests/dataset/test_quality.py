@@ -5,7 +5,7 @@ import pytest
 
 from aloha_runtime.config import QualityConfig
 from aloha_runtime.control.sync import Observation
-from aloha_runtime.data import quality
+from aloha_runtime.data import quality, recorded
 from aloha_runtime.data.frame_maker import FrameMaker
 from aloha_runtime.data.quality import Takes
 from aloha_runtime.messages import MS, ArmsState, Mode
@@ -100,3 +100,4 @@ def test_the_action_of_a_tick_is_the_first_that_was_taken_up_for_it() -> None:
     assert row["action"][0] == 1.0, "no joint state: the numbers before stand in"
     assert row["flags"].tolist() == [1.0, 1.0]
     assert row["frame_age_ms"][-1] == 25.0
+    assert set(row) == set(recorded.vectors([])), "a rig without cameras"

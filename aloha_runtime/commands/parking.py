@@ -1,0 +1,47 @@
+"""The way back when a stack is left: arms to their sleep pose, torque off, or the reason why not."""
+
+from typing import TYPE_CHECKING
+
+from aloha_runtime.errors import AlohaError
+from aloha_runtime.messages import Mode
+from aloha_runtime.realtime import NS_PER_S
+
+if TYPE_CHECKING:
+    from aloha_runtime.commands.stack import Stack
+
+PARK_TIMEOUT_S = 15.0
+"""The longest ramp to the sleep pose (3 rad at 0.5 rad/s), twice over."""
+
+
+def park(stack: "Stack") -> str:
+    """Have the supervisor park the arms, and wait; returns why they were left as they are, empty when they were parked.
+
+    After a fault nothing moves: whoever has looked at the servo says so by arming again.
+    """
+    try:
+        reply = stack.ask("stop")
+        if reply.mode is Mode.FAULT:
+            return _left(f"{reply.text}; when the cause is gone: aloha up, aloha arm, aloha park")
+        reply = stack.ask("park")
+    except AlohaError as error:
+        return _left(str(error))
+    return "" if reply.mode is Mode.IDLE else _wait(stack)
+
+
+def _wait(stack: "Stack") -> str:
+    stack.say("parking the arms (Ctrl-C again skips it: the arms then stay where they are, torque on)")
+    deadline_ns = stack.clock.now_ns() + int(PARK_TIMEOUT_S * NS_PER_S)
+    parking = False  # the newest heartbeat may still be the one from before the request
+    while stack.clock.now_ns() < deadline_ns:
+        heartbeat = stack.mode.latest()
+        if heartbeat is not None and heartbeat.mode is Mode.IDLE:
+            return ""
+        if heartbeat is not None and parking and heartbeat.mode is not Mode.PARK:
+            return _left(f"{heartbeat.mode}: {heartbeat.cause}")
+        parking = parking or (heartbeat is not None and heartbeat.mode is Mode.PARK)
+        stack.pause()
+    return _left(f"parking took longer than {PARK_TIMEOUT_S:.0f} s")
+
+
+def _left(why: str) -> str:
+    return f"the arms are not parked, they stay where they are, torque on: {why}"

@@ -1,0 +1,142 @@
+"""The parts of a rig file, one strict model each; `config.py` puts them together."""
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+ArmName = Literal["leader_left", "leader_right", "follower_left", "follower_right"]
+TaskName = Literal["transfer_cube", "insertion"]
+EngineName = Literal[
+    "auto", "eager", "onnx-fp32", "openvino-fp32", "onnx-int8", "openvino-bf16", "cuda-fp16"
+]  # fmt: skip
+"""Ways to run a policy (`act/engines.py`)."""
+CameraName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+JointAngles = tuple[float, float, float, float, float, float]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Strict(BaseModel):
+    """Unknown keys are refused: a typing mistake must not move an arm."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ArmConfig(Strict):
+    """One arm on one serial port."""
+
+    port: str
+    """Stable name of the adapter, e.g. /dev/ttyDXL_follower_left; on a simulated rig a name in the run directory."""
+    baud: Literal[57600, 115200, 1_000_000, 2_000_000, 3_000_000, 4_000_000] = 1_000_000
+    models: dict[int, str] = {}
+    """Servo id -> model name, where this arm really has another than the kit."""
+
+
+class CameraConfig(Strict):
+    """One camera: a RealSense by `serial`, a USB camera by `device` (path, id or URL), or a simulated one."""
+
+    type: Literal["realsense", "opencv", "sim"]
+    serial: str | None = None
+    device: str | None = None
+    width: int = Field(640, ge=16, le=4096)
+    height: int = Field(480, ge=16, le=4096)
+    fps: int = Field(60, ge=1, le=120)
+    exposure: int | None = Field(None, description="Exposure in the camera's own unit; None leaves auto-exposure on")
+    focus: int | None = Field(None, description="Fixed focus (V4L2 focus_absolute); None leaves auto-focus on")
+    pixel_format: Literal["MJPG", "YUYV"] = "MJPG"
+    max_age_ms: float = Field(100, gt=0, le=1000)
+
+    @model_validator(mode="after")
+    def _source_is_named(self) -> "CameraConfig":
+        if self.type == "realsense" and not self.serial:
+            raise ValueError("a realsense camera needs `serial` (printed on the camera, or run rs-enumerate-devices)")
+        if self.type == "opencv" and not self.device:
+            raise ValueError("an opencv camera needs `device` (/dev/CAM_HIGH, /dev/v4l/by-id/... or a URL)")
+        return self
+
+
+class GripperRange(Strict):
+    """The measured range of one role's grippers; what is left out comes from the kit."""
+
+    angle_open: Finite | None = None
+    angle_close: Finite | None = None
+    position_open: Finite | None = None
+    position_close: Finite | None = None
+
+
+class LimitsConfig(Strict):
+    """Limits of the gate beside the motors. `None` is the default of `control/limits.py`, where each has its reason."""
+
+    velocity_rad_s: float | None = Field(None, gt=0, le=math.pi)
+    acceleration_rad_s2: float | None = Field(None, gt=0, le=100)
+    lead_rad: float | None = Field(None, gt=0, le=0.5)
+    gripper_openings_s: float | None = Field(None, gt=0, le=20)
+    hold_after_ms: float = Field(60, ge=20, le=500)
+
+    def overrides(self) -> dict[str, float]:
+        """What is set, by the keys of `control.limits.limits_from`."""
+        return self.model_dump(exclude_none=True, exclude={"hold_after_ms"})
+
+
+class RealtimeConfig(Strict):
+    """Scheduling of the arms and policy loops. `require` refuses to arm without real-time priority."""
+
+    require: bool = False
+    priority: int | None = Field(50, ge=1, le=99)
+    arms_cores: list[int] = []
+    policy_cores: list[int] = []
+
+
+class SimConfig(Strict):
+    """The simulated rig; absent on a real one."""
+
+    task: TaskName = "transfer_cube"
+    seed: int | None = Field(None, ge=0, description="None: drawn anew at each start")
+    clock: Literal["wall", "virtual"] = "wall"
+
+
+class PolicyConfig(Strict):
+    """How a checkpoint is run. `cameras` maps the policy's own camera names to the rig's: mapped nowhere else."""
+
+    cameras: dict[str, CameraName] = {}
+    ensemble: Literal["off", "paper", "newest"] = "paper"
+    ensemble_m: float = Field(0.01, ge=0)
+    engine: EngineName = Field("auto", description="auto: the fastest, measured at the start; in virtual time eager")
+    chunk_deadline_ms: float = Field(14, gt=0, lt=20, description="The tick waits this long for its own fresh chunk")
+    threads: int = Field(1, ge=1, le=64)
+
+
+class TeleopConfig(Strict):
+    """Teleoperation. A side that is not led stands still. `takeover`: while a policy moves the followers, the leaders
+    follow them, so that a person can take over at any moment without a jump."""
+
+    takeover: bool = False
+    sides: tuple[Literal["left", "right"], ...] = ("left", "right")
+
+
+class QualityConfig(Strict):
+    """From when on a recorded episode is flagged (it is kept all the same)."""
+
+    shortest_s: float = Field(1.0, ge=0)
+    repeated_share: float = Field(0.01, ge=0, le=1, description="frames of a camera, or ticks, that did not come")
+    camera_skew_ms: float = Field(34, gt=0, description="p99; two frames of a 60 fps camera")
+    clipped_share: float = Field(0.05, ge=0, le=1, description="ticks in which the limits kept an arm off its target")
+    still_s: float = Field(3.0, gt=0, description="at either end")
+    missed_per_s: float = Field(2.0, ge=0, description="servo cycles without a complete answer; 1 % of them")
+
+
+class RecordingConfig(Strict):
+    """How demonstrations are recorded, and by what a person with both hands on the leaders gives orders."""
+
+    codec: Literal["h264", "av1", "lossless"] = "h264"
+    longest_s: float = Field(600, ge=1, description="an episode ends by itself after so long")
+    lost_after_s: float = Field(1.0, gt=0, description="... and after so long without a frame or a joint state")
+    keep_last_s: float = Field(30, ge=1, description="what `keep` keeps of continuous recording")
+    cue: Literal["voice", "bell", "off"] = Field("voice", description="voice needs spd-say or espeak-ng, else bell")
+    pedal: str | None = Field(None, description="foot pedal, e.g. /dev/input/by-id/usb-PCsensor_FootSwitch-event-kbd")
+    pedal_keys: dict[int, Literal["next", "success", "failure", "discard", "undo", "pause", "keep"]] = {
+        30: "success",  # KEY_A, KEY_B, KEY_C: what three-pedal switches send as they come
+        48: "discard",
+        46: "next",
+    }
+    quality: QualityConfig = QualityConfig()
