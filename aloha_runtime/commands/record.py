@@ -24,13 +24,11 @@ from aloha_runtime.data.session import LEAST_FREE_BYTES
 from aloha_runtime.errors import AlohaError, ConfigError, DatasetError
 from aloha_runtime.messages import MOVING, Health, Mode, RecorderState, Request
 from aloha_runtime.processes.table import Job
-from aloha_runtime.sim.tasks import environment_names
 
 EPISODE_BYTES = 25_000_000
 """Where a dataset has no episode to go by: 20 s of four 640x480 cameras at 2.5 Mb/s each."""
 FIRST_SEED = 1000
 """Scripted demonstrations: evaluations take seeds from 0, and no demonstration may show them."""
-MAX_SCRIPTED_S = 60.0
 NEXT_TIMEOUT_S = 3600.0
 """A person may take their time to set the scene up."""
 
@@ -77,7 +75,7 @@ def open_dataset(wishes: Wishes, rig: RigConfig) -> int:
     if not wishes.task.strip():
         raise ConfigError("--task is empty: say in a few words what the episodes show")
     if not wishes.dataset.exists():
-        recorded.create(wishes.dataset, rig, environment_names(rig.sim.task) if rig.sim else ())
+        recorded.create(wishes.dataset, rig, _environment(rig))
         return 0
     episodes = len(Dataset(wishes.dataset).episodes)
     if episodes and not wishes.resume:
@@ -86,6 +84,15 @@ def open_dataset(wishes: Wishes, rig: RigConfig) -> int:
         )
     recorded.refuse_other_rig(wishes.dataset, rig)
     return episodes
+
+
+def _environment(rig: RigConfig) -> list[str]:
+    """Names of where the objects are, on the simulated rig."""
+    if rig.sim is None:
+        return []
+    from aloha_runtime.sim.tasks import environment_names  # brings MuJoCo, which a robot PC has not
+
+    return environment_names(rig.sim.task)
 
 
 def refuse_full_disk(path: Path, episodes: int, wanted: int) -> None:

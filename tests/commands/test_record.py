@@ -4,6 +4,7 @@ import os
 import pty
 import shutil
 import struct
+import subprocess
 import sys
 from pathlib import Path
 
@@ -74,6 +75,13 @@ def test_a_dataset_of_unknown_rig_is_not_continued(tmp_path: Path) -> None:
     (tmp_path / "dataset" / reports.RIG_PATH).unlink()
     with pytest.raises(DatasetError, match="does not say which rig"):
         recorded.refuse_other_rig(tmp_path / "dataset", rig)
+
+
+def test_a_robot_pc_needs_no_simulator() -> None:
+    """Neither the command nor the recorder brings MuJoCo."""
+    code = "import sys; import aloha_runtime.{}; sys.exit('mujoco' in sys.modules)"
+    for module in ("commands.record", "processes.recorder", "commands.dataset_view"):
+        assert subprocess.run([sys.executable, "-c", code.format(module)], check=False).returncode == 0, module
 
 
 def test_keys_of_a_terminal_are_orders(monkeypatch: pytest.MonkeyPatch) -> None:
