@@ -16,6 +16,7 @@ from aloha_runtime.data import Dataset, recorded, reports
 from aloha_runtime.messages import Mode, Reply, Request
 from aloha_runtime.processes.table import Job
 from aloha_runtime.robot import IS_GRIPPER, SIDE_SLICE, SIDES, START_POSE, pose_vector
+from aloha_runtime.sim.chain_control import Plug, Unplug, ask
 from aloha_runtime.sim.link import Link
 
 TASK = "wave with both arms"
@@ -87,6 +88,9 @@ class Run:
     said: dict[str, messages.RecorderState] = field(default_factory=dict)
     replies: dict[str, Reply] = field(default_factory=dict)
     followers: list[messages.ArmsState] = field(default_factory=list)
+    torn: tuple[Mode, str] = (Mode.IDLE, "")
+    """Mode and cause a second after a leader was unplugged, and how far a follower's goal has moved since."""
+    torn_travel_rad: float = 0.0
 
 
 @pytest.fixture(scope="module")
@@ -135,13 +139,30 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         stack.ask("stop")
         run.said["stop"] = hands.said
         run.followers = states.drain()
+
+        hands.stop()
+        hands.start()  # a leader is torn off while it moves
+        for step in range(10):
+            hands.hold(1.0, 0.04, offset_rad=0.02 * step)
+        run.followers += states.drain()
+        before = np.array(run.followers[-1].goal)
+        ask(stack.run_dir, "leader_left", Unplug())
+        hands.stack.pause(1.0)
+        heartbeat = stack.mode.latest()
+        run.torn = (heartbeat.mode, heartbeat.cause)
+        run.followers += states.drain()
+        run.torn_travel_rad = float(np.abs(np.array(run.followers[-1].goal) - before)[~IS_GRIPPER].max())
+        run.said["torn"] = hands.said
+        ask(stack.run_dir, "leader_left", Plug())
+        hands.let_go()
+        stack.pause(1.5)
     return run
 
 
 @pytest.mark.timeout(600)
 def test_takes_become_episodes(run: Run) -> None:
     dataset = Dataset(run.dataset)
-    assert [episode.tasks for episode in dataset.episodes] == [(TASK,)] * 3
+    assert [episode.tasks for episode in dataset.episodes] == [(TASK,)] * 4
     assert [run.said[name].kept for name in ("sign", "again", "camera", "undo", "stop")] == [
         True,
         False,
@@ -152,6 +173,14 @@ def test_takes_become_episodes(run: Run) -> None:
     ended = [reports.read(run.dataset, index)["ended"] for index in range(3)]
     assert ended[:2] == ["two squeezes", "failure"]
     assert "hold: stop by operator" in ended[2]
+
+
+def test_a_leader_that_is_torn_off_ends_the_motion_and_the_take(run: Run) -> None:
+    mode, cause = run.torn
+    assert mode in (Mode.HOLD, Mode.FAULT)
+    assert "leader_left" in cause
+    assert run.torn_travel_rad < 0.10
+    assert run.said["torn"].kept
 
 
 def test_a_sign_is_not_part_of_its_episode(run: Run) -> None:
