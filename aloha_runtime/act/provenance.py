@@ -17,6 +17,7 @@ import torch
 from aloha_runtime import __version__
 from aloha_runtime.act.files import write_text
 from aloha_runtime.act.header import read_json
+from aloha_runtime.data import reports
 from aloha_runtime.errors import CheckpointError
 
 PROVENANCE = "provenance.json"
@@ -52,11 +53,24 @@ def dataset(path: Path) -> dict[str, Any]:
     if not info.exists():
         raise CheckpointError(f"{path} is not a LeRobot dataset ({info} is missing); give the dataset's folder")
     digest = hashlib.sha256()
+    reports_of_ours = path / reports.DIRECTORY
     for file in sorted((path / "meta").rglob("*")):
-        if file.is_file() and not file.name.startswith("."):
+        if file.is_file() and not file.name.startswith(".") and file.parent != reports_of_ours:
             digest.update(file.relative_to(path).as_posix().encode() + b"\0" + file.read_bytes())
     totals = {key: value for key, value in read_json(info).items() if key.startswith("total_")}
     return {"path": str(path), "fingerprint": f"sha256:{digest.hexdigest()}", **totals}
+
+
+def recorded_on(path: Path) -> dict[str, dict[str, Any]]:
+    """The parts `rig` and `calibration`, of a dataset that says which rig recorded it (`data/recorded.py`)."""
+    file = path / reports.RIG_PATH
+    if not file.exists():
+        return {}
+    found = read_json(file)
+    calibration: dict[str, Any] = {
+        key: found.pop(key) for key in ("grippers", "gripper_current_ma", "start_pose") if key in found
+    }
+    return {"rig": found, "calibration": calibration}
 
 
 def file(path: Path) -> dict[str, Any]:

@@ -81,6 +81,7 @@ def save_checkpoint(
         averaged,
         policy.normalizer.stats,
         dataset=provenance.dataset(config.dataset),
+        **provenance.recorded_on(config.dataset),
         training={**dataclasses.asdict(position), "figures": dict(figures), "settings": as_settings(config)},
     )
     save_file(_tensors(stepper), state / TENSORS)

@@ -65,9 +65,8 @@ def record(wishes: Wishes, rig_name: str, sim_task: str | None, run_dir: Path | 
     with stack, Cues(rig.recording.cue, stack.say) as cues, Orders(rig.recording, stack.say) as orders:
         kept = RecordingSession(stack, wishes, cues, orders).run()
     total = len(Dataset(wishes.dataset).episodes)
-    console.print(
-        f"{kept} episodes recorded; {wishes.dataset} holds {total}. Look at them: aloha dataset view {wishes.dataset}"
-    )
+    look = f". Look at them: aloha dataset view {wishes.dataset}" if total else ""
+    console.print(f"{kept} episodes recorded; {wishes.dataset} holds {total}{look}", soft_wrap=True)
 
 
 def open_dataset(wishes: Wishes, rig: RigConfig) -> int:

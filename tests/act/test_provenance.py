@@ -8,7 +8,9 @@ import small_policy as small
 import torch
 
 import aloha_runtime
+from aloha_runtime import config
 from aloha_runtime.act import ACTPolicy, provenance
+from aloha_runtime.data import recorded, reports
 from aloha_runtime.errors import CheckpointError
 
 
@@ -49,3 +51,16 @@ def test_another_recording_has_another_fingerprint(tmp_path: Path) -> None:
 def test_unknown_part_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="provenance has no part datset"):
         provenance.write(tmp_path, datset={})
+
+
+def test_a_recorded_dataset_says_on_which_rig(tmp_path: Path) -> None:
+    recorded.create(tmp_path / "dataset", config.load("aloha2"))
+    before = provenance.dataset(tmp_path / "dataset")["fingerprint"]
+    found = provenance.recorded_on(tmp_path / "dataset")
+    assert found["rig"]["kit"] == "aloha2"
+    assert found["rig"]["cameras"]["cam_high"]["serial"] == "000000000001"
+    assert found["calibration"]["grippers"]["follower"]["angle_open"] == 1.6214
+    assert "grippers" not in found["rig"]
+    (tmp_path / "dataset" / reports.RIG_PATH).unlink()
+    assert provenance.recorded_on(tmp_path / "dataset") == {}
+    assert provenance.dataset(tmp_path / "dataset")["fingerprint"] == before, "of what is learned from alone"
