@@ -111,7 +111,7 @@ def recover(aside: Path, info: Info, places: Mapping[str, Path]) -> Taken | None
     """The episode that a killed process, or a full disk, left open in `aside`; None when there is nothing to find.
 
     `places`: where the next commit puts the video of each feature; an interrupted one may have done so already.
-    Nothing is lost when the recovery itself is killed.
+    Nothing is lost when the recovery itself is killed, or raises OSError because the disk is still full.
     """
     header = _header(aside)
     if header is None or header.episode_index != info.total_episodes or header.vectors != info.vectors:
@@ -121,16 +121,14 @@ def recover(aside: Path, info: Info, places: Mapping[str, Path]) -> Taken | None
         if places[key].exists() and not (aside / f"{key}.mp4").exists():
             places[key].replace(aside / f"{key}.mp4")
     size = sum(header.vectors.values())
-    with contextlib.suppress(OSError, ValueError):
-        rows = np.fromfile(aside / ROWS, dtype=np.float32)
-        rows = rows[: len(rows) // size * size].reshape(-1, size)
-        frames = min([len(rows), *(_readable(aside / f"{key}.mp4", info.fps) for key in keys)])
-        if frames == 0:
-            return None
-        videos = {key: _part(aside / f"{key}.mp4", 0, frames, info, key) for key in keys}
-        stats = {key: _image_stats(path, frames, info.fps).stats() for key, path in videos.items()}
-        return Taken(header.task, _columns(rows[:frames], info.vectors), videos, stats)
-    return None
+    rows = np.fromfile(aside / ROWS, dtype=np.float32) if (aside / ROWS).exists() else np.empty(0, np.float32)
+    rows = rows[: len(rows) // size * size].reshape(-1, size)
+    frames = min([len(rows), *(_readable(aside / f"{key}.mp4", info.fps) for key in keys)])
+    if frames == 0:
+        return None
+    videos = {key: _part(aside / f"{key}.mp4", 0, frames, info, key) for key in keys}
+    stats = {key: _image_stats(path, frames, info.fps).stats() for key, path in videos.items()}
+    return Taken(header.task, _columns(rows[:frames], info.vectors), videos, stats)
 
 
 def _header(aside: Path) -> Header | None:
@@ -141,11 +139,30 @@ def _header(aside: Path) -> Header | None:
 
 
 def _readable(path: Path, fps: float) -> int:
-    """Frames of a video that may have been cut off anywhere; 0 when it holds none."""
+    """Frames from the first on that a video which was cut off anywhere shows; 0 when it is none.
+
+    A full disk leaves packets that are listed but not whole. They are the last ones, so the film is looked at from its
+    end, one key frame after the other, until everything from there on can be decoded.
+    """
     try:
-        return packets(path, fps).frames
+        found = packets(path, fps)
+        reader = VideoReader(path, fps)
     except DatasetError:
         return 0
+    frames = found.frames
+    for key in sorted(found.keys, reverse=True):
+        if key >= frames:
+            continue
+        try:
+            for number in range(key, frames):
+                reader.frame(number / fps)
+            break
+        except DatasetError:
+            frames = key
+    else:
+        frames = 0
+    reader.close()
+    return frames
 
 
 def _part(path: Path, first: int, frames: int, info: Info, key: str) -> Path:

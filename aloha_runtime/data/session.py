@@ -53,8 +53,7 @@ class Session:
         the take that could not be saved."""
         try:
             if self.trouble:
-                self.writer.close()
-                self.writer = DatasetWriter.open(self.path, RESERVE_BYTES)
+                self._reopen()
             free_mb = shutil.disk_usage(self.path).free >> 20
             low = f"the disk of {self.path} has {free_mb} MB left, {LEAST_FREE_BYTES >> 20} are needed; free some"
             self.trouble = low if self.disk_is_low else ""
@@ -87,8 +86,24 @@ class Session:
             index = self.writer.save_episode(self._task, first=first, frames=frames - first, report=said)
         except DatasetError as error:
             self.trouble = str(error)
-            return Ended(str(error), False, True)
+            return self._rescued(ending)
         return Ended(f"episode {index} ({ending.cause}): {quality.line(said)}", True, bool(said["flags"]))
+
+    def _rescued(self, ending: Ending) -> Ended:
+        """What can be saved of a take whose writing has failed; the rest comes back with the next opening."""
+        before = self.episodes
+        try:
+            self._reopen()
+        except DatasetError as error:
+            self.trouble = str(error)
+        if self.episodes == before:
+            return Ended(f"{ending.cause}; not saved yet: {self.trouble}", False, True)
+        said = f"episode {before} ({ending.cause}), {self.writer.recovered} frames of it; FLAGGED: {self.trouble}"
+        return Ended(said, True, True)
+
+    def _reopen(self) -> None:
+        self.writer.close()
+        self.writer = DatasetWriter.open(self.path, RESERVE_BYTES)
 
     def mark(self, outcome: Outcome) -> str:
         """Say of the last episode what became of it; DatasetError when there is none."""

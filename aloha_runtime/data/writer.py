@@ -24,7 +24,7 @@ from aloha_runtime.errors import DatasetError
 
 ASIDE = ".writing"
 """Directory inside the dataset for files that are not whole yet."""
-RECOVERED = {"ended": "the recording process was killed"}
+RECOVERED = {"ended": "left open by its recording (killed, or a full disk)"}
 """Report of an episode that was found open."""
 
 
@@ -208,10 +208,16 @@ class DatasetWriter:
 
     def _recover(self) -> None:
         """Commit what an earlier writer left open, remove what nobody counts."""
-        taken = recover(self._aside, self.info, self._store.next_videos())
+        (self._aside / "reserve").unlink(missing_ok=True)
+        try:
+            taken = recover(self._aside, self.info, self._store.next_videos())
+        except DatasetError as error:
+            raise DatasetError(
+                f"{self.path}: the episode that was left open cannot be brought back ({error}) To give it up, remove"
+                f" {self._aside} and do this again."
+            ) from error
         self._store.remove_orphans()
         if taken is not None:
-            (self._aside / "reserve").unlink(missing_ok=True)
             self._store.commit(taken, RECOVERED)
             self.recovered = taken.frames
         self._clear_aside()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aloha_runtime.data import Dataset, DatasetWriter, files, reports
+from aloha_runtime.data import Dataset, DatasetWriter, files, open_episode, reports
 from aloha_runtime.data.video_encoder import QUEUE_FRAMES
 from aloha_runtime.data.writer import RECOVERED
 from aloha_runtime.errors import DatasetError
@@ -134,6 +134,55 @@ def test_recovering_twice_gives_the_same_bytes(writer, dataset_path):
     with DatasetWriter.open(dataset_path) as second:
         assert second.recovered is None
     assert bytes_once == {path: path.read_bytes() for path in dataset_path.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6])
+def test_packets_that_are_listed_but_not_there_are_left_out(writer, dataset_path, share):
+    """A full disk ends a file in the middle of a fragment; here its last bytes are zeros."""
+    writer.close()
+    die_recording(dataset_path, 0, length=45)
+    film = dataset_path / ".writing/observation.images.cam_high.mp4"
+    content = film.read_bytes()
+    lost = int(share * len(content))
+    film.write_bytes(content[:-lost] + bytes(lost))
+    with DatasetWriter.open(dataset_path) as heir:
+        frames = heir.recovered or 0
+    assert frames % 10 == 0
+    assert frames < 40
+    check(dataset_path, [frames] if frames else [])
+    DatasetWriter.open(dataset_path).close()
+
+
+def test_recovery_begins_with_giving_up_the_reserve(writer, dataset_path, monkeypatch):
+    """A disk that something else has filled has room for nothing else."""
+    writer.close()
+    die_recording(dataset_path, 0, length=25)
+    reserve, cut = dataset_path / ".writing/reserve", open_episode.cut
+    reserve.write_bytes(bytes(1000))
+
+    def on_a_full_disk(*arguments):
+        if reserve.exists():
+            raise OSError(28, os.strerror(28))
+        return cut(*arguments)
+
+    monkeypatch.setattr(open_episode, "cut", on_a_full_disk)
+    with DatasetWriter.open(dataset_path) as heir:
+        assert heir.recovered == 20
+
+
+def test_recovery_on_a_full_disk_loses_nothing(writer, dataset_path, monkeypatch):
+    writer.close()
+    die_recording(dataset_path, 0, length=25)
+
+    def full(*arguments):
+        raise OSError(28, os.strerror(28))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(open_episode, "cut", full)
+        with pytest.raises(DatasetError, match=r"No space left.*comes back then"):
+            DatasetWriter.open(dataset_path)
+    with DatasetWriter.open(dataset_path) as heir:
+        assert heir.recovered == 20
 
 
 def test_part_of_an_episode_is_saved(writer, dataset_path):

@@ -92,6 +92,7 @@ def test_a_full_disk_is_trouble_until_there_is_room(path: Path, monkeypatch: pyt
         patched.setattr(files, "publish", full)
         said = opened.end(Ending(True, "asked"), report)
         assert not said.kept
+        assert said.text.startswith("asked; not saved yet: ")
         assert "No space left" in said.text
         assert "No space left" in opened.ready()
     assert opened.ready() == ""
@@ -102,6 +103,20 @@ def test_a_full_disk_is_trouble_until_there_is_room(path: Path, monkeypatch: pyt
         assert "has 255 MB left, 256 are needed" in opened.ready()
         assert opened.disk_is_low
     assert opened.ready() == ""
+    opened.writer.close()
+
+
+def test_what_the_reserve_has_room_for_is_saved_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full while a take ends: its encoder fails, and with the reserve given up the rest is saved."""
+    opened = Session(path, "wave", keep_all=True)
+    record(opened, 30)
+    failing = opened.writer._episode
+    assert failing is not None
+    monkeypatch.setattr(failing, "finish", lambda *_: (_ for _ in ()).throw(OSError(28, os.strerror(28))))
+    said = opened.end(Ending(True, "asked"), report)
+    assert (said.kept, said.flagged) == (True, True)
+    assert "episode 0 (asked), 30 frames of it; FLAGGED" in said.text
+    assert Dataset(path).episodes[0].length == 30
     opened.writer.close()
 
 
