@@ -17,7 +17,7 @@ from aloha_runtime.data import features, files, layout, reports, rows, statistic
 from aloha_runtime.data.episode_store import pretty_json
 from aloha_runtime.data.layout import Info
 from aloha_runtime.data.rebuild import Source, link
-from aloha_runtime.data.video_cut import cut, packets
+from aloha_runtime.data.video_cut import cut, taken
 from aloha_runtime.data.video_encoder import on_this_machine
 from aloha_runtime.data.writer import ASIDE
 
@@ -96,9 +96,10 @@ def _videos(
     for episode, row in zip(source.dataset.episodes, found, strict=True):
         span = episode.videos[layout.camera_name(key)]
         path, first = span.path, round(span.from_s * fps)
-        if not packets(path, fps).can_copy(first, episode.length):
+        seen = source.packets(path)
+        if not seen.can_copy(first, episode.length):
             path, first = out / ASIDE / "part.mp4", 0
-            cut(span.path, path, round(span.from_s * fps), episode.length, fps, own)
+            cut(span.path, path, round(span.from_s * fps), episode.length, fps, own, seen)
         if joined is not None and (joined.bytes > limit or not joined.fits(path)):
             joined.close()
             place, joined = rows.next_place({place}, info.chunks_size), None
@@ -133,20 +134,12 @@ class _Joined:
 
     def add(self, path: Path, first: int, frames: int) -> None:
         """Append `frames` frames of `path` from `first` on, which is a key frame."""
-        begin = packets(path, self._fps).shown.index(first)
         with av.open(path) as given:
-            stream = given.streams.video[0]
             if self._stream is None:
+                stream = given.streams.video[0]
                 self._stream = self._container.add_stream_from_template(stream, opaque=True)
                 self._extradata = bytes(stream.codec_context.extradata or b"")
-            start: int | None = None
-            for index, packet in enumerate(each for each in given.demux(stream) if each.pts is not None):
-                if not begin <= index < begin + frames:
-                    continue
-                start = packet.pts if start is None else start
-                shift = round(self.frames / self._fps / packet.time_base) - start
-                packet.pts += shift
-                packet.dts = None if packet.dts is None else packet.dts + shift
+            for packet in taken(given, first, frames, self._fps, to=self.frames):
                 packet.stream = self._stream
                 self.bytes += packet.size
                 self._container.mux(packet)

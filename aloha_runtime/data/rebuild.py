@@ -20,7 +20,7 @@ from aloha_runtime.data.open_episode import Taken
 from aloha_runtime.data.reader import Dataset, Episode, VideoSpan
 from aloha_runtime.data.statistics import ImageHistogram, Stats
 from aloha_runtime.data.video import VideoReader
-from aloha_runtime.data.video_cut import cut, encode
+from aloha_runtime.data.video_cut import Packets, cut, encode, packets
 from aloha_runtime.data.video_encoder import CODECS, on_this_machine, video_info
 from aloha_runtime.data.writer import ASIDE
 from aloha_runtime.errors import DatasetError
@@ -34,6 +34,7 @@ class Source:
     stats: list[Stats] = field(init=False)
     shared: dict[Path, int] = field(init=False)
     """How many episodes each video file holds."""
+    _packets: dict[Path, Packets] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         total = self.dataset.info.total_episodes
@@ -43,6 +44,12 @@ class Source:
         for episode in self.dataset.episodes:
             for span in episode.videos.values():
                 self.shared[span.path] = self.shared.get(span.path, 0) + 1
+
+    def packets(self, video: Path) -> Packets:
+        """What a video file holds. A file of many episodes is looked through once."""
+        if video not in self._packets:
+            self._packets[video] = packets(video, self.dataset.fps)
+        return self._packets[video]
 
     def whole(self, index: int, **changes: Any) -> "Piece":
         """All of an episode; `changes` are fields of `Piece`."""
@@ -162,7 +169,8 @@ def _video(piece: Piece, span: VideoSpan, feature: Feature, target: Path, fps: f
         link(span.path, target)
     else:
         own = features.codec_of(feature)
-        cut(span.path, target, first, piece.frames, fps, on_this_machine(own, height, width))
+        found = piece.source.packets(span.path)
+        cut(span.path, target, first, piece.frames, fps, on_this_machine(own, height, width), found)
 
 
 def link(source: Path, target: Path) -> None:

@@ -1,13 +1,18 @@
 """Part of a video as a video of its own, without encoding again wherever the packets allow it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import av
+from av.container import InputContainer
 
 from aloha_runtime.data.video import VideoReader
 from aloha_runtime.data.video_encoder import Codec, VideoEncoder
 from aloha_runtime.errors import DatasetError
+
+SEEK_BACK_FRAMES = 32
+"""A file is sought by decoding time, which precedes the time shown by at most the 16 frames that H.264 may reorder."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ def packets(path: Path, fps: float) -> Packets:
             for packet in container.demux(container.streams.video[0]):
                 if packet.pts is None:
                     continue
-                number = round(float(packet.pts * packet.time_base) * fps)
+                number = _number(packet, fps)
                 shown.append(number)
                 if packet.is_keyframe:
                     keys.add(number)
@@ -56,38 +61,57 @@ def packets(path: Path, fps: float) -> Packets:
     return Packets(tuple(shown), frozenset(keys))
 
 
-def cut(source: Path, target: Path, first: int, frames: int, fps: float, codec: Codec) -> bool:
+def cut(
+    source: Path, target: Path, first: int, frames: int, fps: float, codec: Codec, found: Packets | None = None
+) -> bool:
     """Frames `first` up to `first + frames` of `source` as the file `target`; True when packets were copied.
 
-    Where they do not begin at a key frame they are encoded again, as `codec`. Raises DatasetError when `source` does
-    not hold them.
+    Where they do not begin at a key frame they are encoded again, as `codec`. `found`: what `packets` said of `source`,
+    for whoever cuts many pieces from one file. Raises DatasetError when `source` does not hold them.
     """
-    found = packets(source, fps)
+    found = found or packets(source, fps)
     if frames < 1 or first < 0 or not set(range(first, first + frames)) <= set(found.shown):
         raise DatasetError(
             f"{source} holds {found.frames} frames; frames {first} to {first + frames - 1} are not there."
         )
     if found.can_copy(first, frames):
-        _copy(source, target, found, first, frames)
+        _copy(source, target, first, frames, fps)
         return True
     encode(source, target, first, frames, fps, codec)
     return False
 
 
-def _copy(source: Path, target: Path, found: Packets, first: int, frames: int) -> None:
-    begin = found.shown.index(first)
+def _copy(source: Path, target: Path, first: int, frames: int, fps: float) -> None:
     with av.open(source) as given, av.open(target, "w", format="mp4") as made:
-        stream = given.streams.video[0]
-        copied = made.add_stream_from_template(stream, opaque=True)
-        start: int | None = None
-        for index, packet in enumerate(each for each in given.demux(stream) if each.pts is not None):
-            if not begin <= index < begin + frames:
-                continue
-            start = packet.pts if start is None else start
-            packet.pts -= start
-            packet.dts = None if packet.dts is None else packet.dts - start
+        copied = made.add_stream_from_template(given.streams.video[0], opaque=True)
+        for packet in taken(given, first, frames, fps):
             packet.stream = copied
             made.mux(packet)
+
+
+def taken(given: InputContainer, first: int, frames: int, fps: float, to: int = 0) -> Iterator[av.Packet]:
+    """The packets of `frames` frames from the key frame `first` on, as `Packets.can_copy` allows, in decoding order and
+    with the times of frames from `to` on."""
+    stream = given.streams.video[0]
+    assert stream.time_base is not None
+    given.seek(max(round((first - SEEK_BACK_FRAMES) / fps / stream.time_base), 0), stream=stream)
+    left, shift = frames, 0
+    for packet in given.demux(stream):
+        if left == 0:
+            return
+        if packet.pts is None or (left == frames and not (packet.is_keyframe and _number(packet, fps) == first)):
+            continue
+        if left == frames:
+            shift = round(to / fps / packet.time_base) - packet.pts
+        packet.pts += shift
+        packet.dts = None if packet.dts is None else packet.dts + shift
+        left -= 1
+        yield packet
+
+
+def _number(packet: av.Packet, fps: float) -> int:
+    assert packet.pts is not None
+    return round(float(packet.pts * packet.time_base) * fps)
 
 
 def encode(source: Path, target: Path, first: int, frames: int, fps: float, codec: Codec) -> None:
