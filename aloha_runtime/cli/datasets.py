@@ -77,8 +77,10 @@ def repair(dataset: DatasetPath) -> None:
     """Bring back the episode that a killed or full recording left open; a second time there is nothing to do."""
     from rich.console import Console
 
+    from aloha_runtime.data import exchange
     from aloha_runtime.data.writer import DatasetWriter
 
+    exchange.settle(dataset)
     with DatasetWriter.open(dataset) as writer:
         frames, index = writer.recovered, writer.info.total_episodes - 1
     found = f"episode {index} came back with {frames} frames" if frames else "nothing to bring back"
@@ -139,21 +141,32 @@ def compact(dataset: DatasetPath) -> None:
 @app.command()
 def split(
     dataset: DatasetPath,
-    first: Annotated[Path, typer.Argument(help="new folder of the episodes that are named")],
+    first: Annotated[Path, typer.Argument(help="new folder")],
     second: Annotated[Path, typer.Argument(help="new folder of all others")],
-    episodes: Annotated[list[str], typer.Option("--episodes", help="such as 0-39; may be given again")],
+    episodes: Annotated[
+        list[str] | None, typer.Option("--episodes", help="of the first, such as 0-39; may be given again")
+    ] = None,
+    at: Annotated[int | None, typer.Option("--at", help="episode with which the second begins")] = None,
+    share: Annotated[float | None, typer.Option("--share", help="of all episodes, such as 0.8")] = None,
 ) -> None:
     """Two new datasets from one, which stays as it is."""
-    _edit(lambda edit, advance: edit.split(dataset, first, second, episodes, advance), dataset)
+    if sum(choice is not None for choice in (episodes, at, share)) != 1:
+        raise typer.BadParameter("say one of --episodes, --at and --share")
+    from aloha_runtime.data import split_merge
+
+    words = episodes or split_merge.first_episodes(dataset, at, share)
+    _edit(lambda _, advance: split_merge.split(dataset, first, second, words, advance), dataset)
 
 
 @app.command()
 def merge(
     datasets: Annotated[list[Path], typer.Argument(help="two or more dataset folders")],
-    out: Annotated[Path, typer.Option("--out", help="new folder")],
+    out: Annotated[Path, typer.Argument(help="new folder")],
 ) -> None:
     """Datasets one after the other as a new one; they stay as they are."""
-    _edit(lambda edit, advance: edit.merge(datasets, out, advance), *datasets)
+    from aloha_runtime.data import split_merge
+
+    _edit(lambda _, advance: split_merge.merge(datasets, out, advance), *datasets)
 
 
 @app.command()

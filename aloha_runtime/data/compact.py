@@ -37,9 +37,9 @@ def compact(source: Source, out: Path, advance: Callable[[int], None] = lambda _
         for row, place in zip(found, places, strict=True):
             row.update({"data/chunk_index": place[0], "data/file_index": place[1]})
             row.update({"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0})
-        for key, feature in info.features.items():
-            if feature.dtype == "video":
-                _videos(source, key, out, info, found, advance)
+        keys = [key for key, feature in info.features.items() if feature.dtype == "video"]
+        for key in keys:
+            _videos(source, key, out, info, found, advance if key == keys[-1] else lambda _: None)
         tables = [rows.episode_table(row, info) for row in found]
         files.publish_table(pa.concat_tables(tables), aside / "episodes.parquet", layout.episodes_file(out, 0, 0))
         files.publish_table(rows.tasks_table(dataset.tasks), aside / "tasks.parquet", out / layout.TASKS_PATH)

@@ -1,87 +1,83 @@
-"""Edits of a dataset, copy-on-write: the new tree is built beside the old one, and the two are exchanged in one step.
+"""Edits of a dataset: each one is a new tree from pieces of the old (`rebuild.py`) in its place (`exchange.py`).
 
-What goes wrong before that step (a bad index, a full disk, Ctrl-C, a kill) changes nothing. The tree before is kept
-beside the dataset, sharing every file that did not change, until the next edit; `undo` exchanges the two again.
+What goes wrong before that step (a bad index, a full disk, Ctrl-C, a kill) changes nothing. Every function returns in
+one line what it did, and what it could not keep.
 """
 
-import ctypes
-import os
+import contextlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from aloha_runtime.data import exchange
 from aloha_runtime.data.compact import compact as join
+from aloha_runtime.data.layout import read_info
 from aloha_runtime.data.quality import STILL_RAD
 from aloha_runtime.data.reader import Dataset
-from aloha_runtime.data.rebuild import Piece, Source, rebuild
-from aloha_runtime.data.recorded import differences
+from aloha_runtime.data.rebuild import Piece, Source, link, rebuild
 from aloha_runtime.data.recording import STATE
 from aloha_runtime.data.rows import numbered_files
 from aloha_runtime.data.selection import select
 from aloha_runtime.data.video_encoder import CODECS
-from aloha_runtime.data.writer import ASIDE, lock_dataset
+from aloha_runtime.data.writer import ASIDE
 from aloha_runtime.errors import DatasetError
 
 Advance = Callable[[int], None]
 MARGIN_FRAMES = 10
 """Still frames left at each end when still time is cut off: 0.2 s."""
-AT_FDCWD, RENAME_EXCHANGE = -100, 2
-_LIBC = ctypes.CDLL(None, use_errno=True)
+WRITTEN_ANEW = {"data", "videos", "meta", ASIDE, ".cache"}
+"""What of a dataset's folder belongs to the dataset; anything else (a README, notes) goes along as it is."""
 
 
 def delete(path: Path, words: Sequence[str], advance: Advance = lambda _: None) -> str:
     """Leave episodes out; the others move up."""
-    source = _open(path)
-    gone = _named(source, words)
-    kept = [index for index in range(len(source.dataset.episodes)) if index not in gone]
-    if not kept:
-        raise DatasetError(f"{path}: no episode would be left. Remove the folder instead.")
-    replace(path, [source.whole(index) for index in kept], advance=advance)
-    return f"{len(gone)} episodes deleted, {len(kept)} left"
+    with _editing(path) as source:
+        gone = named(source, words)
+        pieces = [piece for piece in source.all() if piece.index not in gone]
+        if not pieces:
+            raise DatasetError(f"{path}: no episode would be left. Remove the folder instead.")
+        return _replace(path, pieces, f"{count(gone)} deleted, {len(pieces)} left", advance=advance)
 
 
 def relabel(
     path: Path, words: Sequence[str], task: str | None, outcome: str | None, advance: Advance = lambda _: None
 ) -> str:
     """Give episodes another task, or another outcome."""
-    source = _open(path)
-    chosen = _named(source, words)
+    if task is None and outcome is None:
+        raise DatasetError("say what the episodes are to be: --task or --outcome")
     if task is not None and not task.strip():
         raise DatasetError("the task is empty: say in a few words what the episodes show")
-    changes = {"task": task} if task is not None else {}
-    report = {"report": {"outcome": outcome}} if outcome is not None else {}
-    pieces = [
-        source.whole(index, **(changes | report if index in chosen else {}))
-        for index in range(len(source.dataset.episodes))
-    ]
-    replace(path, pieces, advance=advance)
-    return f"{len(chosen)} episodes relabelled"
+    with _editing(path) as source:
+        chosen = named(source, words)
+        changes = {"task": task} if task is not None else {}
+        report = {"report": {"outcome": outcome}} if outcome is not None else {}
+        pieces = source.all(dict.fromkeys(chosen, changes | report))
+        return _replace(path, pieces, f"{count(chosen)} relabelled", advance=advance)
 
 
 def trim(
     path: Path, index: int, start_s: float | None, end_s: float | None, still: bool, advance: Advance = lambda _: None
 ) -> str:
     """Cut an episode to the time from `start_s` to `end_s`, or `still` time off its ends."""
-    source = _open(path)
-    _named(source, [str(index)])
-    episode, fps = source.dataset.episodes[index], source.dataset.fps
-    first = round((start_s or 0.0) * fps)
-    stop = episode.length if end_s is None else round(end_s * fps)
-    if still:
-        first, stop = moving(source.dataset, index)
-    if not 0 <= first < stop <= episode.length:
-        raise DatasetError(
-            f"episode {index} lasts {episode.length / fps:.2f} s; {first / fps:.2f} to {stop / fps:.2f} s is not within"
-            " it. Nothing was changed."
-        )
-    pieces = [
-        source.whole(each, **({"first": first, "frames": stop - first} if each == index else {}))
-        for each in range(len(source.dataset.episodes))
-    ]
-    replace(path, pieces, advance=advance)
-    return f"episode {index}: {episode.length} frames before, {stop - first} now"
+    if still == (start_s is not None or end_s is not None):
+        raise DatasetError("say where to cut: --from and --to in seconds, or --still")
+    with _editing(path) as source:
+        named(source, [str(index)])
+        length, fps = source.dataset.episodes[index].length, source.dataset.fps
+        first = round((start_s or 0.0) * fps)
+        stop = length if end_s is None else round(end_s * fps)
+        if still:
+            first, stop = moving(source.dataset, index)
+        if not 0 <= first < stop <= length:
+            raise DatasetError(
+                f"episode {index} lasts {length / fps:.2f} s; {first / fps:.2f} to {stop / fps:.2f} s is not within"
+                " it. Nothing was changed."
+            )
+        pieces = source.all({index: {"first": first, "frames": stop - first}})
+        said = f"episode {index}: frames {first} to {stop - 1} of {length} are left"
+        return _replace(path, pieces, said, advance=advance)
 
 
 def moving(dataset: Dataset, index: int) -> tuple[int, int]:
@@ -100,131 +96,90 @@ def moving(dataset: Dataset, index: int) -> tuple[int, int]:
 
 def restat(path: Path, advance: Advance = lambda _: None) -> str:
     """Compute every statistic anew."""
-    source = _open(path)
-    count = len(source.dataset.episodes)
-    replace(path, [source.whole(index, restat=True) for index in range(count)], advance=advance)
-    return f"statistics of {count} episodes computed anew"
+    with _editing(path) as source:
+        every = {index: {"restat": True} for index in range(len(source.dataset.episodes))}
+        return _replace(path, source.all(every), f"statistics of {count(every)} computed anew", advance=advance)
 
 
 def reencode(path: Path, codec: str, advance: Advance = lambda _: None) -> str:
     """Encode every video anew."""
     if codec not in CODECS:
         raise DatasetError(f"there is no video codec {codec!r}: choose one of {', '.join(CODECS)}")
-    source = _open(path)
-    count = len(source.dataset.episodes)
-    replace(path, [source.whole(index) for index in range(count)], codec, advance)
-    return f"videos of {count} episodes encoded as {codec}"
+    with _editing(path) as source:
+        if not any(feature.dtype == "video" for feature in source.dataset.features.values()):
+            raise DatasetError(f"{path} has no video. Nothing was changed.")
+        said = f"videos of {count(source.dataset.episodes)} encoded as {codec}"
+        before = sum(video.stat().st_size for video in source.shared)
+        said = _replace(path, source.all(), said, codec, advance)
+    after = sum(video.stat().st_size for video in path.glob("videos/**/*.mp4"))
+    return f"{said} ({before / 1e6:.1f} MB before, {after / 1e6:.1f} MB now)"
 
 
 def compact(path: Path, advance: Advance = lambda _: None) -> str:
     """Put many episodes into each file, up to the sizes that LeRobot aims at."""
-    source = _open(path)
-    before = len(numbered_files(path))
-    put(path, lambda aside: join(source, aside, advance))
-    return f"{before} files before, {len(numbered_files(path))} now"
-
-
-def split(
-    path: Path, first_out: Path, second_out: Path, words: Sequence[str], advance: Advance = lambda _: None
-) -> str:
-    """Episodes that `words` name as one new dataset, the others as a second; `path` stays as it is."""
-    source = _open(path)
-    chosen = _named(source, words)
-    rest = [index for index in range(len(source.dataset.episodes)) if index not in chosen]
-    if not rest:
-        raise DatasetError(f"{path}: every episode would go to {first_out}. Name fewer of them.")
-    for out, indices in ((first_out, chosen), (second_out, rest)):
-        rebuild([source.whole(index) for index in indices], out, advance=advance)
-    return f"{first_out}: {len(chosen)} episodes, {second_out}: {len(rest)}"
-
-
-def merge(paths: Sequence[Path], out: Path, advance: Advance = lambda _: None) -> str:
-    """Datasets one after the other as a new one. What does not fit together is refused by name."""
-    sources = [_open(path) for path in paths]
-    for source in sources[1:]:
-        found = differences(_shape(sources[0].dataset), _shape(source.dataset))
-        if found:
-            raise DatasetError(
-                f"{source.dataset.path} does not fit {paths[0]}: {'; '.join(found)}. `aloha dataset reencode` makes"
-                " codecs agree; other differences need a dataset of their own."
-            )
-    pieces = [source.whole(index) for source in sources for index in range(len(source.dataset.episodes))]
-    rebuild(pieces, out, advance=advance)
-    return f"{out}: {len(pieces)} episodes of {len(paths)} datasets"
-
-
-def _shape(dataset: Dataset) -> dict[str, object]:
-    """What must be the same of two datasets that become one."""
-    return {
-        "fps": dataset.fps,
-        **{
-            key: {"dtype": feature.dtype, "shape": feature.shape, "names": feature.names, "codec": _codec(feature.info)}
-            for key, feature in sorted(dataset.features.items())
-        },
-    }
-
-
-def _codec(info: dict[str, object] | None) -> object:
-    return {name: (info or {}).get(f"video.{name}") for name in ("codec", "pix_fmt")}
-
-
-def replace(path: Path, pieces: Sequence[Piece], codec: str | None = None, advance: Advance = lambda _: None) -> None:
-    """Put a dataset of these pieces in the place of the one at `path`, which becomes what `undo` brings back."""
-    put(path, lambda aside: rebuild(pieces, aside, codec, advance))
-
-
-def put(path: Path, build: Callable[[Path], None]) -> None:
-    """Have `build` write a tree, and exchange it with the dataset at `path` in one step."""
-    path = path.resolve()
-    lock = lock_dataset(path)
-    aside, before = _beside(path, "new"), _beside(path, "undo")
-    try:
-        shutil.rmtree(aside, ignore_errors=True)
-        try:
-            build(aside)
-        except BaseException:
-            shutil.rmtree(aside, ignore_errors=True)
-            raise
-        exchange(path, aside)
-        shutil.rmtree(before, ignore_errors=True)
-        aside.rename(before)
-    finally:
-        os.close(lock)
+    with _editing(path) as source:
+        before = len(numbered_files(path))
+        exchange.replace(path, _with_the_rest(path, lambda aside: join(source, aside, advance)))
+    return f"{before} files before, {len(numbered_files(path))} now; no frame and no number has changed"
 
 
 def undo(path: Path) -> str:
     """Exchange the dataset with the one before the last edit; a second time brings the edit back."""
-    path = path.resolve()
-    before = _beside(path, "undo")
-    if not before.exists():
-        raise DatasetError(f"{path} has no edit to undo")
-    lock = lock_dataset(path)
-    exchange(path, before)
-    os.close(lock)
-    return f"as before the last edit: {len(Dataset(path).episodes)} episodes (undo again brings the edit back)"
+    exchange.undo(path)
+    now, aside = (read_info(each).total_episodes for each in (path, exchange.beside(path, "undo")))
+    return (
+        f"{now} episodes, as before the last edit; the {aside} that were here are kept until the next edit, undo again"
+        " brings them back"
+    )
 
 
 def forget(path: Path) -> str:
     """Free what is kept for `undo`."""
-    shutil.rmtree(_beside(path.resolve(), "undo"), ignore_errors=True)
+    read_info(path)
+    exchange.forget(path)
     return "what was kept for undo is gone"
 
 
-def exchange(first: Path, second: Path) -> None:
-    """Two directories of one file system change names, in one step where the file system can do that."""
-    if _LIBC.renameat2(AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second), RENAME_EXCHANGE) == 0:
-        return
-    waiting = _beside(first, "old")
-    first.rename(waiting)
-    second.rename(first)
-    waiting.rename(second)
+def _replace(
+    path: Path, pieces: Sequence[Piece], said: str, codec: str | None = None, advance: Advance = lambda _: None
+) -> str:
+    """Put a dataset of these pieces in the place of the one at `path`; returns `said` with what could not be kept."""
+    notes: list[str] = []
+    exchange.replace(path, _with_the_rest(path, lambda aside: notes.extend(rebuild(pieces, aside, codec, advance))))
+    return with_notes(said, notes)
 
 
-def _beside(path: Path, what: str) -> Path:
-    return path.with_name(f".{path.name}.{what}")
+def _with_the_rest(path: Path, build: Callable[[Path], None]) -> Callable[[Path], None]:
+    """`build`, and what else lies in the folder at `path`."""
+
+    def build_all(aside: Path) -> None:
+        build(aside)
+        for entry in path.iterdir():
+            if entry.name in WRITTEN_ANEW:
+                continue
+            if entry.is_dir():
+                shutil.copytree(entry, aside / entry.name, copy_function=lambda a, b: link(Path(a), Path(b)))
+            else:
+                link(entry, aside / entry.name)
+
+    return build_all
 
 
-def _open(path: Path) -> Source:
+def with_notes(said: str, notes: Sequence[str]) -> str:
+    """One line of what was done and what could not be kept."""
+    return "; ".join([said, *dict.fromkeys(notes)])
+
+
+@contextlib.contextmanager
+def _editing(path: Path) -> Iterator[Source]:
+    """The dataset at `path`, held against writers and other edits."""
+    exchange.settle(path)
+    read_info(path)  # first: what is no dataset is no place for a lock
+    with exchange.locked(path):
+        yield open_source(path)
+
+
+def open_source(path: Path) -> Source:
     """The dataset at `path` with its episodes; DatasetError when a recording was left open in it."""
     if (path / ASIDE / "open.json").exists():
         raise DatasetError(f"{path}: a recording was left open or is still running. aloha dataset repair {path}")
@@ -234,7 +189,13 @@ def _open(path: Path) -> Source:
     return source
 
 
-def _named(source: Source, words: Sequence[str]) -> list[int]:
+def named(source: Source, words: Sequence[str]) -> list[int]:
+    """The episodes that `words` name; DatasetError when they name none."""
     if not words:
         raise DatasetError("name the episodes, such as 3 or 7-9")
     return select(words, len(source.dataset.episodes))
+
+
+def count(things: Sequence[object] | Mapping[int, object]) -> str:
+    """`1 episode`, `3 episodes`."""
+    return f"{len(things)} episode{'' if len(things) == 1 else 's'}"

@@ -37,15 +37,15 @@ def describe(
 def check_appendable(path: Path, info: Info) -> None:
     """Raise DatasetError when the dataset has a feature that this runtime does not write."""
     for key, feature in info.features.items():
-        if key not in COUNTERS and key not in info.vectors and feature.dtype != "video":
+        if key not in COUNTERS and (key not in info.vectors or feature.dtype != "float32") and feature.dtype != "video":
             raise DatasetError(
-                f"{path}: feature {key!r} is {feature.dtype} of shape {feature.shape}; only float32 vectors and"
-                f" videos can be appended. Record into a new dataset."
+                f"{path}: feature {key!r} is {feature.dtype} of shape {feature.shape}; this runtime writes float32"
+                f" vectors and videos. Record into a new dataset; edit this one with LeRobot's lerobot-edit-dataset."
             )
         if feature.dtype == "video" and not codec_of(feature):
             raise DatasetError(
                 f"{path}: video of {key!r} is {(feature.info or {}).get('video.codec')}; this runtime encodes"
-                f" {', '.join(CODECS)}. Record into a new dataset."
+                f" {', '.join(CODECS)}. Record into a new dataset; edit this one with LeRobot's lerobot-edit-dataset."
             )
 
 

@@ -15,7 +15,7 @@ def publish(aside: Path, final: Path) -> None:
     with aside.open("rb") as file:
         _sync(file.fileno())
     aside.replace(final)
-    _sync_directory(final.parent)
+    sync_directory(final.parent)
 
 
 @contextlib.contextmanager
@@ -43,7 +43,7 @@ def make_directory(directory: Path) -> None:
         return
     make_directory(directory.parent)
     directory.mkdir(exist_ok=True)
-    _sync_directory(directory.parent)
+    sync_directory(directory.parent)
 
 
 def publish_bytes(content: bytes, aside: Path, final: Path) -> None:
@@ -66,7 +66,8 @@ def reserve(path: Path, size: int) -> None:
         os.posix_fallocate(file.fileno(), 0, size)
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Names that were added, changed or removed in a directory survive a power cut from here on."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         _sync(descriptor)

@@ -96,6 +96,8 @@ def video_file(root: Path, info: Info, key: str, chunk: int, file: int) -> Path:
 def read_info(root: Path) -> Info:
     """Read and judge `meta/info.json`; raises DatasetError naming the file, the value and what to do."""
     path = root / INFO_PATH
+    if not root.exists() and root.with_name(f".{root.name}.old").is_dir():
+        raise DatasetError(f"An edit of {root} was interrupted while it took its place: aloha dataset repair {root}")
     if not root.is_dir():
         raise DatasetError(f"There is no dataset at {root}: no such directory. Check the path, or record one there.")
     try:

@@ -61,6 +61,10 @@ class Source:
             )
         return replace(Piece(self, index, episode.length, episode.tasks[0]), **changes)
 
+    def all(self, changes: Mapping[int, Mapping[str, Any]] | None = None) -> list["Piece"]:
+        """Every episode; `changes` are fields of `Piece` by episode."""
+        return [self.whole(index, **(changes or {}).get(index, {})) for index in range(len(self.dataset.episodes))]
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -86,33 +90,44 @@ class Piece:
 
 def rebuild(
     pieces: Sequence[Piece], out: Path, codec: str | None = None, advance: Callable[[int], None] = lambda _: None
-) -> None:
-    """Write `pieces`, in order, as a new dataset at `out`, which must be absent or empty.
+) -> list[str]:
+    """Write `pieces`, in order, as a new dataset at `out`, which must be absent; returns what could not be kept.
 
     `codec`: encode every video as this one of `CODECS`; None keeps what they have. Raises DatasetError.
     """
-    if out.exists() and any(out.iterdir()):
-        raise DatasetError(f"{out} already exists. Choose another path.")
-    try:
-        _rebuild(pieces, out, codec, advance)
-    except BaseException:
-        shutil.rmtree(out, ignore_errors=True)
-        raise
-
-
-def _rebuild(pieces: Sequence[Piece], out: Path, codec: str | None, advance: Callable[[int], None]) -> None:
     first = pieces[0].source.dataset
     info = _empty(first.info, codec)
+    rigs = {_rig(piece.source.dataset) for piece in pieces}
+    encoded = 0
     with files.all_at_once():
-        (out / ASIDE).mkdir(parents=True, exist_ok=True)
+        (out / ASIDE).mkdir(parents=True)
         files.publish_bytes(pretty_json(info), out / ASIDE / "info.json", out / layout.INFO_PATH)
-        if all(_rig(piece.source.dataset) == _rig(first) for piece in pieces) and (rig := _rig(first)):
+        if len(rigs) == 1 and (rig := rigs.pop()):
             files.publish_bytes(rig, out / ASIDE / "rig.json", out / reports.RIG_PATH)
         store = EpisodeStore(out, out / ASIDE, info)
         for piece in pieces:
-            store.commit(_taken(piece, out / ASIDE, store.info, codec), _report(piece))
+            taken, again = _taken(piece, out / ASIDE, store.info, codec)
+            store.commit(taken, _report(piece))
+            encoded += again
             advance(1)
         shutil.rmtree(out / ASIDE)
+    return _not_kept(pieces, len(rigs) > 1, encoded if not codec else 0)
+
+
+def _not_kept(pieces: Sequence[Piece], other_rigs: bool, encoded: int) -> list[str]:
+    """What the new dataset has no more, or not as it was."""
+    sources = {id(piece.source): piece.source for piece in pieces}.values()
+    splits = {name for source in sources for name in source.dataset.info.splits} - {"train"}
+    found = []
+    if encoded:
+        found.append(f"{encoded} videos had to be encoded again, because the cut is not at a key frame")
+    if other_rigs:
+        found.append(f"which rigs recorded them is not kept ({reports.RIG_PATH}), because they differ")
+    if splits:
+        found.append(f"the splits {', '.join(sorted(splits))} are not kept")
+    if any(count > 1 for source in sources for count in source.shared.values()):
+        found.append("every episode has files of its own now, aloha dataset compact joins them")
+    return found
 
 
 def _empty(info: Info, codec: str | None) -> Info:
@@ -139,38 +154,41 @@ def _rig(dataset: Dataset) -> bytes:
     return path.read_bytes() if path.exists() else b""
 
 
-def _taken(piece: Piece, aside: Path, info: Info, codec: str | None) -> Taken:
+def _taken(piece: Piece, aside: Path, info: Info, codec: str | None) -> tuple[Taken, int]:
+    """The piece as an episode that waits for its commit, and how many of its videos were encoded again."""
     source, dataset = piece.source, piece.source.dataset
     begin = piece.episode.from_index + piece.first
     vectors = {key: dataset.vectors(key)[begin : begin + piece.frames] for key in dataset.info.vectors}
     videos: dict[str, Path] = {}
     stats: Stats = {}
+    encoded = 0
     for key, feature in info.features.items():
         if feature.dtype != "video":
             continue
         videos[key] = aside / f"{key}.mp4"
         span = piece.episode.videos[layout.camera_name(key)]
-        _video(piece, span, feature, videos[key], dataset.fps, codec)
+        encoded += not _video(piece, span, feature, videos[key], dataset.fps, codec)
         known = source.stats[piece.index].get(key)
         if piece.is_whole and not piece.restat and known is not None and "q50" in known:
             stats[key] = known
         else:
             stats[key] = image_stats(videos[key], piece.frames, dataset.fps)
-    return Taken(piece.task, {key: vectors[key] for key in info.vectors}, videos, stats)
+    return Taken(piece.task, {key: vectors[key] for key in info.vectors}, videos, stats), encoded
 
 
-def _video(piece: Piece, span: VideoSpan, feature: Feature, target: Path, fps: float, codec: str | None) -> None:
+def _video(piece: Piece, span: VideoSpan, feature: Feature, target: Path, fps: float, codec: str | None) -> bool:
+    """Put the pictures of a piece at `target`; True when no packet changed."""
     height, width = feature.shape[:2]
     first = round(span.from_s * fps) + piece.first
     target.unlink(missing_ok=True)
     if codec:
         encode(span.path, target, first, piece.frames, fps, on_this_machine(codec, height, width))
-    elif piece.is_whole and first == 0 and piece.source.shared[span.path] == 1:
+        return False
+    if piece.is_whole and first == 0 and piece.source.shared[span.path] == 1:
         link(span.path, target)
-    else:
-        own = features.codec_of(feature)
-        found = piece.source.packets(span.path)
-        cut(span.path, target, first, piece.frames, fps, on_this_machine(own, height, width), found)
+        return True
+    own = on_this_machine(features.codec_of(feature), height, width)
+    return cut(span.path, target, first, piece.frames, fps, own, piece.source.packets(span.path))
 
 
 def link(source: Path, target: Path) -> None:

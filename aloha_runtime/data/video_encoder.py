@@ -53,7 +53,6 @@ HARDWARE = {"h264": (Codec("h264", "h264_nvenc", 10, 23, {"preset": "p1", "tune"
 """Encoders that are taken instead where the machine has them, by name of the codec."""
 _QUALITY = {"h264_nvenc": "qp"}
 """What the encoder calls its quality, where that is not crf."""
-"""What the encoder calls its quality, where that is not crf."""
 
 QUEUE_FRAMES = 32
 """Frames that may wait for the encoder: 0.64 s at 50 fps, 30 MB at 640x480."""

@@ -232,6 +232,8 @@ def lock_dataset(path: Path) -> int:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(descriptor), path.stat()):  # an edit has just put another in its place
+            raise BlockingIOError
     except BlockingIOError:
         os.close(descriptor)
         raise DatasetError(f"{path} is being written by another process. Wait until it ends, or stop it.") from None
