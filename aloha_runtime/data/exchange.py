@@ -54,8 +54,9 @@ def or_nothing(*asides: Path) -> Iterator[None]:
     except BaseException as error:
         for aside in asides:
             shutil.rmtree(aside, ignore_errors=True)
-        if isinstance(error, OSError | av.FFmpegError):
-            raise DatasetError(f"{error}. Nothing was changed; make room or give access, and try again.") from error
+        cause = error.__cause__ if isinstance(error, DatasetError) else error  # the encoder speaks to who records
+        if isinstance(cause, OSError | av.FFmpegError):
+            raise DatasetError(f"{cause}. Nothing was changed; make room or give access, and try again.") from cause
         raise
 
 

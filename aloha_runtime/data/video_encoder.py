@@ -5,6 +5,7 @@ The file is an MP4 in fragments, one from each key frame to the next, that closi
 """
 
 import functools
+import os
 import queue
 import threading
 from collections.abc import Iterator
@@ -53,6 +54,8 @@ HARDWARE = {"h264": (Codec("h264", "h264_nvenc", 10, 23, {"preset": "p1", "tune"
 """Encoders that are taken instead where the machine has them, by name of the codec."""
 _QUALITY = {"h264_nvenc": "qp"}
 """What the encoder calls its quality, where that is not crf."""
+
+os.environ.setdefault("SVT_LOG", "1")  # errors only; else SVT-AV1 prints its settings for every video
 
 QUEUE_FRAMES = 32
 """Frames that may wait for the encoder: 0.64 s at 50 fps, 30 MB at 640x480."""

@@ -250,7 +250,7 @@ def test_what_cannot_be_kept_is_said(dataset: Path, tmp_path: Path) -> None:
     info = msgspec.json.decode((dataset / "meta/info.json").read_bytes())
     (dataset / "meta/info.json").write_bytes(pretty_json({**info, "splits": {"train": "0:3", "val": "3:4"}}))
     assert edit.trim(dataset, 1, 0.06, None, still=False) == (
-        "episode 1: frames 3 to 29 of 30 are left; 1 videos had to be encoded again, because the cut is not at a key"
+        "episode 1: frames 3 to 29 of 30 are left; 1 video had to be encoded again, because the cut is not at a key"
         " frame; the splits val are not kept"
     )
     edit.compact(dataset)
