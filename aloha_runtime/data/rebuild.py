@@ -120,9 +120,8 @@ def _not_kept(pieces: Sequence[Piece], other_rigs: bool, encoded: int) -> list[s
     splits = {name for source in sources for name in source.dataset.info.splits} - {"train"}
     found = []
     if encoded:
-        found.append(
-            f"{encoded} video{'' if encoded == 1 else 's'} had to be encoded again, because the cut is not at a key frame"
-        )
+        videos = f"{encoded} video{'' if encoded == 1 else 's'}"
+        found.append(f"{videos} had to be encoded again, because the cut is not at a key frame")
     if other_rigs:
         found.append(f"which rigs recorded them is not kept ({reports.RIG_PATH}), because they differ")
     if splits:
