@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_lerobot_dataset import image, lerobot_python, read_with_lerobot  # noqa: F401 — a fixture
+from test_lerobot_dataset import image, lerobot_python, psnr, read_with_lerobot  # noqa: F401 — a fixture
 
-from aloha_runtime.data import Dataset, DatasetWriter, edit
+from aloha_runtime.data import Dataset, DatasetWriter, edit, statistics
 from aloha_runtime.data.check import check
 
 LENGTHS, TASKS = (12, 30, 21, 25), ("lift", "insert", "lift", "insert")
@@ -58,8 +58,7 @@ def judge(path: Path, seen) -> None:
     assert list(seen["task"]) == [task for e in ours.episodes for task in e.tasks * e.length]
     images = 255 * seen["observation.images.cam_high"].transpose(0, 2, 3, 1)
     expected = np.concatenate([ours.images("cam_high", e.index) for e in ours.episodes])
-    error = ((images - expected.astype(float)) ** 2).mean()
-    assert 10 * np.log10(255**2 / max(error, 1e-9)) > 40, "decoded by another FFmpeg"
+    assert psnr(images, expected) > 40, "decoded by another FFmpeg"
     for key in VECTORS:
         for name in ("mean", "std", "min", "max"):
             assert np.allclose(seen[f"stats/{key}/{name}"], ours.stats[key][name], atol=1e-6)
@@ -102,6 +101,52 @@ def test_we_read_what_lerobots_edit_command_made_of_ours(lerobot_python, dataset
     assert check(tmp_path / "merged") == [], "we edit what LeRobot merged"
 
 
+def test_statistics_are_those_that_lerobot_computes(lerobot_python, dataset, tmp_path):  # noqa: F811
+    """Its histograms have 5000 bins between the extremes of an episode; ours are exact."""
+    head = ["--repo_id", "local/ours", "--root", str(dataset)]
+    out = ["--new_repo_id", "local/theirs", "--new_root", str(tmp_path / "theirs")]
+    command(lerobot_python, tmp_path, "lerobot-edit-dataset", *head, *out, "--operation.type", "recompute_stats")
+    ours, theirs = Dataset(dataset), Dataset(tmp_path / "theirs")
+    for key in VECTORS:
+        for name in ("min", "max", "mean", "std", "count"):
+            assert np.allclose(theirs.stats[key][name], ours.stats[key][name], atol=1e-6), (key, name)
+        spans = [np.ptp(ours.vectors(key)[e.from_index : e.to_index], axis=0) for e in ours.episodes]
+        for name in statistics.QUANTILES:
+            off = np.abs(theirs.stats[key][name] - ours.stats[key][name])
+            assert (off <= np.max(spans, axis=0) / 5000 + 1e-9).all(), (key, name, off.max())
+
+
+def test_we_read_what_else_lerobot_does_to_ours(lerobot_python, dataset, tmp_path):  # noqa: F811
+    before = Dataset(dataset)
+    head = ["--repo_id", "local/ours", "--root", str(dataset)]
+
+    def edited(name: str, kind: str, *words: str) -> Path:
+        out = ["--new_repo_id", f"local/{name}", "--new_root", str(tmp_path / name), "--operation.type", kind]
+        command(lerobot_python, tmp_path, "lerobot-edit-dataset", *head, *out, *words)
+        assert check(tmp_path / name, decode=True) == []
+        return tmp_path / name
+
+    fewer = Dataset(edited("fewer", "remove_feature", "--operation.feature_names", '["flags"]'))
+    assert set(before.info.vectors) - set(fewer.info.vectors) == {"flags"}
+    assert np.array_equal(fewer.vectors("goal"), before.vectors("goal"))
+    smaller = edited("smaller", "reencode_videos", "--operation.rgb_encoder.vcodec", "libsvtav1")
+    assert psnr(Dataset(smaller).images("cam_high", 2), before.images("cam_high", 2)) > 30
+    edit.trim(smaller, 1, 0.1, 0.5, still=False)
+    assert check(smaller, decode=True) == []
+    command(
+        lerobot_python,
+        tmp_path,
+        "lerobot-edit-dataset",
+        *head,
+        "--operation.type",
+        "modify_tasks",
+        "--operation.episode_tasks",
+        '{"0": "fold"}',
+    )
+    assert [episode.tasks for episode in Dataset(dataset).episodes] == [("fold",), ("insert",), ("lift",), ("insert",)]
+    assert check(dataset) == []
+
+
 def test_lerobots_visualisation_takes_ours(lerobot_python, dataset, tmp_path):  # noqa: F811
     words = ["--repo-id", "local/ours", "--root", str(dataset), "--episode-index", "2", "--save", "1"]
     command(
@@ -115,4 +160,9 @@ def test_lerobots_visualisation_takes_ours(lerobot_python, dataset, tmp_path):  
         "0",
     )
     (made,) = (tmp_path / "viz").glob("*.rrd")
-    assert made.stat().st_size > 10_000
+    printed = subprocess.run(
+        [lerobot_python, "-m", "rerun", "rrd", "print", made], capture_output=True, text=True, check=False
+    )
+    assert printed.returncode == 0, printed.stderr
+    for entity in ("/observation.images.cam_high", "/action", "/state"):
+        assert entity in printed.stdout.replace("\\", ""), entity
