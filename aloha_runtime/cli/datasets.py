@@ -80,7 +80,8 @@ def repair(dataset: DatasetPath) -> None:
     from aloha_runtime.data import exchange
     from aloha_runtime.data.writer import DatasetWriter
 
-    exchange.settle(dataset)
+    if exchange.settle(dataset):
+        Console().print(f"{dataset}: back in its place, from which an interrupted edit had taken it")
     with DatasetWriter.open(dataset) as writer:
         frames, index = writer.recovered, writer.info.total_episodes - 1
     found = f"episode {index} came back with {frames} frames" if frames else "nothing to bring back"
