@@ -1,42 +1,28 @@
 """Everything that can be wrong with a dataset, each finding with what to do. Reads only."""
 
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from aloha_runtime.config import QualityConfig
 from aloha_runtime.data import layout, rows, statistics
-from aloha_runtime.data.quality import STILL_RAD
-from aloha_runtime.data.reader import Dataset, Episode
+from aloha_runtime.data.check_videos import IMAGE_TOLERANCE, check_files, check_pictures
+from aloha_runtime.data.finding import COPY, Finding
+from aloha_runtime.data.quality import still_ends
+from aloha_runtime.data.reader import Dataset
 from aloha_runtime.data.recording import ACTION, STATE
-from aloha_runtime.data.statistics import ImageHistogram, Stats
+from aloha_runtime.data.statistics import Stats
 from aloha_runtime.data.units import flat_names, is_of_aloha, refuse_other_order, refuse_other_units
-from aloha_runtime.data.video import VideoReader
-from aloha_runtime.data.video_cut import Packets, packets
 from aloha_runtime.data.writer import ASIDE
 from aloha_runtime.errors import DatasetError
-from aloha_runtime.robot import DOF, IS_GRIPPER
+from aloha_runtime.robot import CONTROL_HZ, NAMES
 
 STATS_TOLERANCE = 1e-5
 """Relative to the spread of a feature; float32 vectors summed in another order differ by 1e-7."""
-IMAGE_TOLERANCE = 0.02
-"""Of the brightness scale 0..1: statistics were taken before encoding, of a subsample."""
-FROZEN_S = 2.0
-"""Pictures that are the same to the last bit for so long, in an episode in which joints move."""
-COPY = "restore the file from a copy of the dataset, or take the episode out: aloha dataset delete"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """`where`: file or episode; `what` is wrong, with the value; `remedy`: what to do."""
-
-    where: str
-    what: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.what}. {self.remedy[0].upper()}{self.remedy[1:]}."
+ROUNDING = 1e-6
+"""Relative to the mean, for numbers that hardly vary: sums of squares lose half of a double's digits."""
 
 
 def check(path: Path, decode: bool = False, advance: Callable[[int], None] = lambda _: None) -> list[Finding]:
@@ -47,18 +33,18 @@ def check(path: Path, decode: bool = False, advance: Callable[[int], None] = lam
     dataset = Dataset(path)
     found = list(_left_over(dataset))
     try:
-        episodes = dataset.episodes
+        rows_with_stats = rows.read_episode_rows(path, len(dataset.episodes), with_stats=True)
+        by_episode = [rows.row_stats(row) for row in rows_with_stats]
         found += _counters(dataset)
         found += _numbers(dataset)
-        found += _statistics(dataset)
+        found += _still(dataset)
+        found += _statistics(dataset, by_episode)
     except DatasetError as error:  # tables that cannot be read leave nothing to compare with
         return [*found, Finding("tables", str(error).rstrip("."), "then check again")]
-    seen: dict[Path, Packets | str] = {}
-    said = rows.read_episode_rows(path, len(episodes), with_stats=True) if decode else []
-    for episode in episodes:
-        found += _videos(dataset, episode, seen)
+    for episode, wrong in check_files(dataset):
+        found += wrong
         if decode:
-            found += _pictures(dataset, episode, rows.row_stats(said[episode.index]))
+            found += check_pictures(dataset, episode, by_episode[episode.index])
         advance(1)
     return found
 
@@ -106,7 +92,7 @@ def _counters(dataset: Dataset) -> Iterator[Finding]:
             yield Finding(
                 where,
                 f"its frames are of task {_listed(named)}, its row says {_listed(episode.tasks)}",
-                "aloha dataset relabel",
+                f"aloha dataset relabel {dataset.path} {episode.index} --task ...",
             )
     if end != len(dataset):
         yield Finding(layout.INFO_PATH, f"counts {len(dataset)} frames, the episodes have {end}", COPY)
@@ -139,78 +125,52 @@ def _numbers(dataset: Dataset) -> Iterator[Finding]:
                 yield Finding(key, str(error).split(". ")[0], "no policy of an ALOHA learns from it; convert it")
 
 
-def _statistics(dataset: Dataset) -> Iterator[Finding]:
-    """`stats.json` against the numbers themselves."""
-    root = dataset.path
+def _still(dataset: Dataset) -> Iterator[Finding]:
+    """Time at either end of an episode in which no arm moves: a policy learns to wait from it."""
+    names = flat_names(dataset.features[STATE].names) if STATE in dataset.info.vectors else []
+    if names != list(NAMES) or dataset.fps != CONTROL_HZ:
+        return
+    for episode in dataset.episodes:
+        state = dataset.vectors(STATE)[episode.from_index : episode.to_index]
+        for end, seconds in zip(("start", "end"), still_ends(state) if len(state) else (), strict=False):
+            if seconds > QualityConfig().still_s:
+                remedy = f"aloha dataset trim {dataset.path} {episode.index} --still"
+                yield Finding(f"episode {episode.index}", f"no arm moves for {seconds:.1f} s at its {end}", remedy)
+
+
+def _statistics(dataset: Dataset, by_episode: Sequence[Stats]) -> Iterator[Finding]:
+    """`stats.json`, and what each episode's row says, against the numbers themselves."""
+    remedy = f"aloha dataset stats {dataset.path}"
     for key in dataset.info.vectors if len(dataset) else ():
-        values, said = dataset.vectors(key).astype(np.float64), dataset.stats.get(key)
-        if said is None:
-            yield Finding(layout.STATS_PATH, f"says nothing of {key}", f"aloha dataset stats {root}")
+        values = dataset.vectors(key).astype(np.float64)
+        if said := _off(key, dataset.stats, values):
+            yield Finding(layout.STATS_PATH, said, remedy)
+        for episode in dataset.episodes:
+            part = values[episode.from_index : episode.to_index]
+            if len(part) and (said := _off(key, by_episode[episode.index], part)):
+                yield Finding(f"episode {episode.index}, its row in meta/episodes", said, remedy)
+    whole: Stats = {}
+    for stats in by_episode:
+        whole = statistics.merge_all(whole, stats)
+    for key, feature in dataset.features.items():
+        if feature.dtype != "video" or key not in whole:
             continue
-        right = statistics.vector_stats(values)
-        spread = np.maximum(right["max"] - right["min"], 1e-3)
-        for name in ("min", "max", "mean", "std"):
-            off = np.abs(right[name] - said[name].ravel()) / spread
-            if off.max() > STATS_TOLERANCE:
-                worst = int(off.argmax())
-                yield Finding(
-                    layout.STATS_PATH,
-                    f"{name} of {key} number {worst} is {said[name].ravel()[worst]:.6g},"
-                    f" the frames say {right[name][worst]:.6g}",
-                    f"aloha dataset stats {root}",
-                )
-                break
+        said_mean = dataset.stats.get(key, {}).get("mean", np.inf)
+        if not np.abs(whole[key]["mean"] - said_mean).max() <= IMAGE_TOLERANCE:
+            yield Finding(layout.STATS_PATH, f"the mean colour of {key} is not that of its episodes", remedy)
 
 
-def _videos(dataset: Dataset, episode: Episode, seen: dict[Path, Packets | str]) -> Iterator[Finding]:
-    """Each camera's file is there and holds a frame for every row, by its packets."""
-    for camera, span in episode.videos.items():
-        where = f"episode {episode.index}, {camera}"
-        if span.path not in seen:
-            try:
-                seen[span.path] = packets(span.path, dataset.fps)
-            except DatasetError as error:
-                seen[span.path] = str(error).split(". ")[0]
-        there = seen[span.path]
-        if isinstance(there, str):
-            yield Finding(where, there, COPY)
-            continue
-        first = round(span.from_s * dataset.fps)
-        missing = set(range(first, first + episode.length)) - set(there.shown)
-        if missing:
-            name = span.path.relative_to(dataset.path)
-            yield Finding(
-                where, f"{name} lacks {len(missing)} of {episode.length} frames, first {min(missing) - first}", COPY
-            )
-
-
-def _pictures(dataset: Dataset, episode: Episode, stats: Stats) -> Iterator[Finding]:
-    """Every picture can be decoded, looks as its statistics say, and changes while the arms move."""
-    state = dataset.vectors(STATE)[episode.from_index : episode.to_index] if STATE in dataset.info.vectors else None
-    moves = state is not None and state.shape[1] == DOF and np.ptp(state[:, ~IS_GRIPPER], axis=0).max() > 10 * STILL_RAD
-    for camera, span in episode.videos.items():
-        where = f"episode {episode.index}, {camera}"
-        try:
-            reader = VideoReader(span.path, dataset.fps)
-            histogram, same, longest, last = ImageHistogram(), 0, 0, None
-            for index in range(episode.length):
-                image = reader.frame(span.from_s + index / dataset.fps)
-                if image.shape[:2] != dataset.cameras[camera]:
-                    raise DatasetError(f"{span.path}: frames are {image.shape[1]}x{image.shape[0]}")
-                histogram.add(image)
-                same = same + 1 if last is not None and np.array_equal(image, last) else 0
-                longest, last = max(longest, same), image
-            reader.close()
-        except DatasetError as error:
-            yield Finding(where, str(error).split(". ")[0], COPY)
-            continue
-        if moves and longest > FROZEN_S * dataset.fps:
-            yield Finding(
-                where, f"the picture stands still for {longest / dataset.fps:.1f} s while the arms move", COPY
-            )
-        mean = stats.get(camera if camera in dataset.features else layout.IMAGE_PREFIX + camera, {}).get("mean")
-        off = 0.0 if mean is None else float(np.abs(mean - histogram.stats()["mean"]).max())
-        if off > IMAGE_TOLERANCE:
-            yield Finding(
-                where, f"its mean colour is {off:.3f} off its statistics", f"aloha dataset stats {dataset.path}"
-            )
+def _off(key: str, stats: Stats, values: NDArray[np.float64]) -> str:
+    """Which statistic of a feature is not that of (T, D) `values`, in words; empty when all are right."""
+    said = stats.get(key)
+    if said is None:
+        return f"says nothing of {key}"
+    right = {"min": values.min(0), "max": values.max(0), "mean": values.mean(0), "std": values.std(0)}
+    spread = np.maximum(right["max"] - right["min"], 1e-3) + ROUNDING * np.abs(right["mean"]) / STATS_TOLERANCE
+    for name, value in right.items():
+        off = np.abs(value - said[name].ravel()) / spread if name in said else np.full(len(value), np.inf)
+        if not off.max() <= STATS_TOLERANCE:
+            worst = int(off.argmax())
+            given = f"{said[name].ravel()[worst]:.6g}" if name in said else "missing"
+            return f"{name} of {key} number {worst} is {given}, the frames say {value[worst]:.6g}"
+    return ""
