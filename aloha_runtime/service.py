@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,37 @@ from aloha_runtime.virtual_time import VirtualClock
 
 HEALTH_PERIOD_NS = 200 * messages.MS
 """Five reports a second: a dead process is noticed within a second, at no cost worth measuring."""
+JOURNAL_PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+"""Priorities of syslog, which the journal reads from `<N>` before a line (man 3 sd-daemon)."""
+
+
+class Systemd:
+    """What systemd hears of a process that it started: ready, alive (its watchdog), its trouble. Mute elsewhere.
+
+    Ten lines over one datagram socket (man 3 sd_notify), so that no package stands between a loop and its watchdog.
+    """
+
+    def __init__(self) -> None:
+        address = os.environ.pop("NOTIFY_SOCKET", "")  # a child of ours must not speak for us
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) if address else None
+        if self._socket is not None:
+            self._socket.setblocking(False)
+
+    def completed(self, message: str) -> None:
+        """A turn of the loop is over: the first one is READY, each one feeds the watchdog."""
+        if self._socket is not None:
+            text = " ".join(message.split()) or "runs"
+            with contextlib.suppress(OSError):  # systemd is being restarted, or busy: the next turn says it again
+                self._socket.sendto(f"READY=1\nWATCHDOG=1\nSTATUS={text}".encode(), self._address)
+
+
+class JournalFormatter(logging.Formatter):
+    """Lines for the journal, which has time and name of the process by itself: the priority and the message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        mark = f"<{JOURNAL_PRIORITY.get(record.levelno, 6)}>"
+        return mark + super().format(record).replace("\n", f"\n{mark}")
 
 
 class Service:
@@ -39,6 +71,7 @@ class Service:
         self._working = False
         self._health = self.bus.publisher(messages.health_topic(name))
         self._next_health_ns = 0
+        self._systemd = Systemd()
 
     @property
     def instance(self) -> str:
@@ -71,7 +104,8 @@ class Service:
     def report(self, figures: Callable[[], dict[str, float]] = dict, ok: bool = True, message: str = "") -> None:
         """Publish a health report when one is due; call it once a cycle. `figures` is only asked when one is.
 
-        The first call tells everyone that this process is set up.
+        The first call tells everyone that this process is set up. Only here systemd's watchdog is fed: a loop that
+        stands still is restarted, whatever else its process still does.
         """
         self._working = True
         now = self.clock.now_ns()
@@ -82,6 +116,7 @@ class Service:
                     stamp_ns=now, process=self.name, pid=os.getpid(), ok=ok, message=message, figures=figures()
                 )
             )
+            self._systemd.completed(message)
 
 
 SIGNALS = {signal.SIGTERM, signal.SIGINT}
@@ -98,7 +133,7 @@ def run(main: Callable[[Service], None], extend: Callable[[argparse.ArgumentPars
     if extend:
         extend(parser)
     arguments = parser.parse_args()
-    logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s")  # of libraries: warnings only
+    _log_to_stderr()
     service = None
     try:
         rig = config.load(arguments.rig)
@@ -119,10 +154,19 @@ def run(main: Callable[[Service], None], extend: Callable[[argparse.ArgumentPars
             service.bus.close()
 
 
+def _log_to_stderr() -> None:
+    """Own lines from INFO on, those of libraries from WARNING on."""
+    logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s")
+    here = os.fstat(sys.stderr.fileno())
+    if os.environ.get("JOURNAL_STREAM") == f"{here.st_dev}:{here.st_ino}":  # not of a terminal's parent (systemd.exec)
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(JournalFormatter())
+
+
 def _complain(arguments: argparse.Namespace, error: AlohaError) -> None:
     """To the stack, which tells the operator; or to the operator (or the journal) directly."""
     if arguments.complain_to is None:
-        print(f"{arguments.name}: {error}", file=sys.stderr)  # noqa: T201 — the one line an operator reads
+        logging.getLogger(arguments.name).error("%s", error)
         return
     with contextlib.suppress(BrokenPipeError):  # the stack was killed: nobody listens any more
         os.write(arguments.complain_to, str(error).encode())
