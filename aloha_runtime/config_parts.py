@@ -14,6 +14,8 @@ EngineName = Literal[
 CameraName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 JointAngles = tuple[float, float, float, float, float, float]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+UsbSerial = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+"""Nothing that would mean something else in a udev rule."""
 
 
 class Strict(BaseModel):
@@ -27,16 +29,19 @@ class ArmConfig(Strict):
 
     port: str
     """Stable name of the adapter, e.g. /dev/ttyDXL_follower_left; on a simulated rig a name in the run directory."""
+    serial: UsbSerial | None = None
+    """Serial number of the adapter, from which `aloha install` writes the udev rule that gives it its name."""
     baud: Literal[57600, 115200, 1_000_000, 2_000_000, 3_000_000, 4_000_000] = 1_000_000
     models: dict[int, str] = {}
     """Servo id -> model name, where this arm really has another than the kit."""
 
 
 class CameraConfig(Strict):
-    """One camera: a RealSense by `serial`, a USB camera by `device` (path, id or URL), or a simulated one."""
+    """One camera: a RealSense by `serial`, a USB camera by `device` (path, id or URL), or a simulated one. With a
+    `serial` as well, `aloha install` writes the udev rule that gives a USB camera its device name."""
 
     type: Literal["realsense", "opencv", "sim"]
-    serial: str | None = None
+    serial: UsbSerial | None = None
     device: str | None = None
     width: int = Field(640, ge=16, le=4096)
     height: int = Field(480, ge=16, le=4096)

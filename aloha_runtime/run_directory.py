@@ -20,11 +20,16 @@ RUN_LOCK = "run.lock"
 """Held by whoever owns the run directory."""
 RIG_FILE = "rig.yaml"
 """The configuration of the running rig, for its processes and for `aloha status`."""
+SYSTEM_RUN_DIR = Path("/run/aloha")
+"""Of a rig that systemd runs; it belongs to the user `aloha`."""
 _COMMAND_LIMIT = 160
 
 
 def default_run_dir() -> Path:
-    """`$XDG_RUNTIME_DIR/aloha`, or `/tmp/aloha-UID` where there is none."""
+    """The system's own where it is ours (`sudo -u aloha aloha status`), else `$XDG_RUNTIME_DIR/aloha`, or
+    `/tmp/aloha-UID` where there is none."""
+    if _is_ours(SYSTEM_RUN_DIR):
+        return SYSTEM_RUN_DIR
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     return Path(runtime) / "aloha" if runtime else Path(f"/tmp/aloha-{os.getuid()}")  # noqa: S108  (owner checked)
 

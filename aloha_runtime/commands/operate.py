@@ -8,7 +8,7 @@ from typing import get_args
 from rich.console import Console
 
 from aloha_runtime import config, messages
-from aloha_runtime.bus import Bus
+from aloha_runtime.bus import SUPERVISOR, Bus
 from aloha_runtime.commands.stack import POLL_S, Stack
 from aloha_runtime.config import RigConfig, TaskName, TeleopConfig
 from aloha_runtime.errors import AlohaError, ConfigError
@@ -21,6 +21,7 @@ RAMP_TIMEOUT_S = 20.0
 """The longest ramp to the start pose (about 3 rad at 0.5 rad/s) three times over."""
 DOWN_TIMEOUT_S = 30.0
 """Parking takes 15 s at most, ending the processes 5 s."""
+SUPERVISOR_LOCK = f"{SUPERVISOR}.requests.lock"
 SQUEEZE_TIMEOUT_S = 3600.0
 """A person may take their time before they squeeze the grippers."""
 
@@ -177,10 +178,11 @@ def down(run_dir: Path | None) -> None:
     say = Console().print
     say("parking the arms, then ending every process" if reply.mode is Mode.PARK else reply.text)
     deadline = time.monotonic() + DOWN_TIMEOUT_S
-    while (holder := lock_holder(run_dir / RUN_LOCK)) is not None:
+    locks = [run_dir / SUPERVISOR_LOCK, run_dir / RUN_LOCK]  # where systemd runs the rig, there is only the first
+    while holders := [holder for lock in locks if (holder := lock_holder(lock)) is not None]:
         if time.monotonic() > deadline:
             raise AlohaError(
-                f"the system in {run_dir} (pid {holder}) has not ended within {DOWN_TIMEOUT_S:.0f} s; "
+                f"the system in {run_dir} (pid {holders[0]}) has not ended within {DOWN_TIMEOUT_S:.0f} s; "
                 "see `aloha status` and what it printed"
             )
         time.sleep(POLL_S)

@@ -1,0 +1,61 @@
+"""udev rules of a rig: a stable name for every adapter and camera whose serial number the rig file has."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from string import Template
+
+from aloha_runtime.config import CameraConfig, RigConfig
+
+TEMPLATES = Path(__file__).resolve().parents[1] / "udev"
+RULES = "60-aloha.rules"
+REALSENSE_VENDOR = "8086"
+"""Intel, as the RealSense cameras still say."""
+
+
+def rules(rig: RigConfig) -> str:
+    """Content of the rules file. A device without a serial number in the rig file gets no rule."""
+    lines = [*_adapters(rig), *_cameras(rig)]
+    return Template((TEMPLATES / RULES).read_text()).substitute(rig=rig.name, rules="\n".join(lines))
+
+
+def _adapters(rig: RigConfig) -> Iterator[str]:
+    for arm in rig.arms.values():
+        if arm.serial is not None:
+            yield (
+                f'SUBSYSTEM=="tty", ATTRS{{serial}}=="{arm.serial}", SYMLINK+="{_link(arm.port)}", '
+                'ENV{ID_MM_DEVICE_IGNORE}="1", ATTR{device/latency_timer}="1", GROUP="dialout", MODE="0660"'
+            )
+
+
+def _cameras(rig: RigConfig) -> Iterator[str]:
+    for camera in rig.cameras.values():
+        if _named_by_udev(camera):
+            # A camera shows several devices; index 0 has the pictures.
+            yield (
+                f'SUBSYSTEM=="video4linux", ATTRS{{serial}}=="{camera.serial}", ATTR{{index}}=="0", '
+                f'SYMLINK+="{_link(camera.device or "")}", GROUP="video", MODE="0660"'
+            )
+    if any(camera.type == "realsense" for camera in rig.cameras.values()):
+        yield f'SUBSYSTEM=="usb", ATTR{{idVendor}}=="{REALSENSE_VENDOR}", GROUP="video", MODE="0660"'
+
+
+def _named_by_udev(camera: CameraConfig) -> bool:
+    """Whether the rig file asks for a name of its own; /dev/v4l and /dev/video0 are the system's names."""
+    device = camera.device or ""
+    own = device.startswith("/dev/") and not device.startswith(("/dev/v4l/", "/dev/video"))
+    return camera.type == "opencv" and own and camera.serial is not None
+
+
+def unnamed(rig: RigConfig) -> list[str]:
+    """Arms and cameras that a real rig names by a link of its own, but without the serial number that a rule needs."""
+    arms = [f"arms.{name}" for name, arm in rig.arms.items() if arm.serial is None and rig.sim is None]
+    cameras = [
+        f"cameras.{name}"
+        for name, camera in rig.cameras.items()
+        if camera.serial is None and _named_by_udev(camera.model_copy(update={"serial": ""}))
+    ]
+    return [*arms, *cameras]
+
+
+def _link(device: str) -> str:
+    return device.removeprefix("/dev/")
