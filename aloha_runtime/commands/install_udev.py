@@ -1,10 +1,12 @@
 """udev rules of a rig: a stable name for every adapter and camera whose serial number the rig file has."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from string import Template
 
 from aloha_runtime.config import CameraConfig, RigConfig
+from aloha_runtime.errors import ConfigError
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "udev"
 RULES = "60-aloha.rules"
@@ -58,4 +60,7 @@ def unnamed(rig: RigConfig) -> list[str]:
 
 
 def _link(device: str) -> str:
+    """Name of a link under /dev; whatever could mean something else in a rule is refused."""
+    if not re.fullmatch(r"/dev/[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", device) or ".." in device:
+        raise ConfigError(f"{device!r} is no name that udev can give: choose one like /dev/ttyDXL_follower_left")
     return device.removeprefix("/dev/")

@@ -1,0 +1,35 @@
+"""Sub-commands for the robot PC."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer()
+
+Root = Annotated[Path, typer.Option("--root", help="install into this tree instead of the running system")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="only say what would be done")]
+
+
+@app.command()
+def install(
+    rig: Annotated[str, typer.Option("--rig", help="rig file of this robot")],
+    job: Annotated[str, typer.Option("--job", help="teleop or deploy (demonstrate: simulated rig)")] = "teleop",
+    checkpoint: Annotated[str, typer.Option("--checkpoint", help="policy of a deploy job")] = "",
+    dataset: Annotated[str, typer.Option("--dataset", help="record all motion into this dataset")] = "",
+    task: Annotated[str, typer.Option("--task", help="... and what it shows, in a few words")] = "",
+    root: Root = Path("/"),
+    dry_run: DryRun = False,
+) -> None:
+    """Units, udev rules, limits and user of a robot PC, so that systemd runs the rig. Nothing moves by itself."""
+    from aloha_runtime.commands import install as command
+
+    command.install(rig, command.wanted(job, checkpoint, dataset, task), root, dry_run)
+
+
+@app.command()
+def uninstall(root: Root = Path("/"), dry_run: DryRun = False) -> None:
+    """Take away exactly what `install` wrote; recordings stay."""
+    from aloha_runtime.commands import install as command
+
+    command.uninstall(root, dry_run)
