@@ -1,0 +1,171 @@
+"""Installing and taking away again, in a tree: what is written, what is left alone, and what systemd says of it."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from aloha_runtime import config
+from aloha_runtime.commands import install_files, install_udev
+from aloha_runtime.commands.install import install, refuse_unfit, uninstall
+from aloha_runtime.commands.install_units import Wanted, unit_name, units
+from aloha_runtime.errors import AlohaError, ConfigError
+from aloha_runtime.processes.table import Job, processes
+
+UNITS = "etc/systemd/system"
+DEPLOY = Wanted(Job.DEPLOY, "demo")
+
+
+def tree(root: Path) -> dict[str, bytes | str]:
+    """Every file and link below a root."""
+    found = [path for path in root.rglob("*") if path.is_symlink() or path.is_file()]
+    return {str(p.relative_to(root)): str(p.readlink()) if p.is_symlink() else p.read_bytes() for p in found}
+
+
+def test_units_are_those_of_the_table(tmp_path: Path) -> None:
+    for rig, job in (("aloha", Job.TELEOP), ("aloha", Job.DEPLOY), ("sim", Job.DEMONSTRATE)):
+        loaded = config.load(rig)
+        written = units(loaded, Wanted(job, "demo"))
+        names = {unit_name(process.name) for process in processes(loaded, job, "demo")}
+        target = written["aloha.target"]
+        assert set(re.search(r"^Wants=(.*)$", target, re.M)[1].split()) == names  # type: ignore[index]
+        files = {re.sub(r"@.*\.", "@.", name) for name in names}
+        assert set(written) == files | {"aloha.target", "aloha-off.target"}
+
+
+def test_every_unit_runs_as_its_own_user_fed_by_its_loop_and_restarted() -> None:
+    for name, text in units(config.load("aloha"), DEPLOY).items():
+        if name.endswith(".service"):
+            for line in ("Type=notify", "User=aloha", "NoNewPrivileges=yes", "RuntimeDirectoryMode=0700"):
+                assert f"\n{line}\n" in text, name
+            assert "\nPrivateNetwork=yes\n" in text, name
+            assert "\nLimitRTPRIO=50\n" in text, name
+            assert "$" not in text.replace("$$", ""), name
+
+
+def test_cores_come_from_the_rig_file() -> None:
+    rig = config.load("aloha")
+    rig = rig.model_copy(update={"realtime": rig.realtime.model_copy(update={"arms_cores": [2, 3]})})
+    written = units(rig, DEPLOY)
+    assert "\nCPUAffinity=2 3\n" in written["aloha-arms@.service"]
+    assert "CPUAffinity" not in written["aloha-policy.service"]
+
+
+def test_stopping_begins_with_the_supervisor_which_parks_the_arms() -> None:
+    supervisor = units(config.load("aloha"), DEPLOY)["aloha-supervisor.service"]
+    after = re.search(r"^After=(.*)$", supervisor, re.M)
+    assert after is not None
+    assert {"aloha-arms@followers.service", "aloha-policy.service"} <= set(after[1].split())
+    assert "cli down --run-dir /run/aloha" in supervisor
+
+
+def test_a_network_only_for_cameras_that_are_on_one() -> None:
+    rig = config.load("aloha")
+    remote = rig.cameras["cam_high"].model_copy(update={"device": "http://127.0.0.1:8080/stream"})
+    rig = rig.model_copy(update={"cameras": {**rig.cameras, "cam_high": remote}})
+    open_units = [name for name, text in units(rig, DEPLOY).items() if "\nPrivateNetwork=no\n" in text]
+    assert open_units == ["aloha-camera@.service"]
+
+
+def test_a_second_installation_changes_nothing_and_uninstall_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "etc/udev").mkdir(parents=True)
+    install("aloha", DEPLOY, tmp_path, dry_run=False)
+    first = tree(tmp_path)
+    assert {"etc/aloha/rig.yaml", f"{UNITS}/aloha.target", "etc/udev/rules.d/60-aloha.rules"} <= set(first)
+    install("aloha", DEPLOY, tmp_path, dry_run=False)
+    assert tree(tmp_path) == first
+    uninstall(tmp_path, dry_run=False)
+    assert tree(tmp_path) == {}
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["etc", "etc/udev"]  # it was there
+
+
+def test_another_job_takes_the_units_of_the_one_before_away(tmp_path: Path) -> None:
+    install("aloha", DEPLOY, tmp_path, dry_run=False)
+    install("aloha", Wanted(Job.TELEOP), tmp_path, dry_run=False)
+    assert not (tmp_path / UNITS / "aloha-policy.service").exists()
+    assert (tmp_path / UNITS / "aloha-teleop.service").exists()
+
+
+def test_a_dry_run_writes_nothing_and_shows_every_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    install("aloha", DEPLOY, tmp_path, dry_run=True)
+    assert tree(tmp_path) == {}
+    said = capsys.readouterr().out
+    install("aloha", DEPLOY, tmp_path, dry_run=False)
+    for path in install_files.manifest(tmp_path).files:
+        assert f"/{path}: " in said
+
+
+def test_what_somebody_changed_is_neither_overwritten_nor_removed(tmp_path: Path) -> None:
+    install("aloha", DEPLOY, tmp_path, dry_run=False)
+    changed = tmp_path / UNITS / "aloha-policy.service"
+    changed.write_text("mine")
+    with pytest.raises(ConfigError, match=r"aloha-policy\.service is not as this command wrote it"):
+        install("aloha", DEPLOY, tmp_path, dry_run=False)
+    uninstall(tmp_path, dry_run=False)
+    assert set(tree(tmp_path)) == {f"{UNITS}/aloha-policy.service"}
+    with pytest.raises(AlohaError, match="nothing is installed"):
+        uninstall(tmp_path, dry_run=False)
+
+
+def test_an_installation_that_was_cut_off_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install("aloha", Wanted(Job.TELEOP), tmp_path, dry_run=False)
+    publish, count = install_files._publish, 0
+
+    def cut_off(path: Path, content: bytes | Path) -> None:
+        nonlocal count
+        count += 1
+        if count > 2:
+            raise KeyboardInterrupt
+        publish(path, content)
+
+    monkeypatch.setattr(install_files, "_publish", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        install("aloha", DEPLOY, tmp_path, dry_run=False)
+    monkeypatch.undo()
+    install("aloha", DEPLOY, tmp_path, dry_run=False)
+    uninstall(tmp_path, dry_run=False)
+    assert tree(tmp_path) == {}
+
+
+def test_what_cannot_run_unattended_is_refused(tmp_path: Path) -> None:
+    rig = config.load("aloha")
+    for wanted, why in (
+        (Wanted(Job.DEPLOY), "--checkpoint"),
+        (Wanted(Job.DEMONSTRATE), "cannot run unattended"),
+        (Wanted(Job.TELEOP, dataset=str(tmp_path)), "belong together"),
+        (Wanted(Job.TELEOP, dataset=str(tmp_path), task="t"), "no dataset yet"),
+    ):
+        with pytest.raises(ConfigError, match=why):
+            refuse_unfit(wanted, rig)
+
+
+def test_nothing_from_a_rig_file_becomes_a_directive_or_a_rule() -> None:
+    rig = config.load("aloha").model_copy(update={"name": "x\nExecStart=/bin/evil %n $y"})
+    written = units(rig, Wanted(Job.TELEOP, dataset="/var/lib/d", task='say "hi" for 5 $ and 3 %'))
+    assert not any(line.startswith("ExecStart=/bin/evil") for text in written.values() for line in text.splitlines())
+    assert '"say \\"hi\\" for 5 $$ and 3 %%"' in written["aloha-recorder.service"]
+    with pytest.raises(ConfigError, match="control characters"):
+        units(rig, Wanted(Job.TELEOP, dataset="/var/lib/d", task="a\nExecStart=/bin/evil"))
+    arm = rig.arms["leader_left"].model_copy(update={"port": '/dev/x", RUN+="/bin/evil', "serial": "FT1"})
+    with pytest.raises(ConfigError, match="no name that udev can give"):
+        install_udev.rules(rig.model_copy(update={"arms": {**rig.arms, "leader_left": arm}}))
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
+def test_systemd_finds_no_mistake_and_the_sandboxes_are_tight(tmp_path: Path) -> None:
+    for name, text in {
+        **units(config.load("sim"), Wanted(Job.DEMONSTRATE)),
+        **units(config.load("aloha"), DEPLOY),
+    }.items():
+        (tmp_path / name.replace("@.", "@x.")).write_text(text)
+    files = sorted(tmp_path.iterdir())
+    verified = subprocess.run(["systemd-analyze", "verify", *files], capture_output=True, text=True, check=False)
+    assert (verified.stderr, verified.returncode) == ("", 0)
+    services = [path for path in files if path.suffix == ".service"]
+    command = ["systemd-analyze", "security", "--offline=yes", "--no-pager"]
+    rated = subprocess.run([*command, *services], capture_output=True, text=True, check=False)
+    scores = [float(score) for score in re.findall(r"exposure level for [^:]*: ([\d.]+)", rated.stdout)]
+    assert len(scores) == len(services), rated.stderr
+    assert max(scores) <= 1.5
