@@ -14,7 +14,7 @@ EngineName = Literal[
 CameraName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 JointAngles = tuple[float, float, float, float, float, float]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-UsbSerial = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+UsbSerial = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./:-]+$")]
 """Nothing that would mean something else in a udev rule."""
 
 
