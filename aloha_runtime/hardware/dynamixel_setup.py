@@ -49,7 +49,7 @@ def set_up(access: ServoAccess, role: Role, servos: Sequence[Servo], gripper_cur
     masters = {servo.id: servo for servo in servos}
     for servo in servos:
         if servo.shadow_of is not None:
-            _align(access, masters[servo.shadow_of], servo, held=bool(held))
+            align(access, masters[servo.shadow_of], servo, held=bool(held))
     return Found(min(table[registers.FIRMWARE_VERSION.name] for table in tables.values()), bool(held))
 
 
@@ -88,16 +88,20 @@ def _identify(access: ServoAccess, servos: Sequence[Servo]) -> None:
             )
 
 
-def _check(access: ServoAccess, servo: Servo, table: dict[str, int]) -> None:
-    """Refuse what must have been right before: the command in the message corrects one register."""
-    expected = {
+def must_be(servo: Servo) -> dict[Register, int]:
+    """EEPROM values without which an arm is refused; only a person writes them."""
+    return {
         registers.RETURN_DELAY_TIME: 0,
         registers.DRIVE_MODE: int(servo.reversed),
         registers.SECONDARY_ID: NO_SECONDARY_ID if servo.shadow_of is None else servo.shadow_of,
         registers.MIN_POSITION_LIMIT: servo.min_tick,
         registers.MAX_POSITION_LIMIT: servo.max_tick,
     }
-    for register, value in expected.items():
+
+
+def _check(access: ServoAccess, servo: Servo, table: dict[str, int]) -> None:
+    """Refuse what must have been right before: the command in the message corrects one register."""
+    for register, value in must_be(servo).items():
         found = table[register.name]
         if found != value:
             command = f"aloha servo write {access.port.path} {servo.id} {register.name} {value}"
@@ -120,31 +124,31 @@ def _wanted(access: ServoAccess, role: Role, servo: Servo, gripper_current_ma: f
     return {registers.OPERATING_MODE: registers.MODE_POSITION}
 
 
-def _align(access: ServoAccess, master: Servo, shadow: Servo, held: bool) -> None:
+def align(access: ServoAccess, master: Servo, shadow: Servo, held: bool) -> None:
     """Set the shadow's homing offset so that both servos of a joint report the same position.
 
     The published drivers add the offset for a reversed shadow and subtract it for a normal one; the manual has it added
     in both. Both are tried, since torque is off and reading back decides.
     """
-    apart = _apart(access, master, shadow)
-    if abs(apart) > PAIR_EXACT_TICKS and not held:
+    gap = apart(access, master, shadow)
+    if abs(gap) > PAIR_EXACT_TICKS and not held:
         access.write(shadow.id, registers.HOMING_OFFSET, 0)
-        offset = _apart(access, master, shadow)
+        offset = apart(access, master, shadow)
         for candidate in (offset, -offset):
             access.write(shadow.id, registers.HOMING_OFFSET, candidate)
-            apart = _apart(access, master, shadow)
-            if abs(apart) <= PAIR_EXACT_TICKS:
+            gap = apart(access, master, shadow)
+            if abs(gap) <= PAIR_EXACT_TICKS:
                 return
-    if abs(apart) > PAIR_LIMIT_TICKS:
+    if abs(gap) > PAIR_LIMIT_TICKS:
         remedy = "check that both horns are mounted alike"
         if held:
             remedy = f"support the arm, release it with `aloha servo release {access.port.path}`, then start again"
         raise HardwareError(
-            f"{access.who(shadow.id)} is {-apart} ticks from its master {master.id} and would fight it; {remedy}"
+            f"{access.who(shadow.id)} is {-gap} ticks from its master {master.id} and would fight it; {remedy}"
         )
 
 
-def _apart(access: ServoAccess, master: Servo, shadow: Servo) -> int:
+def apart(access: ServoAccess, master: Servo, shadow: Servo) -> int:
     """Master's minus shadow's Present_Position, ticks."""
     here = access.read(master.id, registers.PRESENT_POSITION)
     return here - access.read(shadow.id, registers.PRESENT_POSITION)
