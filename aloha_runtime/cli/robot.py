@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from aloha_runtime.cli.options import Rig, RunDir
+
 app = typer.Typer()
 
 Root = Annotated[Path, typer.Option("--root", help="install into this tree instead of the running system")]
@@ -33,3 +35,24 @@ def uninstall(root: Root = Path("/"), dry_run: DryRun = False) -> None:
     from aloha_runtime.commands import install as command
 
     command.uninstall(root, dry_run)
+
+
+@app.command()
+def doctor(
+    rig: Rig = "sim",
+    fix: Annotated[bool, typer.Option("--fix", help="mend what is safe; asks before it writes joint limits")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="... and do not ask")] = False,
+    dataset: Annotated[
+        Path | None, typer.Option("--dataset", help="compare the cameras with this dataset's, look at its disk")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="PNG of all cameras")] = Path("outputs/doctor/cameras.png"),
+    json: Annotated[Path | None, typer.Option("--json", help="also write the findings to this file")] = None,
+    run_dir: RunDir = None,
+) -> None:
+    """Servos, USB, cameras, real-time rights, disk, clock: each finding with its exact fix. Nothing moves."""
+    from aloha_runtime.commands.doctor import doctor as job
+
+    def confirm(question: str) -> bool:
+        return yes or typer.confirm(question)
+
+    job(rig, out=out, dataset=dataset, fix=fix, json=json, run_dir=run_dir, confirm=confirm)

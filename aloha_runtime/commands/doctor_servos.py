@@ -1,0 +1,221 @@
+"""Servos of an arm: who is there, and a read-back of every register that matters. Reads only; `mend` writes."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+
+from aloha_runtime.commands import servo as servo_commands
+from aloha_runtime.commands.findings import Finding, Level, fail, ok, warn
+from aloha_runtime.config import ArmConfig
+from aloha_runtime.dynamixel import registers
+from aloha_runtime.dynamixel.registers import (
+    FAST_SYNC_READ_FIRMWARE,
+    MODEL_BY_NAME,
+    MODEL_BY_NUMBER,
+    Register,
+    describe_hardware_error,
+)
+from aloha_runtime.errors import HardwareError
+from aloha_runtime.hardware import dynamixel_setup
+from aloha_runtime.hardware.dynamixel_sdk_port import ServoAccess
+from aloha_runtime.hardware.serial_port import SerialPort
+from aloha_runtime.robot import SERVOS, Role, Servo
+
+SUPPLY_V = (11.0, 13.0)
+"""The arms' supplies give 12 V; below 11 a servo in motion reports an input voltage error."""
+WARM_C = 55
+VELOCITY_LIMIT = 131
+"""3.14 rad/s: the servos' own limit behind the gate's."""
+MUST_SHUT_DOWN = 0x04 | 0x20
+"""Overheating and overload: bits of Shutdown that protect gears and windings."""
+LIMITS = (registers.MIN_POSITION_LIMIT, registers.MAX_POSITION_LIMIT, registers.DRIVE_MODE, registers.SECONDARY_ID)
+"""What decides where and which way a servo turns: written only when a person says yes."""
+
+
+def check_arm(name: str, role: Role, config: ArmConfig, path: str) -> Iterator[Finding]:
+    """Everything about the servos of one arm on the port at `path`."""
+    servos = [replace(servo, model=config.models.get(servo.id, servo.model)) for servo in SERVOS[role]]
+    check = f"arms.{name}"
+    try:
+        port = SerialPort(path, config.baud)
+    except HardwareError as error:
+        yield fail(f"{check}.port", str(error), "see above, then `aloha doctor` again")
+        return
+    try:
+        access = ServoAccess(name, port, {servo.id: servo.joint for servo in servos})
+        found = {servo.id: access.ping(servo.id, attempts=2) for servo in servos}
+        present = [servo for servo in servos if found[servo.id] is not None]
+        if not present:
+            port.close()
+            yield from _nobody(check, path, config.baud)
+            return
+        troubles = [finding for servo in servos for finding in _check_servo(access, check, role, servo, found)]
+        troubles += _check_pairs(access, check, present)
+        troubles += _check_firmware(access, check, present)
+    except HardwareError as error:
+        yield fail(f"{check}.bus", str(error), f"check cables and power of {name}")
+        return
+    finally:
+        port.close()
+    models = ", ".join(f"{servo.id} {servo.model}" for servo in servos)
+    yield from troubles or [ok(check, f"9 servos as they must be at {config.baud} baud ({models})")]
+
+
+def _nobody(check: str, path: str, baud: int) -> Iterator[Finding]:
+    """Silence at the configured rate: perhaps they listen at another."""
+    others = servo_commands.find(path)
+    if not others:
+        yield fail(f"{check}.bus", f"no servo answers on {path}", "switch on the arm's power, check its cable")
+        return
+    rate = next(iter(others))
+    yield fail(
+        f"{check}.baud",
+        f"servos {', '.join(map(str, others[rate]))} answer at {rate} baud, not at {baud}",
+        f"set them with `aloha setup`, or write `baud: {rate}` under {check} in the rig file",
+    )
+
+
+def _check_servo(
+    access: ServoAccess, check: str, role: Role, servo: Servo, found: dict[int, int | None]
+) -> Iterator[Finding]:
+    name, number = f"{check}.servo_{servo.id}", found[servo.id]
+    path = access.port.path
+    if number is None:
+        yield fail(
+            name,
+            f"{servo.joint} does not answer, others do",
+            f"check the cable into servo {servo.id}, and its id with `aloha servo scan {path}`",
+        )
+        return
+    wanted = MODEL_BY_NAME[servo.model]
+    if number != wanted.number:
+        there = MODEL_BY_NUMBER.get(number)
+        remedy = "replace the servo: this runtime does not know that model"
+        if there is not None:
+            remedy = f"replace it, or, if this arm has one, write `models: {{{servo.id}: {there.name}}}` under {check}"
+        named = there.name if there is not None else "unknown"
+        yield fail(f"{name}.Model_Number", f"{number} ({named}), must be {wanted.number} ({wanted.name})", remedy)
+        return
+    table = access.read_eeprom(servo.id)
+    held = bool(access.read(servo.id, registers.TORQUE_ENABLE))
+    for register, value in dynamixel_setup.must_be(servo).items():
+        if table[register.name] != value:
+            yield _register(access, name, servo, register, table[register.name], value, held)
+    yield from _check_protection(name, path, servo, table)
+    yield from _check_state(access, name, servo)
+
+
+def _register(
+    access: ServoAccess, name: str, servo: Servo, register: Register, found: int, value: int, held: bool
+) -> Finding:
+    path, baud = access.port.path, access.port.baud
+    finding = fail(
+        f"{name}.{register.name}",
+        f"{found}, must be {value}",
+        f"with the arm lying down and torque off: `aloha servo write {path} {servo.id} {register.name} {value}`",
+    )
+    if not held:
+        finding.mend = partial(servo_commands.write, path, servo.id, register.name, value, baud)
+        if register in LIMITS:
+            finding.risk = f"{register.name} of {access.arm} {servo.joint} decides where and which way it may turn"
+    return finding
+
+
+def _check_protection(name: str, path: str, servo: Servo, table: dict[str, int]) -> Iterator[Finding]:
+    """Registers that protect the servo or the person; the rig runs without them, so most only warn."""
+    model = MODEL_BY_NAME[servo.model]
+
+    def write(register: Register, value: int) -> str:
+        return f"`aloha servo write {path} {servo.id} {register.name} {value}`"
+
+    shutdown = table[registers.SHUTDOWN.name]
+    if shutdown & MUST_SHUT_DOWN != MUST_SHUT_DOWN:
+        wanted = shutdown | MUST_SHUT_DOWN
+        value = f"{shutdown}: overheating or overload do not switch it off"
+        yield fail(f"{name}.Shutdown", value, write(registers.SHUTDOWN, wanted))
+    if table[registers.STARTUP_CONFIGURATION.name]:
+        yield fail(
+            f"{name}.Startup_Configuration",
+            f"{table[registers.STARTUP_CONFIGURATION.name]}: it may move by itself when the power comes",
+            write(registers.STARTUP_CONFIGURATION, 0),
+        )
+    hottest = model.initial.get(registers.TEMPERATURE_LIMIT.name, registers.TEMPERATURE_LIMIT.initial)
+    for register, limit in ((registers.TEMPERATURE_LIMIT, hottest), (registers.VELOCITY_LIMIT, VELOCITY_LIMIT)):
+        if table[register.name] > limit:
+            yield warn(f"{name}.{register.name}", f"{table[register.name]}, usual is {limit}", write(register, limit))
+
+
+def _check_state(access: ServoAccess, name: str, servo: Servo) -> Iterator[Finding]:
+    """What a servo reports of itself now."""
+    path = access.port.path
+    if bits := access.read(servo.id, registers.HARDWARE_ERROR_STATUS):
+        remedy = "find the cause (load, heat, supply), then switch the arm's power off and on"
+        yield fail(f"{name}.Hardware_Error_Status", describe_hardware_error(bits), remedy)
+    level = access.read(servo.id, registers.STATUS_RETURN_LEVEL)
+    if level != registers.STATUS_RETURN_LEVEL.initial:
+        yield fail(f"{name}.Status_Return_Level", f"{level}, must be 2", "switch the arm's power off and on")
+    volts = access.read(servo.id, registers.PRESENT_INPUT_VOLTAGE) / 10
+    if not SUPPLY_V[0] <= volts <= SUPPLY_V[1]:
+        remedy = "check supply, plug and hub of this arm: 12 V are needed"
+        yield warn(f"{name}.Present_Input_Voltage", f"{volts:.1f} V", remedy)
+    celsius = access.read(servo.id, registers.PRESENT_TEMPERATURE)
+    if celsius > WARM_C:
+        yield warn(f"{name}.Present_Temperature", f"{celsius} C", "let it cool down; a pair that fights heats up")
+    tick = access.read(servo.id, registers.PRESENT_POSITION)
+    if not servo.min_tick <= tick <= servo.max_tick:
+        yield warn(
+            f"{name}.Present_Position",
+            f"{tick}, outside {servo.min_tick}..{servo.max_tick}",
+            f"move {servo.joint} into its range by hand (torque off: `aloha servo release {path}`); if it is in its"
+            " range, its zero is wrong: `aloha setup`",
+        )
+
+
+def _check_pairs(access: ServoAccess, check: str, present: list[Servo]) -> Iterator[Finding]:
+    """Homing of shadow servos: master and shadow of a joint must report the same position."""
+    there = {servo.id: servo for servo in present}
+    for shadow in present:
+        master = there.get(shadow.shadow_of or 0)
+        if master is None:
+            continue
+        gap = dynamixel_setup.apart(access, master, shadow)
+        if abs(gap) <= dynamixel_setup.PAIR_EXACT_TICKS:
+            continue
+        held = bool(access.read(shadow.id, registers.TORQUE_ENABLE) or access.read(master.id, registers.TORQUE_ENABLE))
+        serious = abs(gap) > dynamixel_setup.PAIR_LIMIT_TICKS
+        finding = Finding(
+            f"{check}.servo_{shadow.id}.Homing_Offset",
+            Level.FAIL if serious else Level.WARN,
+            f"{shadow.joint}: shadow {-gap} ticks from its master {master.id}"
+            + (", they would fight" if serious else "; the next start sets it"),
+            f"release the arm if it holds itself (`aloha servo release {access.port.path}`), then `aloha doctor --fix`",
+        )
+        if not held:
+            finding.mend = _align(access, master, shadow)
+        yield finding
+
+
+def _align(access: ServoAccess, master: Servo, shadow: Servo) -> Callable[[], None]:
+    path, baud, arm = access.port.path, access.port.baud, access.arm
+
+    def mend() -> None:
+        port = SerialPort(path, baud)
+        try:
+            again = ServoAccess(arm, port, {servo.id: servo.joint for servo in (master, shadow)})
+            dynamixel_setup.align(again, master, shadow, held=False)
+        finally:
+            port.close()
+
+    return mend
+
+
+def _check_firmware(access: ServoAccess, check: str, present: list[Servo]) -> Iterator[Finding]:
+    versions = {servo.id: access.read(servo.id, registers.FIRMWARE_VERSION) for servo in present}
+    old = [servo_id for servo_id, version in versions.items() if version < FAST_SYNC_READ_FIRMWARE]
+    if old:
+        yield warn(
+            f"{check}.firmware",
+            f"servos {', '.join(map(str, old))} have version {min(versions.values())}, before {FAST_SYNC_READ_FIRMWARE}"
+            ": no Fast Sync Read, so a read takes 2.7 ms instead of 2.2",
+            "update them with ROBOTIS' Dynamixel Wizard; it works as it is, a little slower",
+        )
