@@ -162,7 +162,7 @@ def _check_state(access: ServoAccess, name: str, servo: Servo) -> Iterator[Findi
     if celsius > WARM_C:
         yield warn(f"{name}.Present_Temperature", f"{celsius} C", "let it cool down; a pair that fights heats up")
     tick = access.read(servo.id, registers.PRESENT_POSITION)
-    if not servo.min_tick <= tick <= servo.max_tick:
+    if servo.shadow_of is None and not servo.min_tick <= tick <= servo.max_tick:
         yield warn(
             f"{name}.Present_Position",
             f"{tick}, outside {servo.min_tick}..{servo.max_tick}",
