@@ -39,7 +39,7 @@ def check_arm(name: str, role: Role, config: ArmConfig, path: str) -> Iterator[F
     try:
         port = SerialPort(path, config.baud)
     except HardwareError as error:
-        yield fail(f"{check}.port", str(error), "see above, then `aloha doctor` again")
+        yield fail(f"{check}.port", str(error), "after that, `aloha doctor` again")
         return
     try:
         access = ServoAccess(name, port, {servo.id: servo.joint for servo in servos})

@@ -42,7 +42,7 @@ def take(rig: RigConfig, names: list[str]) -> tuple[dict[str, Image], list[Findi
             height, width, _ = pictures[name].shape
             findings.append(ok(f"cameras.{name}", f"shows a picture, {width}x{height}"))
         except AlohaError as error:
-            findings.append(fail(f"cameras.{name}", str(error), "see above, then `aloha doctor` again"))
+            findings.append(fail(f"cameras.{name}", str(error), "after that, `aloha doctor` again"))
     return pictures, findings
 
 

@@ -13,6 +13,7 @@ from aloha_runtime.commands.doctor_servos import check_arm
 from aloha_runtime.commands.doctor_usb import check_usb
 from aloha_runtime.commands.findings import Finding, Level
 from aloha_runtime.config import ArmConfig, CameraConfig
+from aloha_runtime.config_parts import SimConfig
 from aloha_runtime.data import DatasetWriter
 from aloha_runtime.errors import AlohaError
 from aloha_runtime.sim.chain_control import Peek, Poke, RaiseError, SetFaults
@@ -204,8 +205,10 @@ def test_exchanged_wrist_cameras_are_found_by_their_pictures(tmp_path: Path) -> 
     assert all(finding.level is Level.OK for finding in found)
     random = np.random.default_rng(0)
     with DatasetWriter.create(tmp_path / "d", vectors={"action": ["a"]}, cameras=dict.fromkeys(names, (120, 160))) as w:
-        for _ in range(3):  # darker, and noisier, than now
-            seen = {name: np.clip(p * 0.7 + random.normal(0, 8, p.shape), 0, 255) for name, p in pictures.items()}
+        for seed in (1, 2):  # darker, noisier, and with the cube elsewhere
+            other = rig.model_copy(update={"sim": SimConfig(seed=seed)})
+            then, _ = snapshots.take(other, list(names))
+            seen = {name: np.clip(p * 0.7 + random.normal(0, 8, p.shape), 0, 255) for name, p in then.items()}
             frame = {f"observation.images.{name}": picture.astype(np.uint8) for name, picture in seen.items()}
             w.add_frame({"action": [0.0], **frame})
             w.save_episode("t")
