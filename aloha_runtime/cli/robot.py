@@ -56,3 +56,22 @@ def doctor(
         return yes or typer.confirm(question)
 
     job(rig, out=out, dataset=dataset, fix=fix, json=json, run_dir=run_dir, confirm=confirm)
+
+
+@app.command()
+def setup(
+    out: Annotated[Path, typer.Option("--out", help="rig file to write")] = Path("my_rig.yaml"),
+    rig: Annotated[
+        str, typer.Option("--rig", help="kit (aloha, aloha2, sim), or a rig file to redo steps of")
+    ] = "aloha",
+    only: Annotated[list[str] | None, typer.Option("--only", help="ports, servos, grippers, zero or cameras")] = None,
+    answers: Annotated[Path | None, typer.Option("--answers", help="YAML file of answers, to run unattended")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="take every default; what hands must do is done")] = False,
+    run_dir: RunDir = None,
+) -> None:
+    """From a new robot to its rig file: ports by plugging, servos, grippers, zero, cameras. Nothing moves."""
+    from aloha_runtime.commands import setup as command
+    from aloha_runtime.commands.setup_talk import Person, read_answers
+
+    person = Person(read_answers(answers) if answers is not None else None, yes)
+    command.setup(rig, out, only or command.USUAL, person, run_dir)

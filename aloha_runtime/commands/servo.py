@@ -13,8 +13,9 @@ _FIXED = (registers.ID, registers.BAUD_RATE, registers.PROTOCOL_TYPE)
 """After such a write the servo is no longer where it was; the maker's own tool does that with one servo on the bus."""
 
 
-def find(path: str) -> dict[int, dict[int, tuple[int, int]]]:
-    """Every servo on a port by baud rate and id: (model number, firmware). Takes a second for each baud rate."""
+def find(path: str, enough: int | None = None) -> dict[int, dict[int, tuple[int, int]]]:
+    """Every servo on a port by baud rate and id: (model number, firmware). Takes a second for each baud rate; `enough`
+    servos at one rate end the search."""
     found = {}
     for baud in sorted(BAUDS, key=lambda rate: rate != 1_000_000):  # the kits' rate first
         port = SerialPort(path, baud)
@@ -24,6 +25,8 @@ def find(path: str) -> dict[int, dict[int, tuple[int, int]]]:
             port.close()
         if servos:
             found[baud] = servos
+        if enough is not None and len(servos) >= enough:
+            break
     return found
 
 

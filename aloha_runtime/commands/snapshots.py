@@ -38,7 +38,7 @@ def take(rig: RigConfig, names: list[str]) -> tuple[dict[str, Image], list[Findi
     findings = []
     for name in names:
         try:
-            pictures[name] = _simulated(rig, name) if rig.sim is not None else _live(name, rig.cameras[name])
+            pictures[name] = _simulated(rig, name) if rig.sim is not None else live(name, rig.cameras[name])
             height, width, _ = pictures[name].shape
             findings.append(ok(f"cameras.{name}", f"shows a picture, {width}x{height}"))
         except AlohaError as error:
@@ -46,7 +46,8 @@ def take(rig: RigConfig, names: list[str]) -> tuple[dict[str, Image], list[Findi
     return pictures, findings
 
 
-def _live(name: str, config: CameraConfig) -> Image:
+def live(name: str, config: CameraConfig) -> Image:
+    """A picture of one real camera, once it has settled; HardwareError when it shows none."""
     camera = _open(name, config)
     try:
         camera.connect()

@@ -125,6 +125,10 @@ class ServoAccess:
                 "switch the arm's power off and on, and replace the servo if that does not help"
             )
 
+    def relocate(self, servo_id: int, register: Register, value: int) -> None:
+        """Write ID or Baud_Rate. The servo is elsewhere afterwards, so that whoever calls this looks for it there."""
+        self._ask(servo_id, Instruction.WRITE, register.address.to_bytes(2, "little") + register.encode(value), 0)
+
     def reboot(self, servo_id: int) -> None:
         """Reboot one servo and wait for it to answer again: torque drops, RAM is lost, a hardware error is cleared."""
         self._ask(servo_id, Instruction.REBOOT, b"", 0)

@@ -1,0 +1,112 @@
+"""What a person shows with their hands: how far each gripper opens and closes, and where the joints' zero is."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from statistics import fmean
+
+from aloha_runtime.commands.setup_talk import Person
+from aloha_runtime.dynamixel import registers
+from aloha_runtime.errors import HardwareError
+from aloha_runtime.hardware import dynamixel_setup
+from aloha_runtime.hardware.dynamixel_sdk_port import ServoAccess
+from aloha_runtime.hardware.serial_port import SerialPort
+from aloha_runtime.robot import CENTRE_TICK, RAD_PER_TICK, SERVOS, Gripper, Role, Servo, ticks_to_rad
+
+READINGS = 10
+LEAST_RANGE_RAD = 0.3
+"""Grippers of the kits turn by 0.9 to 2.1 rad; less than a third of that was no opening and closing."""
+SIDES_APART_RAD = 0.15
+"""Two grippers of a role share one range in the rig file: more apart, one of them would not close or open fully."""
+ZERO_EXACT_TICKS = 4
+ZERO_LIMIT_TICKS = 120
+"""10 degrees: who holds the zero pose by eye is within 3; beyond this a horn is mounted a notch off."""
+
+
+@contextmanager
+def servos_of(name: str, role: Role, path: str, baud: int) -> Iterator[ServoAccess]:
+    """The servos of an arm without torque, so that a person can move it. HardwareError when it holds itself."""
+    port = SerialPort(path, baud)
+    try:
+        access = ServoAccess(name, port, {servo.id: servo.joint for servo in SERVOS[role]})
+        held = [servo.id for servo in SERVOS[role] if access.read(servo.id, registers.TORQUE_ENABLE)]
+        if held:
+            raise HardwareError(f"{name} holds itself: support it, and run `aloha servo release {path}` first")
+        yield access
+    finally:
+        port.close()
+
+
+def measure_gripper(access: ServoAccess, role: Role, person: Person) -> tuple[float, float]:
+    """Motor angle (rad) of the open and of the closed gripper of one arm."""
+    (gripper,) = (servo for servo in SERVOS[role] if servo.joint == "gripper")
+
+    def angle() -> float:
+        ticks = [access.read(gripper.id, registers.PRESENT_POSITION) for _ in range(READINGS)]
+        return ticks_to_rad(fmean(ticks))
+
+    person.does(f"open.{access.arm}", f"Open the gripper of {access.arm} fully by hand and hold it")
+    opened = angle()
+    person.does(f"close.{access.arm}", f"Close the gripper of {access.arm} fully by hand and hold it")
+    closed = angle()
+    if abs(opened - closed) < LEAST_RANGE_RAD:
+        raise HardwareError(
+            f"{access.arm}: the gripper moved by {abs(opened - closed):.2f} rad only, from {opened:.2f} to"
+            f" {closed:.2f}: open and close it fully, `aloha setup --only grippers`"
+        )
+    person.say(f"{access.arm}: open {opened:.3f} rad, closed {closed:.3f} rad")
+    return opened, closed
+
+
+def gripper_range(
+    measured: dict[str, tuple[float, float]], kit: Gripper, say: Callable[[str], None]
+) -> dict[str, float]:
+    """The range of one role for the rig file: mean of its arms, finger positions by the kit's geometry."""
+    opened, closed = (fmean(pair[end] for pair in measured.values()) for end in (0, 1))
+    for end, word in ((0, "open"), (1, "closed")):
+        angles = [pair[end] for pair in measured.values()]
+        if max(angles) - min(angles) > SIDES_APART_RAD:
+            say(
+                f"the {word} grippers of {' and '.join(measured)} are {max(angles) - min(angles):.2f} rad apart: check"
+                " how their horns are mounted, since both share one range"
+            )
+    values = {
+        "angle_open": opened,
+        "angle_close": closed,
+        "position_open": kit.position_from_angle(opened),
+        "position_close": kit.position_from_angle(closed),
+    }
+    return {key: round(value, 5) for key, value in values.items()}
+
+
+def set_zero(access: ServoAccess, role: Role, person: Person) -> None:
+    """Homing_Offset of each joint so that the pose in which the arm is held reads zero everywhere."""
+    person.does(
+        f"zero.{access.arm}",
+        f"Hold {access.arm} in its zero pose: upper arm upright, forearm and wrist level and straight ahead",
+    )
+    servos = {servo.id: servo for servo in SERVOS[role] if servo.joint != "gripper"}
+    masters = [servo for servo in servos.values() if servo.shadow_of is None]
+    wrong = {servo.id: CENTRE_TICK - access.read(servo.id, registers.PRESENT_POSITION) for servo in masters}
+    far = [servo.joint for servo in masters if abs(wrong[servo.id]) > ZERO_LIMIT_TICKS]
+    if far:
+        raise HardwareError(
+            f"{access.arm}: {', '.join(far)} are more than {ZERO_LIMIT_TICKS * RAD_PER_TICK:.2f} rad from zero: hold"
+            " the pose shown in the kit's manual, or mount the horn a notch further"
+        )
+    for servo in masters:
+        if abs(wrong[servo.id]) > ZERO_EXACT_TICKS:
+            _shift(access, servo, wrong[servo.id])
+            person.say(f"{access.arm}: {servo.joint} moved by {wrong[servo.id]} ticks")
+    for servo in servos.values():
+        if servo.shadow_of is not None:
+            dynamixel_setup.align(access, servos[servo.shadow_of], servo, held=False)
+
+
+def _shift(access: ServoAccess, servo: Servo, ticks: int) -> None:
+    """Add to Homing_Offset, which adds to Present_Position; what it was comes back when that does not help."""
+    before = access.read(servo.id, registers.HOMING_OFFSET)
+    access.write(servo.id, registers.HOMING_OFFSET, before + ticks)
+    left = CENTRE_TICK - access.read(servo.id, registers.PRESENT_POSITION)
+    if abs(left) > max(ZERO_EXACT_TICKS, abs(ticks) // 4):
+        access.write(servo.id, registers.HOMING_OFFSET, before)
+        raise HardwareError(f"{access.who(servo.id)} moved while its zero was set ({left} ticks left): hold it still")
