@@ -71,6 +71,7 @@ class RigConfig(Strict):
     policy: PolicyConfig = PolicyConfig()
     teleop: TeleopConfig = TeleopConfig()
     recording: RecordingConfig = RecordingConfig()
+    metrics_port: int | None = Field(None, ge=1024, le=65535)
     sim: SimConfig | None = None
 
     @model_validator(mode="after")

@@ -68,6 +68,7 @@ def _unit(rig: RigConfig, wanted: Wanted, process: Process, table: list[Process]
         "cores": _cores(rig, module),
         "aloha": " ".join(_quoted(word) for word in [sys.executable, "-I", "-m", "aloha_runtime.cli"]),
         "dataset": _quoted(wanted.dataset),
+        "port": str(rig.metrics_port),
     }
     parts = ["process.service", *fragments(rig, module)]
     return "\n".join(_template(part).substitute(values) for part in parts)

@@ -35,7 +35,9 @@ class Person:
             answer = default
         if answer is None and not sys.stdin.isatty():
             raise ConfigError(f"nobody is there to answer {question!r}: add `{name}: ...` to the file of --answers")
-        return answer if answer is not None else str(typer.prompt(question, default=default))
+        return (
+            answer if answer is not None else str(typer.prompt(question, default=default, show_default=bool(default)))
+        )
 
     def agrees(self, name: str, question: str, default: bool = True) -> bool:
         """Yes or no."""

@@ -44,6 +44,14 @@ EVERY = frozenset(Job)
 TELEOPERATED = frozenset({Job.TELEOP, Job.DEMONSTRATE})
 
 
+LOOPBACK = "127.0.0.1"
+
+
+def listening(rig: RigConfig) -> dict[str, tuple[str, int]]:
+    """Every network socket on which a process listens: (address, port). All else are files in the run directory."""
+    return {} if rig.metrics_port is None else {"metrics": (LOOPBACK, rig.metrics_port)}
+
+
 def every_process(rig: RigConfig) -> list[str]:
     """Names of all processes that any job of this rig may run."""
     return list(dict.fromkeys(process.name for job in Job for process in processes(rig, job, recording=("",))))
@@ -73,6 +81,7 @@ def processes(
         Process("demonstrator", frozenset({Job.DEMONSTRATE}), simulated=True),
         Process("policy", frozenset({Job.DEPLOY}), arguments=("--checkpoint", checkpoint)),
         Process("replay", frozenset({Job.REPLAY}), arguments=("--dataset", dataset, "--episode", str(index))),
+        *([Process("metrics", EVERY)] if rig.metrics_port is not None else []),
         *([Process("recorder", EVERY, arguments=recording)] if recording else []),
     ]
     return [process for process in table if job in process.jobs and (rig.sim is not None or not process.simulated)]
