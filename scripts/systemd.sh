@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# Proof of the installation under a real systemd: boots one as PID 1 of its own namespaces on an overlay of this machine
+# (nothing here is changed), installs the simulated rig there, kills and stops every unit, and prints what happened.
+# Needs root, systemd, and the system's Python of the same version as .venv. Usage: sudo scripts/systemd.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+CHECKOUT=$PWD
+[ "$(id -u)" = 0 ] || { echo "systemd.sh: run it as root (sudo scripts/systemd.sh)" >&2; exit 1; }
+VERSION=$("$CHECKOUT/.venv/bin/python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
+command -v "/usr/bin/$VERSION" >/dev/null || { echo "systemd.sh: needs /usr/bin/$VERSION" >&2; exit 1; }
+WORK=$(mktemp -d)
+trap 'rm -rf "$WORK"' EXIT
+
+cat >"$WORK/inside.sh" <<'INSIDE'
+# Runs as a unit inside: everything after the boot.
+export PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+cd /
+systemctl start systemd-journald
+as_aloha() { setpriv --reuid aloha --regid aloha --init-groups "$@"; }
+pid() { systemctl show -p MainPID --value "$1"; }
+since() { echo $((($(date +%s%N) - $1) / 1000000)); }
+again() { # wait until a unit runs anew, as another process
+    while now=$(pid "$1"); [ "$now" = 0 ] || [ "$now" = "$2" ] || [ "$(systemctl is-active "$1")" != active ]; do sleep 0.05; done
+}
+/opt/aloha/bin/aloha install --rig "$RIG" --job demonstrate
+systemd-analyze verify /etc/systemd/system/aloha* && echo "systemd-analyze verify: no complaint"
+systemd-analyze security --no-pager --offline=yes /etc/systemd/system/aloha*.service | grep Overall
+begin=$(date +%s%N); systemctl start aloha.target; echo "start: every unit ready after $(since "$begin") ms"
+for unit in $(systemctl show -p Wants --value aloha.target); do
+    before=$(pid "$unit"); begin=$(date +%s%N)
+    kill -9 "$before"; again "$unit" "$before"
+    echo "killed $unit: ready again after $(since "$begin") ms"
+done
+for unit in aloha-teleop aloha-arms@followers; do
+    before=$(pid $unit); begin=$(date +%s%N)
+    kill -STOP "$before"; again $unit "$before"
+    echo "stuck $unit: killed by its watchdog, ready again after $(since "$begin") ms"
+done
+mode() { as_aloha aloha status --once | grep -m 1 mode; }
+as_aloha aloha arm; sleep 6; mode
+begin=$(date +%s%N); systemctl stop 'aloha-*'; echo "systemctl stop: parked and ended after $(since "$begin") ms"
+journalctl --no-pager -o cat -t supervisor | grep -E 'park|idle' | tail -2
+systemctl start aloha.target; as_aloha aloha arm; sleep 3; as_aloha aloha down
+while systemctl --quiet is-active 'aloha-*'; do sleep 0.1; done; echo "aloha down: no unit is active"
+/opt/aloha/bin/aloha uninstall | tail -2; ls /etc/systemd/system/aloha* /etc/aloha 2>&1 | tail -1
+echo END
+INSIDE
+
+cat >"$WORK/boot.sh" <<'BOOT'
+set -e
+mount --make-rprivate /
+mount -t tmpfs tmpfs "$WORK/overlay"
+mkdir "$WORK"/overlay/{up,work,root}
+R=$WORK/overlay/root
+mount -t overlay overlay -o "lowerdir=/,upperdir=$WORK/overlay/up,workdir=$WORK/overlay/work" "$R"
+mount -t proc proc "$R/proc"; mount --rbind /sys "$R/sys"; mount --rbind /dev "$R/dev"
+mount -t tmpfs tmpfs "$R/dev/shm"; mount -t tmpfs tmpfs "$R/run"; mount -t tmpfs tmpfs "$R/tmp"
+chroot "$R" "/usr/bin/$VERSION" -m venv --without-pip /opt/aloha
+printf '%s\n' "$CHECKOUT" "$CHECKOUT/.venv/lib/$VERSION/site-packages" >"$R/opt/aloha/lib/$VERSION/site-packages/checkout.pth"
+printf '#!/opt/aloha/bin/python\nfrom aloha_runtime.cli import main\nmain()\n' >"$R/opt/aloha/bin/aloha"
+chmod +x "$R/opt/aloha/bin/aloha"
+for unit in systemd-udevd.service systemd-udevd-kernel.socket systemd-udevd-control.socket; do
+    ln -sf /dev/null "$R/etc/systemd/system/$unit" # devices are this machine's, and not for a second udev
+done
+mkdir -p "$R/proof" "$R/oldroot"; mount --bind "$WORK" "$R/proof"
+printf '[Service]\nType=oneshot\nEnvironment=RIG=%s\nExecStart=/bin/bash /proof/inside.sh\nStandardOutput=append:/proof/log\nStandardError=append:/proof/log\nTimeoutStartSec=600\n' \
+    "$CHECKOUT/aloha_runtime/configs/sim.yaml" >"$R/etc/systemd/system/proof.service"
+cd "$R"; pivot_root . oldroot
+exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin /bin/sh -c \
+    'umount -l /oldroot; exec /lib/systemd/systemd --system --unit=proof.service --log-target=null'
+BOOT
+
+mkdir "$WORK/overlay"; touch "$WORK/log"
+export CHECKOUT VERSION WORK
+unshare --net --mount --pid --fork --kill-child --uts --ipc --mount-proc --cgroup bash "$WORK/boot.sh" >"$WORK/console" 2>&1 &
+BOOTED=$!
+tail -n +1 -f "$WORK/log" --pid=$BOOTED | while read -r line; do [ "$line" != END ] || break; echo "$line"; done
+kill -9 "$(pgrep -P $BOOTED)" # the systemd inside, and with it everything in its namespaces
+wait $BOOTED || true
