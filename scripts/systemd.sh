@@ -9,7 +9,12 @@ CHECKOUT=$PWD
 VERSION=$("$CHECKOUT/.venv/bin/python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
 command -v "/usr/bin/$VERSION" >/dev/null || { echo "systemd.sh: needs /usr/bin/$VERSION" >&2; exit 1; }
 WORK=$(mktemp -d)
-trap 'rm -rf "$WORK"' EXIT
+BOOTED=0
+end() { # the systemd inside, with everything in its namespaces
+    if [ $BOOTED != 0 ]; then kill -9 $(pgrep -P $BOOTED); wait $BOOTED || true; fi
+    rm -rf "$WORK"
+}
+trap end EXIT
 
 cat >"$WORK/inside.sh" <<'INSIDE'
 # Runs as a unit inside: everything after the boot.
@@ -38,10 +43,11 @@ for unit in aloha-teleop aloha-arms@followers; do
 done
 mode() { as_aloha aloha status --once | grep -m 1 mode; }
 as_aloha aloha arm; sleep 6; mode
-begin=$(date +%s%N); systemctl stop 'aloha-*'; echo "systemctl stop: parked and ended after $(since "$begin") ms"
-journalctl --no-pager -o cat -t supervisor | grep -E 'park|idle' | tail -2
+off() { while systemctl --quiet is-active 'aloha-*'; do sleep 0.05; done; }
+begin=$(date +%s%N); systemctl stop aloha.target; off; echo "systemctl stop aloha.target: parked and ended after $(since "$begin") ms"
+journalctl --no-pager -o cat -t supervisor | grep -E 'park|idle' | tail -3
 systemctl start aloha.target; as_aloha aloha arm; sleep 3; as_aloha aloha down
-while systemctl --quiet is-active 'aloha-*'; do sleep 0.1; done; echo "aloha down: no unit is active"
+off; echo "aloha down: no unit is active"
 /opt/aloha/bin/aloha uninstall | tail -2; ls /etc/systemd/system/aloha* /etc/aloha 2>&1 | tail -1
 echo END
 INSIDE
@@ -74,6 +80,4 @@ mkdir "$WORK/overlay"; touch "$WORK/log"
 export CHECKOUT VERSION WORK
 unshare --net --mount --pid --fork --kill-child --uts --ipc --mount-proc --cgroup bash "$WORK/boot.sh" >"$WORK/console" 2>&1 &
 BOOTED=$!
-tail -n +1 -f "$WORK/log" --pid=$BOOTED | while read -r line; do [ "$line" != END ] || break; echo "$line"; done
-kill -9 "$(pgrep -P $BOOTED)" # the systemd inside, and with it everything in its namespaces
-wait $BOOTED || true
+tail -n +1 -f "$WORK/log" --pid=$BOOTED | while read -r line; do [ "$line" != END ] || break; echo "$line"; done || true
