@@ -113,10 +113,12 @@ class PolicyConfig(Strict):
 
 class TeleopConfig(Strict):
     """Teleoperation. A side that is not led stands still. `takeover`: while a policy moves the followers, the leaders
-    follow them, so that a person can take over at any moment without a jump."""
+    follow them, so that a person can take over at any moment without a jump. `gravity_compensation`: the share of the
+    leaders' weight that their servos carry while a person moves them (`control/gravity.py`)."""
 
     takeover: bool = False
     sides: tuple[Literal["left", "right"], ...] = ("left", "right")
+    gravity_compensation: float = Field(0, ge=0, le=1.2, description="0: off, 1: all; above 1 an arm let go may rise")
 
 
 class QualityConfig(Strict):

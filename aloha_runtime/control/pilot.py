@@ -2,7 +2,8 @@
 
 The pilot alone decides about torque, and by these rules an arm never falls because a program ended:
 
-- torque goes on when ARMED begins, the goal where the arm is; off at the end of PARK, and for leaders in TELEOP;
+- torque goes on when ARMED begins, the goal where the arm is; off at the end of PARK, and for leaders in TELEOP, where
+  their servos may carry the arm's weight and nothing else;
 - IDLE, HOLD and FAULT change nothing for followers; leaders that a person may have let go of get their torque back;
 - a pilot that starts anew (its process died) moves nothing until it has been through ARMED itself.
 """
@@ -25,6 +26,12 @@ class Torque(StrEnum):
     OFF = "off"
     ON = "on"
     GRIPPERS_FREE = "grippers_free"
+    CARRYING = "carrying"
+    """The arm's weight is carried; a hand moves it."""
+
+
+LIMP = (Torque.OFF, Torque.CARRYING)
+"""No goal is sent: a person moves these arms, or nobody does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +62,13 @@ class Pilot:
         torque: Torque,
         timing: GateTiming,
         follows: bool = False,
+        carries: bool = False,
     ) -> None:
         """`torque` is how the servos were found; an arm that was found holding goes on holding. `follows`: leaders go
-        where the followers go while a policy moves them."""
+        where the followers go while a policy moves them. `carries`: leaders bear their own weight in TELEOP."""
         self.role = role
         self._follows = follows
+        self._led = Torque.CARRYING if carries else Torque.OFF
         self.torque = torque
         self.gate = Gate(limits, present, now_ns, timing)
         self._poses = {
@@ -84,7 +93,7 @@ class Pilot:
         `rearm_cause`: why the servos would not obey goals now; empty when they would."""
         self._rearm = False
         self._obey(now_ns, heartbeat, present, rearm_cause)
-        if self.torque is Torque.OFF:
+        if self.torque in LIMP:
             self.gate.freeze(present)
         output = self.gate.step(now_ns, present, target if self.mode in MOVING else None)
         still = output.motion is Motion.FROZEN and not output.hold_cause and not self._refusal
@@ -95,7 +104,7 @@ class Pilot:
             self.torque, settled = Torque.OFF, True
             self._may_move = False  # a parked arm stays without torque, whatever becomes of the supervisor
         return Command(
-            goal=None if self.torque is Torque.OFF else output.goal,
+            goal=None if self.torque in LIMP else output.goal,
             torque=self.torque,
             mode=self.mode,
             settled=settled,
@@ -133,7 +142,7 @@ class Pilot:
             self._enter_hold(present)
 
     def _enter_armed(self, now_ns: int, pose: str, present: Vector, rearm_cause: str) -> None:
-        self._refusal = self.gate.limits.outside(present) if self.torque is Torque.OFF else ""
+        self._refusal = self.gate.limits.outside(present) if self.torque in LIMP else ""
         if self._refusal:
             return
         if self.torque is not Torque.ON or rearm_cause:
@@ -156,9 +165,9 @@ class Pilot:
         elif self.role == "follower":
             self.gate.follow(now_ns)
         elif self.mode is Mode.TELEOP:
-            self.torque = Torque.OFF
+            self.torque = self._led
         elif self._follows and self.mode is Mode.POLICY:
-            if self.torque is Torque.OFF:  # handed back: from where the person lets go
+            if self.torque in LIMP:  # handed back: from where the person lets go
                 self.gate.freeze(present)
                 self._rearm = True
             self.torque = Torque.GRIPPERS_FREE

@@ -50,10 +50,11 @@ class Arm(Protocol):
         value and remedy.
         """
 
-    def request(self, goal: ArmVector | None) -> None:
+    def request(self, goal: ArmVector | None, currents_ma: ArmVector | None = None) -> None:
         """Send goals ((7,) rad; None: none) and ask for the state, without waiting for either.
 
-        A goal that is not finite or outside the servos' limits is not sent at all (counted as `goal_refused`).
+        After `carry`, `currents_ma` (7,) in place of goals. What is not finite or outside the servos' limits is not
+        sent at all (counted as `goal_refused`).
         """
 
     def collect(self, deadline_ns: int) -> ArmReading | None:
@@ -66,6 +67,10 @@ class Arm(Protocol):
         Switching on first makes every goal the present position and clears a tripped servo watchdog. Raises
         HardwareError.
         """
+
+    def carry(self, currents_ma: ArmVector) -> None:
+        """Current control of the joints that bear the arm's weight, torque off elsewhere: the arm is free to move by
+        hand. `currents_ma`: (7,), each servo's. `torque` ends it. Raises HardwareError."""
 
     def temperatures(self) -> dict[str, float]:
         """Joint -> temperature in degrees Celsius as last heard; refreshed beside the cycle, costs no traffic."""

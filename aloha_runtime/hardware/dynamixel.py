@@ -13,9 +13,9 @@ from aloha_runtime.dynamixel.packets import ALERT
 from aloha_runtime.errors import HardwareError
 from aloha_runtime.hardware.base import ArmReading, ArmVector
 from aloha_runtime.hardware.dynamixel_cycle import BusCycle
-from aloha_runtime.hardware.dynamixel_frames import ERROR, ID, STRIDE
+from aloha_runtime.hardware.dynamixel_frames import ERROR, ID, STRIDE, GoalWrite
 from aloha_runtime.hardware.dynamixel_sdk_port import ServoAccess
-from aloha_runtime.hardware.dynamixel_setup import set_up
+from aloha_runtime.hardware.dynamixel_setup import refuse_without_current, set_up
 from aloha_runtime.hardware.dynamixel_torque import WATCHDOG_NS, TorqueSwitch
 from aloha_runtime.hardware.dynamixel_units import ArmUnits
 from aloha_runtime.hardware.serial_port import PortLostError, SerialPort, check_latency_timer
@@ -30,7 +30,8 @@ STALL_NS = WATCHDOG_NS - registers.WATCHDOG_UNIT_MS * 1_000_000
 class DynamixelArm:
     """`hardware.base.Arm` on a serial port. `now` gives the stamps (virtual in lock-step); the port runs on wall time.
 
-    `servos`: masters in the order of `robot.JOINTS` with their shadows between, as in `robot.SERVOS`.
+    `servos`: masters in the order of `robot.JOINTS` with their shadows between, as in `robot.SERVOS`. `carried`: the
+    joints that `carry` puts into current control.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class DynamixelArm:
         baud: int = 1_000_000,
         gripper_current_ma: float = 538.0,
         servos: Sequence[Servo] | None = None,
+        carried: Sequence[str] = (),
         now: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.name = name
@@ -53,8 +55,12 @@ class DynamixelArm:
         masters = [servo for servo in self._servos if servo.shadow_of is None]
         shadows = [servo for servo in self._servos if servo.shadow_of is not None]
         self._ids = [servo.id for servo in masters]
+        self._carried = [servo.id for servo in masters if servo.joint in carried]
+        self._carrying = False
+        self._goals = GoalWrite(self._ids)
+        self._currents = GoalWrite(self._carried, registers.GOAL_CURRENT)
         self._labels = {servo.id: servo.joint for servo in masters} | {s.id: f"{s.joint}_shadow" for s in shadows}
-        self._units = ArmUnits(role, masters)
+        self._units = ArmUnits(role, masters, carried)
         self._counts: Counter[str] = Counter()
         self._cycle = BusCycle(self._ids, [servo.id for servo in shadows], self._counts)
         self._port: SerialPort | None = None
@@ -65,6 +71,7 @@ class DynamixelArm:
         """See `Arm.connect`."""
         if self._port is not None:
             return
+        refuse_without_current(self.name, self._servos, self._carried)
         try:
             check_latency_timer(self._path)
             port = SerialPort(self._path, self._baud)
@@ -105,34 +112,35 @@ class DynamixelArm:
             self._port = None
         self._rearm_cause = "not connected"
 
-    def request(self, goal: ArmVector | None) -> None:
+    def request(self, goal: ArmVector | None, currents_ma: ArmVector | None = None) -> None:
         """See `Arm.request`."""
         if not self._cycle.attached and not self._reopen():
             return
         now = self._now()
         pause = now - self._asked_at_ns
         self._asked_at_ns = now
-        ticks = None
-        if goal is not None:
+        goals = b""
+        if goal is not None or currents_ma is not None:
             if pause > STALL_NS and not self._rearm_cause:
                 self._counts["stalled"] += 1
                 self._rearm_cause = f"nothing was sent for {pause // 1_000_000} ms, so the servos' watchdog has tripped"
-            ticks = self._goal_ticks(goal)
+            goals = self._goals_packet(goal, currents_ma)
         try:
-            if self._cycle.request(ticks):
+            if self._cycle.request(goals):
                 self._stamp_ns = now
         except PortLostError:
             self._lose_port()
 
-    def _goal_ticks(self, goal: ArmVector) -> list[int] | None:
-        """Goals in ticks, or None when they must not or could not be obeyed by every servo."""
-        if self._rearm_cause:
+    def _goals_packet(self, goal: ArmVector | None, currents_ma: ArmVector | None) -> bytes:
+        """The write of goals or currents; empty when they must not or could not be obeyed by every servo."""
+        if self._rearm_cause or self._carrying != (goal is None):
             self._counts["goal_withheld"] += 1
-            return None
-        ticks = self._units.ticks(goal)
-        if ticks is None:
+            return b""
+        numbers = self._units.ticks(goal) if goal is not None else self._units.currents(currents_ma)
+        if numbers is None:
             self._counts["goal_refused"] += 1
-        return ticks
+            return b""
+        return (self._currents if self._carrying else self._goals).packet(numbers)
 
     def collect(self, deadline_ns: int) -> ArmReading | None:
         """See `Arm.collect`."""
@@ -177,18 +185,30 @@ class DynamixelArm:
 
     def torque(self, on: bool, gripper: bool | None = None) -> None:
         """See `Arm.torque`."""
+        obeying = not self._rearm_cause
+        self._switch_torque(lambda: self._switch.switch(on, on if gripper is None else gripper, obeying))
+        self._carrying, self._holding = False, on or bool(gripper)
+        self._rearm_cause = "" if on else "torque is off"
+
+    def carry(self, currents_ma: ArmVector) -> None:
+        """See `Arm.carry`."""
+        goals = self._units.currents(currents_ma)
+        if goals is None:
+            raise HardwareError(f"{self.name}: the currents {currents_ma} are not finite; check its servos")
+        self._switch_torque(lambda: self._switch.carry(dict(zip(self._carried, goals, strict=True))))
+        self._carrying, self._holding, self._rearm_cause = True, True, ""
+
+    def _switch_torque(self, switch: Callable[[], None]) -> None:
         if self._port is None or not self._cycle.attached:
             raise HardwareError(f"{self.name}: {self._path} is not connected, so torque cannot be switched; replug it")
-        obeying = not self._rearm_cause
         self._rearm_cause = "torque is off"
+        self._holding = True  # until known better, should it fail half-way
         try:
-            self._holding = True  # until known better, should it fail half-way
-            self._switch.switch(on, on if gripper is None else gripper, obeying)
+            switch()
         except PortLostError:
             self._lose_port()
             raise HardwareError(f"{self.name}: {self._path} was lost while switching torque; replug it") from None
-        self._holding = on or bool(gripper)
-        self._attach(self._port, "" if on else "torque is off")
+        self._attach(self._port, "torque is off")
 
     def reboot_gripper(self) -> None:
         """See `Arm.reboot_gripper`."""

@@ -1,4 +1,4 @@
-"""The periodic cycle on one chain: send goals and ask for the state, later collect it. Ticks in, raw units out.
+"""The periodic cycle on one chain: send goals and ask for the state, later collect it. Packets in, raw units out.
 
 Fast Sync Read is the normal way. A question stays open until it is answered or GIVE_UP_NS old: an adapter or machine
 that is a few milliseconds late costs no reading, and no second question collides with the answer to the first. One
@@ -22,7 +22,7 @@ from aloha_runtime.dynamixel.packets import BROADCAST_ID, Packet
 from aloha_runtime.dynamixel.parser import Parser
 from aloha_runtime.hardware import dynamixel_health as health
 from aloha_runtime.hardware.dynamixel_exchange import QUIET_NS, Gathering, pause
-from aloha_runtime.hardware.dynamixel_frames import STATE_SIZE, WIDE_SIZE, GoalWrite, StateRead
+from aloha_runtime.hardware.dynamixel_frames import STATE_SIZE, WIDE_SIZE, StateRead
 from aloha_runtime.hardware.serial_port import WAIT_NS, SerialPort
 
 FULL_READ_NS = 25_000_000
@@ -43,7 +43,6 @@ class BusCycle:
 
     def __init__(self, ids: Sequence[int], shadow_ids: Sequence[int], counts: Counter[str]) -> None:
         self._lean, self._full = StateRead(ids), StateRead((*ids, *shadow_ids))
-        self._goals = GoalWrite(ids)
         self._counts = counts
         self._parser = Parser()
         self._port: SerialPort | None = None
@@ -78,8 +77,8 @@ class BusCycle:
         """Use the port no longer; closing it is the owner's business."""
         self._port = None
 
-    def request(self, goal_ticks: Sequence[int] | None) -> bool:
-        """Send goals (ticks in the order of the ids; None: none), and ask for the state unless an answer is still due.
+    def request(self, goals: bytes) -> bool:
+        """Send goals (a packet that nobody answers; empty: none), and ask for the state unless an answer is still due.
 
         True when it was asked now. Raises PortLostError.
         """
@@ -88,8 +87,8 @@ class BusCycle:
             return False
         now = time.monotonic_ns()
         if self._open and now - self._asked_ns < GIVE_UP_NS:
-            if goal_ticks is not None:
-                port.write(self._goals.packet(goal_ticks))
+            if goals:
+                port.write(goals)
             return False
         if self._open:
             self._fail()
@@ -99,10 +98,8 @@ class BusCycle:
             now = time.monotonic_ns()
         self._read = self._full if now >= self._full_at_ns else self._lean
         sync = not self._fast_supported or now < self._fast_from_ns or (self._failures >= 2 and not self._failures % 2)
-        question = self._read.question(sync, self._wide)
+        question = goals + self._read.question(sync, self._wide)
         reply_size = self._read.reply_size(sync, self._wide)
-        if goal_ticks is not None:
-            question = self._goals.packet(goal_ticks) + question
         port.write(question)
         self._asked_ns = now
         self._expected_ns = now + (len(question) + reply_size) * port.byte_ns

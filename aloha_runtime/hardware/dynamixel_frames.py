@@ -28,21 +28,22 @@ _STUFFED = b"\xff\xff\xfd"
 
 
 class GoalWrite:
-    """Sync Write of Goal_Position to fixed servos."""
+    """Sync Write of one signed goal register (Goal_Position, Goal_Current) to fixed servos."""
 
-    def __init__(self, ids: Sequence[int]) -> None:
-        empty = packets.sync_write(registers.GOAL_POSITION.address, 4, [(servo_id, bytes(4)) for servo_id in ids])
-        self._fields = struct.Struct("<" + "Bi" * len(ids))
+    def __init__(self, ids: Sequence[int], register: registers.Register = registers.GOAL_POSITION) -> None:
+        size = register.size
+        empty = packets.sync_write(register.address, size, [(servo_id, bytes(size)) for servo_id in ids])
+        self._fields = struct.Struct("<" + ("Bi" if size == 4 else "Bh") * len(ids))
         self._head = empty[: -2 - self._fields.size]
         self._arguments = [number for servo_id in ids for number in (servo_id, 0)]
 
-    def packet(self, ticks: Sequence[int]) -> bytes:
-        """The packet for goals in ticks, in the order of the ids; struct.error beyond 32 bits."""
-        self._arguments[1::2] = ticks
-        goals = self._fields.pack(*self._arguments)
-        if _STUFFED in goals:
-            return packets.frame(BROADCAST_ID, self._head[packets.HEADER_SIZE :] + goals)
-        packet = self._head + goals
+    def packet(self, goals: Sequence[int]) -> bytes:
+        """The packet for goals in the register's unit, in the order of the ids; struct.error beyond its width."""
+        self._arguments[1::2] = goals
+        fields = self._fields.pack(*self._arguments)
+        if _STUFFED in fields:
+            return packets.frame(BROADCAST_ID, self._head[packets.HEADER_SIZE :] + fields)
+        packet = self._head + fields
         return packet + crc16.umts(packet).to_bytes(2, "little")
 
 

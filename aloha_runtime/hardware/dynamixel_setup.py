@@ -39,6 +39,10 @@ def set_up(access: ServoAccess, role: Role, servos: Sequence[Servo], gripper_cur
     for servo in servos:
         _check(access, servo, tables[servo.id])
     held = [servo.id for servo in servos if access.read(servo.id, registers.TORQUE_ENABLE)]
+    for servo_id in held:
+        if tables[servo_id][registers.OPERATING_MODE.name] == registers.MODE_CURRENT:  # carried: it does not hold
+            access.write(servo_id, registers.TORQUE_ENABLE, 0)
+            held = [other for other in held if other != servo_id]
     for servo in servos:
         for register, value in _wanted(access, role, servo, gripper_current_ma).items():
             found = tables[servo.id][register.name]
@@ -51,6 +55,16 @@ def set_up(access: ServoAccess, role: Role, servos: Sequence[Servo], gripper_cur
         if servo.shadow_of is not None:
             align(access, masters[servo.shadow_of], servo, held=bool(held))
     return Found(min(table[registers.FIRMWARE_VERSION.name] for table in tables.values()), bool(held))
+
+
+def refuse_without_current(arm: str, servos: Sequence[Servo], carried: Sequence[int]) -> None:
+    """Raises HardwareError when a servo of a carried joint (ids of masters) has no current control."""
+    for servo in servos:
+        if (servo.shadow_of or servo.id) in carried and not MODEL_BY_NAME[servo.model].has_current:
+            raise HardwareError(
+                f"{arm}: servo {servo.id} ({servo.joint}) is a {servo.model}, which has no current control; "
+                "write `gravity_compensation: 0` under teleop in the rig's configuration"
+            )
 
 
 def _identify(access: ServoAccess, servos: Sequence[Servo]) -> None:

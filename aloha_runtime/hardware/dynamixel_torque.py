@@ -44,6 +44,8 @@ class TorqueSwitch:
         self._masters = [servo for servo in servos if servo.shadow_of is None]
         self._gripper = self._masters[-1].id
         self._held: dict[int, bool] = {}
+        self._carrying: list[int] = []
+        """Servos in current control."""
         self._ram: dict[Register, dict[int, int]] = {
             registers.PROFILE_ACCELERATION: dict.fromkeys(self._all, 0),
             registers.PROFILE_VELOCITY: dict.fromkeys(self._all, 0),
@@ -69,6 +71,7 @@ class TorqueSwitch:
         `obeying`: the servos have followed goals until now. Then those that keep their torque while others lose theirs
         keep their goals: where a joint sags, its present position as a goal would let it down with a jerk.
         """
+        self._end_carrying()
         held = {servo_id: gripper if servo_id == self._gripper else joints for servo_id in self._all}
         gives = any(on and not self._held.get(servo_id) for servo_id, on in held.items())
         takes = any(self._held.get(servo_id) and not on for servo_id, on in held.items())
@@ -76,6 +79,27 @@ class TorqueSwitch:
             self.hold_present()
         self._apply({registers.TORQUE_ENABLE: {servo_id: int(on) for servo_id, on in held.items()}})
         self._held = held
+
+    def carry(self, goal_currents: Mapping[int, int]) -> None:
+        """Current control with these currents (Goal_Current by id of the master, obeyed by its shadow); torque off
+        elsewhere. Nothing holds the arm while the modes are written: some milliseconds, in a person's hands."""
+        master = {servo.id: servo.id if servo.shadow_of is None else servo.shadow_of for servo in self._servos.values()}
+        self._carrying = [servo_id for servo_id in self._all if master[servo_id] in goal_currents]
+        self._apply({registers.TORQUE_ENABLE: dict.fromkeys(self._all, 0)})
+        self._apply({registers.OPERATING_MODE: dict.fromkeys(self._carrying, registers.MODE_CURRENT)})
+        currents = {servo_id: goal_currents[master[servo_id]] for servo_id in self._carrying}
+        self._apply({registers.BUS_WATCHDOG: dict.fromkeys(self._all, 0), registers.GOAL_CURRENT: currents})
+        self._apply({registers.BUS_WATCHDOG: dict.fromkeys(self._all, WATCHDOG)})
+        self._held = {servo_id: servo_id in currents for servo_id in self._all}
+        self._apply({registers.TORQUE_ENABLE: {servo_id: int(on) for servo_id, on in self._held.items()}})
+
+    def _end_carrying(self) -> None:
+        """Back to position control, in which a servo can hold."""
+        if self._carrying:
+            self._apply({registers.TORQUE_ENABLE: dict.fromkeys(self._all, 0)})
+            self._held = {}
+            self._apply({registers.OPERATING_MODE: dict.fromkeys(self._carrying, registers.MODE_POSITION)})
+            self._carrying = []
 
     def complaint(self, heard: Mapping[int, Health], since_ns: int) -> str:
         """Which servo has lost what `switch` gave it, by what it said after `since_ns`; empty when all is well."""

@@ -23,7 +23,9 @@ NOISE_RAD = 0.02
 class ArmUnits:
     """Units of the seven master servos of an arm, in the order of `robot.JOINTS`, and its last believed angles."""
 
-    def __init__(self, role: Role, masters: Sequence[Servo]) -> None:
+    def __init__(self, role: Role, masters: Sequence[Servo], carried: Sequence[str] = ()) -> None:
+        """`carried`: joints that may be given currents."""
+        self._carried = [index for index, servo in enumerate(masters) if servo.joint in carried]
         self._limits = [(servo.min_tick, servo.max_tick) for servo in masters]
         self._effort_units = [MA_PER_UNIT if MODEL_BY_NAME[servo.model].has_current else 1.0 for servo in masters]
         joint, gripper = SPEED_LIMIT_RAD_S[role]
@@ -45,6 +47,12 @@ class ArmUnits:
                 return None
             ticks.append(min(high, max(low, round(place))))
         return ticks
+
+    def currents(self, currents_ma: ArmVector | None) -> list[int] | None:
+        """Goal_Current of the carried joints for currents (7,) in mA, or None when one is not finite."""
+        if currents_ma is None or not np.isfinite(currents_ma).all():
+            return None
+        return [round(currents_ma[index] / MA_PER_UNIT) for index in self._carried]
 
     def reading(self, state: tuple[int, ...], stamp_ns: int, errors: dict[str, int]) -> ArmReading | None:
         """A flat state (masters first) in contract units; None when it cannot be true."""

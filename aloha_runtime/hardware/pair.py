@@ -1,6 +1,6 @@
 """Two arms of one role as the contract's 14 numbers: grippers normalised, both buses used at the same time."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,24 +52,36 @@ class ArmPair:
 
     def torque(self, on: bool, grippers: bool | None = None) -> None:
         """Torque of all joints; `grippers` where they differ. An arm's HardwareError waits for the other's turn."""
+        self._both(lambda _, arm: arm.torque(on, grippers))
+
+    def carry(self, currents_ma: Vector) -> None:
+        """Current control of both arms with these currents (14,); an arm's HardwareError waits for the other's turn."""
+        self._both(lambda side, arm: arm.carry(currents_ma[SIDE_SLICE[side]]))
+
+    def _both(self, act: Callable[[Side, Arm], None]) -> None:
         failures = []
-        for arm in self.arms.values():
+        for side, arm in self.arms.items():
             try:
-                arm.torque(on, grippers)
+                act(side, arm)
             except HardwareError as error:
                 failures.append(str(error))
         if failures:
             raise HardwareError("; ".join(failures))
 
-    def cycle(self, goal: Vector | None, deadline_ns: int) -> PairReading | None:
+    def cycle(self, goal: Vector | None, deadline_ns: int, currents_ma: Vector | None = None) -> PairReading | None:
         """Send goals ((14,) in action convention, None: none) to both arms and read both by `deadline_ns` (monotonic).
+
+        After `carry`, `currents_ma` (14,) in place of goals.
 
         None when an arm did not answer completely; the arms' own `counts` and `silent` say why.
         """
         if goal is not None:
             self._follow(goal)
         for side, arm in self.arms.items():
-            arm.request(None if goal is None else self._motor_angles(goal[SIDE_SLICE[side]]))
+            arm.request(
+                None if goal is None else self._motor_angles(goal[SIDE_SLICE[side]]),
+                None if currents_ma is None else currents_ma[SIDE_SLICE[side]],
+            )
         complete = True
         for side, arm in reversed(self.arms.items()):  # when the last one asked has answered, so has the other
             reading = arm.collect(deadline_ns)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from aloha_runtime import messages
 from aloha_runtime.bus import Subscriber
 from aloha_runtime.config import ArmConfig
+from aloha_runtime.control import gravity
 from aloha_runtime.control.gate import GateTiming, Target
 from aloha_runtime.control.limits import limits_from
 from aloha_runtime.control.pilot import Command, Pilot, Torque
@@ -19,7 +20,7 @@ from aloha_runtime.hardware.dynamixel import DynamixelArm
 from aloha_runtime.hardware.pair import ArmPair, PairReading
 from aloha_runtime.messages import MOVING, MS, ArmsState, Mode
 from aloha_runtime.realtime import NS_PER_S, Pacer, RealtimeReport
-from aloha_runtime.robot import SERVOS, Role, pose_vector, tick_of
+from aloha_runtime.robot import SERVOS, Role, Vector, pose_vector, tick_of
 from aloha_runtime.service import Service, run
 
 SILENT_HOLD_NS = 100 * MS
@@ -39,6 +40,7 @@ class ArmsLoop:
         self.role: Role = "follower" if service.instance == "followers" else "leader"
         rig = service.rig
         self.period_ns = NS_PER_S // rig.arms_hz
+        self.carried_share = rig.teleop.gravity_compensation if self.role == "leader" else 0.0
         absent = pose_vector(rig.start_pose, 0.0)
         self.pair = ArmPair(
             {side: self._arm(f"{self.role}_{side}", arm) for side, arm in rig.arms_of(self.role).items()},
@@ -66,6 +68,7 @@ class ArmsLoop:
             baud=arm.baud,
             gripper_current_ma=rig.current_ma(),
             servos=servos,
+            carried=gravity.CARRIED_JOINTS if self.carried_share else (),
             now=self.service.clock.now_ns,
         )
 
@@ -84,6 +87,7 @@ class ArmsLoop:
             Torque.ON if self.pair.holding() else Torque.OFF,
             GateTiming(period_ns=self.period_ns, hold_after_ns=int(self.service.rig.limits.hold_after_ms * MS)),
             follows=self.followers is not None,
+            carries=self.carried_share > 0,
         )
         self.torque: Torque | None = self.pilot.torque
         """What the servos were told last; None while that is not certain."""
@@ -101,7 +105,8 @@ class ArmsLoop:
             if late and self.torque is not None:  # meanwhile somebody may have moved what was unplugged
                 self.pilot.gate.freeze(self.reading.present)
                 goal = None
-        reading = self.pair.cycle(goal, self._reply_deadline_ns())
+        currents = self._carrying_currents() if command.torque is Torque.CARRYING else None
+        reading = self.pair.cycle(goal, self._reply_deadline_ns(), currents)
         if reading is None:
             self.counts["incomplete_cycles"] += 1
         else:
@@ -126,7 +131,10 @@ class ArmsLoop:
     def _switch(self, now_ns: int, torque: Torque) -> None:
         """Torque as the pilot wants it; where an arm cannot be reached now, once more a little later."""
         try:
-            self.pair.torque(torque is not Torque.OFF, grippers=torque is Torque.ON)
+            if torque is Torque.CARRYING:
+                self.pair.carry(self._carrying_currents())
+            else:
+                self.pair.torque(torque is not Torque.OFF, grippers=torque is Torque.ON)
         except HardwareError as error:
             if str(error) != self.torque_trouble:
                 self.service.log.warning("%s", error)
@@ -134,6 +142,9 @@ class ArmsLoop:
         else:
             self.service.log.info("torque %s", torque)
             self.torque, self.torque_trouble = torque, ""
+
+    def _carrying_currents(self) -> Vector:
+        return gravity.carrying_currents_ma(self.reading.position, self.carried_share)
 
     def _reply_deadline_ns(self) -> int:
         """When the arms must have answered (monotonic). In virtual time nobody is late: a whole second."""

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+from aloha_runtime.control.gravity import weight_torques
 from aloha_runtime.control.limits import limits_from
 from aloha_runtime.errors import SimulationError, TransportError
 from aloha_runtime.messages import MS
@@ -38,7 +39,7 @@ class ChainLoop:
         role, side = _role_and_side(self.arm)
         self.link = Link.attach(service.run_dir, WORLD_TIMEOUT_S)
         self.in_world = role == "follower"
-        self.plant = LinkPlant(self.link, self.arm) if self.in_world else ServoPlant(self._asleep(role), self._hand)
+        self.plant = LinkPlant(self.link, self.arm) if self.in_world else self._leader()
         if self.in_world:
             self._await_world()
         virtual = service.clock.virtual
@@ -53,8 +54,11 @@ class ChainLoop:
         self.door = BackDoor(self.server, service.run_dir, self.arm)
         self._next_check_s = 0.0
 
-    def _asleep(self, role: Role) -> Sequence[float]:
-        return (*self.rig.sleep_pose(role), self.rig.gripper(role).angle_open)
+    def _leader(self) -> ServoPlant:
+        """A leader asleep. Where its weight is not compensated, a person would have to hold it all the time: there it
+        has none, so that it can be let go."""
+        asleep = (*self.rig.sleep_pose("leader"), self.rig.gripper("leader").angle_open)
+        return ServoPlant(asleep, self._hand, weight_torques if self.rig.teleop.gravity_compensation else None)
 
     def _hand(self) -> Sequence[float] | None:
         return self.link.read_hand(self.arm)

@@ -1,7 +1,8 @@
 """From goal registers to motors: what each joint of an emulated arm is told at every instant.
 
-Position modes follow Goal_Position along the profile registers (0: at once), velocity mode moves the goal; in current
-and PWM mode a joint counts as free. A master speaks for its joint, its shadow only while the master has no torque.
+Position modes follow Goal_Position along the profile registers (0: at once), velocity mode moves the goal, current
+mode pushes; in PWM mode a joint counts as free. A master speaks for its joint, its shadow only while the master has no
+torque.
 """
 
 import math
@@ -35,6 +36,8 @@ class _Joint:
         self.direct = True
         """No profile and not velocity mode: the goal register is what the motor is told."""
         self.torque = False
+        self.push_ma = 0.0
+        """What the motors push with in current mode, both of a pair together."""
         self.limit_ma = STALL_MA
         self.fighting_since_ns: int | None = None
 
@@ -52,6 +55,8 @@ class _Joint:
         if torque and not self.torque:
             self.angle, self.speed = present, 0.0
         self.torque = torque
+        motors = (self.master,) if self.shadow is None else (self.master, self.shadow)
+        self.push_ma = sum(motor.push_ma for motor in motors)
         self.limit_ma = STALL_MA
         if servo.mode == reg.MODE_CURRENT_POSITION:
             self.limit_ma = abs(servo.get(reg.GOAL_CURRENT)) * MA_PER_UNIT
@@ -98,6 +103,7 @@ class Drive:
         self._moved: list[_Joint] = []
         self._torque = [False] * len(self._joints)
         self._limits_ma = [STALL_MA] * len(self._joints)
+        self._push_ma = [0.0] * len(self._joints)
         self._pairs_driven = False
         self._time_ns: int | None = None
         self._settings_changed = self._goals_changed = False
@@ -127,7 +133,8 @@ class Drive:
                 joint.angle = (source.goal_tick - source.zero_tick) / source.ticks_per_rad
             else:
                 moving |= joint.move(step_s)
-        self.plant.command(now_ns, [joint.angle for joint in self._joints], self._torque, self._limits_ma)
+        angles = [joint.angle for joint in self._joints]
+        self.plant.command(now_ns, angles, self._torque, self._limits_ma, self._push_ma)
         fighting = self._pairs_driven and self._judge_pairs(now_ns)
         self._goals_changed = moving or fighting
         return now_ns + PROFILE_PERIOD_NS if self._goals_changed else None
@@ -140,6 +147,7 @@ class Drive:
         self._moved = [joint for joint in self._joints if joint.torque]
         self._torque = [joint.torque for joint in self._joints]
         self._limits_ma = [joint.limit_ma for joint in self._joints]
+        self._push_ma = [joint.push_ma for joint in self._joints]
         self._pairs_driven = any(joint.torque for joint in self._pairs)
         limits = [servo.watchdog for servo in self._servos if servo.torque and servo.watchdog > 0]
         self.watchdog_ns = min(limits, default=0) * reg.WATCHDOG_UNIT_MS * 1_000_000

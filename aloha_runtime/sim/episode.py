@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from aloha_runtime.control.gate import Gate, Target
 from aloha_runtime.control.limits import default_limits
 from aloha_runtime.control.teleop import follower_action
-from aloha_runtime.robot import DOF, GRIPPER_INDEX, KITS, TICK_NS, Kit, Vector
+from aloha_runtime.robot import CONTROL_HZ, DOF, GRIPPER_INDEX, KITS, TICK_NS, Kit, Vector
 from aloha_runtime.sim.demonstrator import Demonstrator
 from aloha_runtime.sim.model import Task, crank_slope
 from aloha_runtime.sim.render import Image, Renderer
@@ -159,7 +159,7 @@ def run_episode(
         for name, camera in (cameras or {}).items():
             images[name].append(camera.render(snapshot))
         observation = Observation(
-            tick * TICK_NS * 1e-9,
+            tick / CONTROL_HZ,
             followers.state(),
             world.environment_state(),
             {name: frames[-1] for name, frames in images.items()},

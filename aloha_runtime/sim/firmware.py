@@ -145,6 +145,13 @@ class Firmware:
         """Joint angle that the goal position asks for."""
         return (self.goal_tick - self.zero_tick) / self.ticks_per_rad
 
+    @property
+    def push_ma(self) -> float:
+        """Current in the joint's direction in current mode; none after a trip of the watchdog."""
+        if not self.torque or self.mode != reg.MODE_CURRENT or self.watchdog < 0:
+            return 0.0
+        return self.get(reg.GOAL_CURRENT) / self.scale[3]
+
     def store_state(self, state: tuple[int, int, int], now_ns: int) -> None:
         """Put a sensed state and what follows from it into the table, for reads other than of the state block."""
         current, velocity, position = state

@@ -178,5 +178,13 @@ class LinkPlant:
     def read(self, now_ns: int) -> PlantState:
         return self.link.read_present(self._arm)
 
-    def command(self, now_ns: int, goals: Sequence[float], torque: Sequence[bool], limit_ma: Sequence[float]) -> None:
+    def command(
+        self,
+        now_ns: int,
+        goals: Sequence[float],
+        torque: Sequence[bool],
+        limit_ma: Sequence[float],
+        push_ma: Sequence[float],
+    ) -> None:
+        """In current mode a follower's joint counts as free: nothing here puts one into it."""
         self.link.write_command(self._arm, goals, torque, limit_ma)

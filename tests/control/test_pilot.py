@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from aloha_runtime.control.gate import GateTiming, Target
 from aloha_runtime.control.limits import default_limits
-from aloha_runtime.control.pilot import GRIPPER_IN_POSE, Command, Pilot, Torque
+from aloha_runtime.control.pilot import GRIPPER_IN_POSE, LIMP, Command, Pilot, Torque
 from aloha_runtime.messages import MS, Mode, ModeHeartbeat
 from aloha_runtime.robot import IS_GRIPPER, START_POSE, Role, Vector, pose_vector
 
@@ -23,15 +23,18 @@ STANDING = (Mode.IDLE, Mode.HOLD, Mode.FAULT)
 class Arms:
     """A pilot and arms that are where the goal is while they have torque and obey."""
 
-    def __init__(self, role: Role, torque: Torque = Torque.OFF, present: Vector = ASLEEP) -> None:
+    def __init__(
+        self, role: Role, torque: Torque = Torque.OFF, present: Vector = ASLEEP, carries: bool = False
+    ) -> None:
         self.role = role
         self.now_ns = 1_000_000_000_000
         self.present = present.copy()
         self.commands: list[Command] = []
         self.mode, self.pose, self.since_ns = Mode.IDLE, "", 0
         timing = GateTiming(period_ns=CYCLE_NS)
+        poses = START_POSE, SLEEP_POSE
         self.pilot = Pilot(
-            role, default_limits(role), START_POSE, SLEEP_POSE, self.present, self.now_ns, torque, timing
+            role, default_limits(role), *poses, self.present, self.now_ns, torque, timing, carries=carries
         )
 
     @property
@@ -97,9 +100,12 @@ def test_arming_where_the_arms_are_moves_nothing(arms: Arms) -> None:
     assert arms.last.torque is Torque.ON
 
 
-def test_leaders_are_free_in_teleop_and_hold_themselves_after_it() -> None:
-    leaders = armed(Arms("leader"))
-    assert leaders.turn(Mode.TELEOP).torque is Torque.OFF
+@pytest.mark.parametrize(("carries", "free"), [(False, Torque.OFF), (True, Torque.CARRYING)])
+def test_leaders_are_free_in_teleop_and_hold_themselves_after_it(carries: bool, free: Torque) -> None:
+    leaders = armed(Arms("leader", carries=carries))
+    led = leaders.turn(Mode.TELEOP)
+    assert led.torque is free
+    assert led.goal is None
     leaders.present = leaders.present + 0.2  # a person moves them
     held = leaders.turn(Mode.HOLD)
     assert held.torque is Torque.ON
@@ -229,21 +235,21 @@ steps = st.lists(
 roles = st.sampled_from(["follower", "leader"])
 
 
-def play(role: Role, torque: Torque, plan: list[Step]) -> Arms:
+def play(role: Role, torque: Torque, plan: list[Step], carries: bool = False) -> Arms:
     """Any plan, with actions that always come; a push moves arms without torque only."""
-    arms = Arms(role, torque)
+    arms = Arms(role, torque, carries=carries)
     for step in plan:
         pose = "sleep" if step.mode is Mode.PARK else step.pose if step.mode is Mode.ARMED else ""
-        if arms.pilot.torque is Torque.OFF:
+        if arms.pilot.torque in LIMP:
             arms.present = arms.present + np.where(IS_GRIPPER, 0.0, step.push * 0.1)
         arms.turn(step.mode, step.count, pose, step.heard, step.rearm, action=ASLEEP + 0.3)
     return arms
 
 
 @settings(max_examples=150)
-@given(role=roles, plan=steps)
-def test_torque_goes_only_where_the_rules_allow(role: Role, plan: list[Step]) -> None:
-    arms = play(role, Torque.OFF, plan)
+@given(role=roles, plan=steps, carries=st.booleans())
+def test_torque_goes_only_where_the_rules_allow(role: Role, plan: list[Step], carries: bool) -> None:
+    arms = play(role, Torque.OFF, plan, carries)
     before = Torque.OFF
     for command in arms.commands:
         if command.torque is not before:
@@ -255,15 +261,19 @@ def test_torque_goes_only_where_the_rules_allow(role: Role, plan: list[Step]) ->
             if command.torque is Torque.GRIPPERS_FREE:
                 assert role == "leader"
                 assert command.mode is Mode.ARMED
-        assert (command.goal is None) == (command.torque is Torque.OFF)
+            if command.torque is Torque.CARRYING:
+                assert carries
+                assert role == "leader"
+                assert command.mode is Mode.TELEOP
+        assert (command.goal is None) == (command.torque in LIMP)
         before = command.torque
 
 
 @settings(max_examples=150)
-@given(role=roles, plan=steps)
-def test_no_goal_jumps_from_where_the_arm_is(role: Role, plan: list[Step]) -> None:
+@given(role=roles, plan=steps, carries=st.booleans())
+def test_no_goal_jumps_from_where_the_arm_is(role: Role, plan: list[Step], carries: bool) -> None:
     limits = default_limits(role)
-    arms = play(role, Torque.OFF, plan)
+    arms = play(role, Torque.OFF, plan, carries)
     goal: Vector | None = None
     for command in arms.commands:
         if command.goal is not None and goal is not None and not command.rearm:

@@ -10,7 +10,7 @@ from aloha_runtime.dynamixel.packets import Instruction
 from aloha_runtime.dynamixel.parser import Parser
 from aloha_runtime.hardware import dynamixel_cycle, dynamixel_exchange
 from aloha_runtime.hardware.dynamixel_cycle import BusCycle
-from aloha_runtime.hardware.dynamixel_frames import POSITION, STRIDE
+from aloha_runtime.hardware.dynamixel_frames import POSITION, STRIDE, GoalWrite
 
 IDS, SHADOWS = (1, 2, 4, 6, 7, 8, 9), (3, 5)
 PERIOD_NS = 5_000_000
@@ -93,7 +93,7 @@ class Bench:
         """What is sent at the start of the next period."""
         self._started_ns = max(self._started_ns + PERIOD_NS, self.clock.now_ns)
         self.clock.now_ns = self._started_ns
-        self.cycle.request(goal)
+        self.cycle.request(b"" if goal is None else GoalWrite(IDS).packet(goal))
         return self.port.questions()
 
     def collect(self) -> tuple[int, ...] | None:
@@ -328,7 +328,7 @@ def test_the_bus_is_left_alone_while_it_carries_a_health_reply(bench: Bench, por
     port.arriving.append(fast(read))
     assert bench.collect() is not None
     done = clock.now_ns
-    bench.cycle.request(None)  # at once, not at the next period
+    bench.cycle.request(b"")  # at once, not at the next period
     assert clock.now_ns - done >= (14 + 94) * port.byte_ns * 0.9
 
 

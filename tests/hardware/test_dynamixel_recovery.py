@@ -33,15 +33,42 @@ def arm(world: Emulated) -> Iterator[DynamixelArm]:
     arm.disconnect()
 
 
-def cycle_until(arm: DynamixelArm, done, goal=None):
+def cycle_until(arm: DynamixelArm, done, goal=None, currents_ma=None):
     """Cycle until a reading satisfies `done(reading)`, which also gets None."""
     give_up = time.monotonic() + PATIENCE_S
     while time.monotonic() < give_up:
-        arm.request(goal)
+        arm.request(goal, currents_ma)
         reading = arm.collect(time.monotonic_ns() + 20_000_000)
         if done(reading):
             return reading
     raise AssertionError(f"it never came to that: {arm.counts}, {arm.rearm_cause!r}")
+
+
+def test_an_arm_that_was_carried_when_its_program_died_is_set_up_anew(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """In current control nothing is held: torque is taken off, and the servos can hold again."""
+    with emulated_chain(tmp_path_factory.mktemp("ports") / "ttyDXL_leader", "leader") as world:
+        arm = DynamixelArm("leader_left", "leader", world.port, carried=("shoulder", "wrist_angle"))
+        arm.connect()
+        currents = np.array([0, -500.0, 9999, 0, 30, 0, 0])
+        arm.carry(currents)
+        assert arm.rearm_cause == ""
+        cycle_until(arm, lambda reading: reading is not None, currents_ma=2 * currents)
+        carried = {2: -372, 3: -372, 7: 22}
+        for servo, goal in carried.items():
+            assert world("get", servo, reg.GOAL_CURRENT.address, 2) == goal % 2**16
+            assert world("get", servo, reg.OPERATING_MODE.address, 1) == reg.MODE_CURRENT
+        torque = {servo: world("get", servo, reg.TORQUE_ENABLE.address, 1) for servo in range(1, 10)}
+        assert torque == {servo: int(servo in carried) for servo in range(1, 10)}
+        arm.request(np.zeros(7))  # a position is none of its business now
+        assert arm.counts["goal_withheld"] == 1
+        arm.disconnect()
+        arm = DynamixelArm("leader_left", "leader", world.port)
+        arm.connect()
+        assert not arm.holding
+        assert {world("get", servo, reg.OPERATING_MODE.address, 1) for servo in range(1, 10)} == {reg.MODE_POSITION}
+        arm.disconnect()
 
 
 def test_a_power_cut_is_noticed_and_torque_comes_back_only_by_an_operator(arm: DynamixelArm, world: Emulated) -> None:

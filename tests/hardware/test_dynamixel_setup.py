@@ -134,6 +134,12 @@ def test_an_arm_without_power_is_told_from_a_missing_servo(arm: DynamixelArm, wo
     assert "switch on the arm's power" in message
 
 
+def test_a_kit_without_current_control_cannot_carry_its_weight(world: Emulated) -> None:
+    arm = DynamixelArm("leader_left", "leader", world.port, carried=("shoulder", "wrist_rotate"))
+    assert "servo 8 (wrist_rotate) is a XL430-W250" in refusal(arm)
+    assert "gravity_compensation: 0" in refusal(arm)
+
+
 def test_a_held_arm_is_not_reconfigured(arm: DynamixelArm, world: Emulated) -> None:
     arm.connect()
     arm.torque(True)

@@ -37,9 +37,10 @@ class FakePair:
         zero = np.zeros(14)
         return PairReading(now_ns, self.position.copy(), self.position.copy(), zero, zero, self.errors)
 
-    def cycle(self, goal: Vector | None, deadline_ns: int) -> PairReading | None:
+    def cycle(self, goal: Vector | None, deadline_ns: int, currents_ma: Vector | None = None) -> PairReading | None:
         assert deadline_ns > time.monotonic_ns()
         self.goals.append(goal)
+        self.currents = currents_ma
         if goal is not None and not self.rearm:
             self.position = goal.copy()
         return None if self.lost else self.reading(self.now_ns)
