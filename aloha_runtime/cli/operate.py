@@ -104,6 +104,25 @@ def deploy(
 
 
 @app.command()
+def score(
+    policies: Annotated[list[str], typer.Argument(help="LeRobot policy directories, or shipped ones such as `demo`")],
+    task: Annotated[str, typer.Option("--task", help="what the policies are to do, in a few words")],
+    out: Annotated[Path, typer.Option("--out", help="folder of the trials, new or (--resume) there")],
+    scenes: Annotated[int, typer.Option("--scenes", min=1, help="scenes; every policy meets each once")] = 20,
+    rig: Rig = "sim",
+    longest: Annotated[float, typer.Option("--longest", min=1, help="seconds after which a trial has failed")] = 60.0,
+    resume: Annotated[bool, typer.Option("--resume", help="go on where it was left")] = False,
+    scripted: Annotated[bool, typer.Option("--scripted", help="simulated rig: the world judges")] = False,
+    run_dir: RunDir = None,
+) -> None:
+    """Which policy is better on this rig: trials in random order, judged by you without knowing which one it is."""
+    from aloha_runtime.commands.score import Wishes
+    from aloha_runtime.commands.score import score as job
+
+    job(Wishes(tuple(policies), scenes, task, out, longest, resume, scripted), rig, run_dir)
+
+
+@app.command()
 def replay(
     dataset: Annotated[Path, typer.Argument(help="LeRobot v3 dataset folder")],
     episode: Annotated[int, typer.Argument(min=0, help="index of the episode")],

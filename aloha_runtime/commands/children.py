@@ -66,6 +66,10 @@ class Children:
         os.close(writing)
         self._children[process.name] = _Child(popen, process.stage, reading)
 
+    def stop(self, name: str) -> None:
+        """End one process; `spawn` starts it, or another under its name, again."""
+        _terminate([self._children[name].popen])
+
     def pid(self, name: str) -> int:
         """Process id; that of the last run when it has ended."""
         return self._children[name].popen.pid

@@ -174,12 +174,13 @@ def _print(asked: Evaluation, task: Task, results: Sequence[Result], console: Co
             seeds = ", ".join(f"{outcome.seed} (stage {outcome.stage})" for outcome in failed)
             console.print(f"{result.label} failed at seeds: {seeds}")
     if len(results) > 1:
-        console.print(_paired_table(compare(results)))
+        console.print(paired_table(compare(results), "the same seeds, in pairs"))
 
 
-def _paired_table(pairs: Sequence[Paired]) -> Table:
+def paired_table(pairs: Sequence[Paired], title: str) -> Table:
+    """What two policies made of the same beginnings."""
     caption = "p: McNemar's exact test, how often equally good policies would differ at least this much"
-    table = Table(title="the same seeds, in pairs", title_justify="left", caption=caption, caption_justify="left")
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     table.add_column("first")
     table.add_column("second")
     for heading in ("both", "only first", "only second", "neither", "p"):

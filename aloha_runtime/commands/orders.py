@@ -14,6 +14,7 @@ from aloha_runtime.config import RecordingConfig
 from aloha_runtime.errors import ConfigError
 
 KEY_ORDERS = {
+    "n": "next",
     "s": "success",
     "f": "failure",
     "d": "discard",

@@ -18,7 +18,7 @@ from aloha_runtime.commands.lockstep import LockStep
 from aloha_runtime.commands.parking import park
 from aloha_runtime.config import RigConfig, policy_path
 from aloha_runtime.errors import AlohaError, ProcessError, ShutDown
-from aloha_runtime.messages import Reply, Request
+from aloha_runtime.messages import Health, Reply, Request
 from aloha_runtime.processes.table import Job, Process, processes
 from aloha_runtime.realtime import NS_PER_S, Clock, WallClock
 from aloha_runtime.run_directory import RIG_FILE, RunDirectory, default_run_dir
@@ -187,6 +187,19 @@ class Stack:
             elif now_ns - self._died_ns[process.name] > RESTART_DELAY_NS:
                 del self._died_ns[process.name]
                 self._restart(process)
+
+    def exchange(self, process: Process) -> None:
+        """Run a process in the place of the one of its name, with other arguments; returns when it has reported."""
+        self._children.stop(process.name)
+        self.table = [process if other.name == process.name else other for other in self.table]
+        began_ns = self.clock.now_ns()
+        self._restart(process)
+
+        def reported() -> bool:
+            health: Health | None = self.health[process.name].latest()
+            return health is not None and health.stamp_ns > began_ns
+
+        self.wait(reported, START_TIMEOUT_S, f"the first report of {process.name}")
 
     def _restart(self, process: Process) -> None:
         """Start a process again. Virtual time stands still meanwhile, so that it is back at the same instant always."""

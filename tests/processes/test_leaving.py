@@ -46,6 +46,9 @@ def test_one_side_is_armed_led_and_parked(tmp_path: Path) -> None:
 
         hold(0.0, 0.0, 0.5)
         assert operate.mode_of(stack) is Mode.TELEOP
+        one = stack.pid("teleop")
+        stack.exchange(next(process for process in stack.table if process.name == "teleop"))
+        assert stack.pid("teleop") != one
         before = followers.drain()[-1]
         for lift in np.linspace(0.0, 0.1, 20):
             hold(0.0, float(lift), 0.02)
