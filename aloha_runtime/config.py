@@ -1,7 +1,7 @@
 """The rig configuration: strict models over `configs/*.yaml`. An unknown key is an error that names file and line."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -13,6 +13,7 @@ from aloha_runtime.config_parts import (
     ArmName,
     CameraConfig,
     CameraName,
+    DeployConfig,
     EngineName,
     GripperRange,
     JointAngles,
@@ -25,6 +26,7 @@ from aloha_runtime.config_parts import (
     Strict,
     TaskName,
     TeleopConfig,
+    TighterLimits,
 )
 from aloha_runtime.errors import ConfigError
 
@@ -33,6 +35,7 @@ __all__ = [
     "SHIPPED_POLICIES",
     "ArmConfig",
     "CameraConfig",
+    "DeployConfig",
     "EngineName",
     "LimitsConfig",
     "QualityConfig",
@@ -40,8 +43,10 @@ __all__ = [
     "RigConfig",
     "TaskName",
     "TeleopConfig",
+    "TighterLimits",
     "find",
     "load",
+    "load_limits",
     "policy_path",
 ]
 
@@ -69,6 +74,7 @@ class RigConfig(Strict):
     limits: LimitsConfig = LimitsConfig()
     realtime: RealtimeConfig = RealtimeConfig()
     policy: PolicyConfig = PolicyConfig()
+    deploy: DeployConfig = DeployConfig()
     teleop: TeleopConfig = TeleopConfig()
     recording: RecordingConfig = RecordingConfig()
     metrics_port: int | None = Field(None, ge=1024, le=65535)
@@ -153,7 +159,20 @@ def policy_path(name_or_path: str) -> Path:
 
 def load(name_or_path: str) -> RigConfig:
     """Read and check a rig configuration; raises ConfigError with file, line, key and reason of each mistake."""
-    path = find(name_or_path)
+    return _read(find(name_or_path), RigConfig)
+
+
+def load_limits(path: Path) -> TighterLimits:
+    """Read and check a file of limits below a rig's own: the keys of `deploy.limits`; raises ConfigError as `load`."""
+    if not path.is_file():
+        raise ConfigError(f"limits {path} do not exist; give the path of a .yaml file")
+    return _read(path, TighterLimits)
+
+
+S = TypeVar("S", bound=Strict)
+
+
+def _read(path: Path, kind: type[S]) -> S:
     try:
         text = path.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -169,6 +188,6 @@ def load(name_or_path: str) -> RigConfig:
         raise ConfigError(f"{path}: expected keys and values at the top; {found}")
     refuse_duplicates(path, node, set())
     try:
-        return RigConfig.model_validate(data)
+        return kind.model_validate(data)
     except ValidationError as error:
         raise ConfigError("\n".join(explain(path, node, item) for item in error.errors())) from error

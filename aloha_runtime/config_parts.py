@@ -83,6 +83,46 @@ class LimitsConfig(Strict):
         return self.model_dump(exclude_none=True, exclude={"hold_after_ms"})
 
 
+class TighterLimits(Strict):
+    """Limits below the rig's own, for whoever commands; one that is above them is refused (`control.limits.tightened`).
+    The lowest values still let the arms reach their poses within the time that ramps are given."""
+
+    velocity_rad_s: float | None = Field(None, ge=0.2, allow_inf_nan=False)
+    acceleration_rad_s2: float | None = Field(None, ge=1, allow_inf_nan=False)
+    lead_rad: float | None = Field(
+        None, ge=0.03, allow_inf_nan=False, description="an arm sags up to 0.03 under its weight"
+    )
+    gripper_openings_s: float | None = Field(None, ge=0.2, allow_inf_nan=False)
+
+    def overrides(self) -> dict[str, float]:
+        """What is set, by the keys of `control.limits.limits_from`."""
+        return self.model_dump(exclude_none=True)
+
+    def and_also(self, other: "TighterLimits") -> "TighterLimits":
+        """The lower of both in everything."""
+        ours, theirs = self.overrides(), other.overrides()
+        return TighterLimits(**{key: min(ours.get(key, math.inf), theirs.get(key, math.inf)) for key in ours | theirs})
+
+
+class DeployConfig(Strict):
+    """How carefully a policy is run. Everything here only tightens, and so do the options of `aloha deploy`."""
+
+    speed: float = Field(1.0, ge=0.1, le=1, description="of the motion, as trained: 0.5 takes twice the time")
+    max_duration_s: float | None = Field(None, gt=0, description="HOLD after so long of a policy's motion")
+    shadow: bool = Field(False, description="the policy only says what it would do; nothing obeys it")
+    limits: TighterLimits = TighterLimits()
+
+    def and_also(self, other: "DeployConfig") -> "DeployConfig":
+        """The more careful of both in everything."""
+        longest = [seconds for seconds in (self.max_duration_s, other.max_duration_s) if seconds is not None]
+        return DeployConfig(
+            speed=min(self.speed, other.speed),
+            max_duration_s=min(longest, default=None),
+            shadow=self.shadow or other.shadow,
+            limits=self.limits.and_also(other.limits),
+        )
+
+
 class RealtimeConfig(Strict):
     """Scheduling of the arms and policy loops. `require` refuses to arm without real-time priority."""
 

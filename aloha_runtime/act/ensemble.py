@@ -97,3 +97,19 @@ class TemporalEnsemble:
     def coverage(self, tick: int) -> int:
         """How many chunks cover `tick`: 0 means that `action(tick)` is None."""
         return sum(start <= tick < start + len(chunk) for start, chunk in self._chunks.items())
+
+
+def slowed(chunk: NDArray[np.floating], speed: float) -> NDArray[np.floating]:
+    """A chunk (n, ...) stretched in time: action k comes k / `speed` ticks after its observation instead of k.
+
+    In between it is interpolated: the same motion at `speed` (0..1] times the pace. `speed` 1 changes nothing.
+    """
+    if speed == 1 or not len(chunk):
+        return chunk
+    if not 0 < speed <= 1:
+        raise ValueError(f"speed {speed!r} must be above 0 and at most 1")
+    last = len(chunk) - 1
+    place = np.minimum(np.arange(int(last / speed + 1e-9) + 1) * speed, last)  # of each tick, in trained steps
+    before = np.minimum(place.astype(int), max(last - 1, 0))
+    share = (place - before).reshape(-1, *[1] * (chunk.ndim - 1))
+    return chunk[before] * (1 - share) + chunk[np.minimum(before + 1, last)] * share

@@ -91,16 +91,22 @@ def deploy(
     seed: Seed = None,
     task: Task = None,
     engine: Engine = None,
-    seconds: Annotated[float | None, typer.Option("--seconds", min=1, help="stop after so long")] = None,
+    speed: Annotated[float, typer.Option("--speed", help="0.1 to 1: the same motion, slower")] = 1.0,
+    max_duration: Annotated[
+        float | None, typer.Option("--max-duration", "--seconds", help="HOLD after so many seconds, then park")
+    ] = None,
+    limits: Annotated[
+        Path | None, typer.Option("--limits", help=".yaml of limits below the rig's (keys of deploy.limits)")
+    ] = None,
+    velocity: Annotated[float | None, typer.Option("--velocity", help="rad/s that no joint exceeds")] = None,
     takeover: Takeover = False,
     run_dir: RunDir = None,
 ) -> None:
     """Run a policy on the followers: arms to the start pose, then the policy until Ctrl-C, which stops and parks."""
     from aloha_runtime.commands import operate
 
-    operate.deploy(
-        rig, checkpoint, seed=seed, task=task, seconds=seconds, run_dir=run_dir, engine=engine, takeover=takeover
-    )
+    care = operate.care_from(speed, max_duration, limits, velocity)
+    operate.deploy(rig, checkpoint, seed=seed, task=task, run_dir=run_dir, care=care, engine=engine, takeover=takeover)
 
 
 @app.command()

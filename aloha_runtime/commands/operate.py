@@ -5,22 +5,25 @@ import time
 from pathlib import Path
 from typing import get_args
 
+from pydantic import ValidationError
 from rich.console import Console
 
 from aloha_runtime import config, messages
 from aloha_runtime.bus import SUPERVISOR, Bus
 from aloha_runtime.commands.stack import POLL_S, Stack
-from aloha_runtime.config import RigConfig, TaskName, TeleopConfig
+from aloha_runtime.config import DeployConfig, RigConfig, TaskName, TeleopConfig, TighterLimits
+from aloha_runtime.control.limits import limits_from, tightened
+from aloha_runtime.control.modes import TIME_IS_OVER
 from aloha_runtime.errors import AlohaError, ConfigError
 from aloha_runtime.messages import MOVING, Health, Mode, Reply, Request
 from aloha_runtime.processes.table import Job
 from aloha_runtime.realtime import NS_PER_S, WallClock
 from aloha_runtime.run_directory import RUN_LOCK, default_run_dir, lock_holder
 
-RAMP_TIMEOUT_S = 20.0
-"""The longest ramp to the start pose (about 3 rad at 0.5 rad/s) three times over."""
-DOWN_TIMEOUT_S = 30.0
-"""Parking takes 15 s at most, ending the processes 5 s."""
+RAMP_TIMEOUT_S = 40.0
+"""The longest ramp to the start pose (about 3 rad) at the lowest velocity limit there is (0.2 rad/s), twice over."""
+DOWN_TIMEOUT_S = 60.0
+"""Parking takes 40 s at most, ending the processes 5 s."""
 SUPERVISOR_LOCK = f"{SUPERVISOR}.requests.lock"
 SQUEEZE_TIMEOUT_S = 3600.0
 """A person may take their time before they squeeze the grippers."""
@@ -99,14 +102,14 @@ def deploy(
     *,
     seed: int | None,
     task: str | None,
-    seconds: float | None,
     run_dir: Path | None,
+    care: DeployConfig,
     engine: str | None = None,
     takeover: bool = False,
 ) -> None:
-    """A policy moves the followers until Ctrl-C or for `seconds`. `engine` replaces the rig's `policy.engine`,
-    `takeover` its `teleop.takeover`."""
-    rig = with_takeover(with_task(config.load(rig_name), seed, task), takeover)
+    """A policy moves the followers until Ctrl-C or for `care.max_duration_s`. `engine` replaces the rig's
+    `policy.engine`, `takeover` its `teleop.takeover`; `care` tightens its `deploy`."""
+    rig = with_care(with_takeover(with_task(config.load(rig_name), seed, task), takeover), care)
     if engine is not None:
         known = get_args(config.EngineName)
         if engine not in known:
@@ -117,8 +120,39 @@ def deploy(
         raise_arms(stack)
         stack.ask("policy")
         over = "; squeeze both leader grippers to take over, `aloha handback` gives back" if takeover else ""
-        stack.say(f"{checkpoint} drives the followers; Ctrl-C stops it and parks the arms{over}")
-        _watch_until_interrupted(stack, seconds)
+        stack.say(f"{checkpoint} drives the followers{careful(rig)}; Ctrl-C stops it and parks the arms{over}")
+        _watch_until_interrupted(stack, None)
+
+
+def care_from(
+    speed: float, max_duration_s: float | None, limits: Path | None, velocity: float | None, shadow: bool = False
+) -> DeployConfig:
+    """What the options of a command ask for; raises ConfigError naming the option."""
+    tight = config.load_limits(limits) if limits is not None else TighterLimits()
+    try:
+        if velocity is not None:
+            tight = tight.and_also(TighterLimits(velocity_rad_s=velocity))
+        return DeployConfig(speed=speed, max_duration_s=max_duration_s, shadow=shadow, limits=tight)
+    except ValidationError as error:
+        (first, *_) = error.errors()
+        option = "max-duration" if first["loc"][0] == "max_duration_s" else str(first["loc"][0]).partition("_")[0]
+        raise ConfigError(f"--{option} {first['input']}: {first['msg']}") from None
+
+
+def with_care(rig: RigConfig, care: DeployConfig) -> RigConfig:
+    """The rig on which everything is at least as careful as `care`; ConfigError for a limit that is looser than its."""
+    for role in ("follower", "leader"):
+        tightened(limits_from(rig.limits.overrides(), role), care.limits.overrides(), care.speed)
+    return rig.model_copy(update={"deploy": rig.deploy.and_also(care)})
+
+
+def careful(rig: RigConfig) -> str:
+    """How carefully, for people; empty where nothing is tightened."""
+    deploy = rig.deploy
+    found = [f"at {deploy.speed:g} times its speed"] if deploy.speed < 1 else []
+    found += [f"for {deploy.max_duration_s:g} s"] if deploy.max_duration_s else []
+    found += [f"{key} at most {value:g}" for key, value in deploy.limits.overrides().items()]
+    return f" ({', '.join(found)})" if found else ""
 
 
 def with_takeover(rig: RigConfig, takeover: bool) -> RigConfig:
@@ -209,6 +243,9 @@ def _watch_until_interrupted(stack: Stack, seconds: float | None) -> None:
             now = None if heartbeat is None else (Mode(heartbeat.mode), heartbeat.cause)
             if now is not None and now != shown:
                 stopped = now[0] in (Mode.HOLD, Mode.FAULT)
+                if stopped and now[1].startswith(TIME_IS_OVER):
+                    stack.say(f"HOLD: {now[1]}")
+                    return
                 if stopped and shown is not None:  # also each further cause, once it is known
                     stack.say(f"{now[0].upper()}: {now[1]}; `aloha arm` goes on, Ctrl-C ends")
                 shown = now

@@ -9,8 +9,8 @@ from aloha_runtime.realtime import NS_PER_S
 if TYPE_CHECKING:
     from aloha_runtime.commands.stack import Stack
 
-PARK_TIMEOUT_S = 15.0
-"""The longest ramp to the sleep pose (3 rad at 0.5 rad/s), twice over."""
+PARK_TIMEOUT_S = 40.0
+"""The longest ramp to the sleep pose (3 rad) at the lowest velocity limit there is (0.2 rad/s), twice over."""
 
 
 def park(stack: "Stack") -> str:

@@ -127,7 +127,7 @@ class Gate:
         self._tracker.rest()
         self._enter(Motion.RAMP)
         scale = speed_rad_s / RAMP_SPEED_RAD_S
-        speed = np.where(IS_GRIPPER, RAMP_GRIPPER_S * scale, speed_rad_s)
+        speed = np.minimum(np.where(IS_GRIPPER, RAMP_GRIPPER_S * scale, speed_rad_s), self.limits.velocity)
         duration_ns = int(1e9 * float((np.abs(self._pose - self._tracker.goal) / speed).max()))
         self._tracker.aim(now_ns, duration_ns, self._pose, speed)
         self._ramp_deadline_ns = now_ns + 2 * duration_ns + 2000 * MS

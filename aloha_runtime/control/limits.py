@@ -11,7 +11,7 @@ The envelope, as an independent monitor may check it on consecutive goals g (dt 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -153,6 +153,40 @@ def limits_from(overrides: Mapping[str, float], role: Role = "follower") -> Limi
         ),
         lead=_per_joint(overrides.get("lead_rad", ARM_LEAD_RAD), overrides.get("gripper_lead", GRIPPER_LEAD)),
     )
+
+
+TIGHTENED = {
+    "velocity_rad_s": ("velocity", False),
+    "acceleration_rad_s2": ("acceleration", False),
+    "lead_rad": ("lead", False),
+    "gripper_openings_s": ("velocity", True),
+}
+"""Keys of `tightened`: the limit, and whether it is that of the grippers."""
+
+
+def tightened(limits: Limits, overrides: Mapping[str, float], speed: float = 1.0) -> Limits:
+    """`limits` with some tighter (keys of `TIGHTENED`, SI; openings for grippers), and velocities times `speed`.
+
+    Whatever is asked for, the result lies within `limits`. Raises ConfigError for a value above the rig's, an unknown
+    key, or a `speed` outside 0..1: nobody shall believe to have loosened what stays as it was.
+    """
+    if not 0 < speed <= 1:
+        raise ConfigError(f"deploy: speed is {speed}; it must be above 0 and at most 1")
+    tight = {name: getattr(limits, name).copy() for name in ("velocity", "acceleration", "lead")}
+    tight["velocity"] *= speed
+    for key, value in overrides.items():
+        if key not in TIGHTENED:
+            raise ConfigError(f"deploy: no limit `{key}` can be tightened; known are {', '.join(TIGHTENED)}")
+        name, of_grippers = TIGHTENED[key]
+        joints = of_grippers == IS_GRIPPER
+        rig = float(getattr(limits, name)[joints].min())
+        if not value <= rig:
+            raise ConfigError(
+                f"deploy: {key} {value:g} is looser than the rig's {rig:g}, and a policy can only be given less: leave "
+                "it out, or change `limits` in the rig file"
+            )
+        tight[name][joints] = np.minimum(tight[name][joints], value)
+    return replace(limits, **tight)
 
 
 def default_limits(role: Role = "follower") -> Limits:

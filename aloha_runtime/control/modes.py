@@ -31,6 +31,8 @@ after 60 ms and the servos' own watchdog acts after 100 ms."""
 OBEYED_WITHIN_NS = 100 * MS
 """Five heartbeats: what arms say of an earlier mode in this time after a change is not held against the new one."""
 HISTORY = 64
+TIME_IS_OVER = "the policy has moved the arms for its time"
+"""How the cause of a HOLD after the longest duration begins."""
 
 ARMS = ("arms@followers", "arms@leaders")
 DRIVER = {Mode.TELEOP: "teleop", Mode.POLICY: "policy", Mode.REPLAY: "replay"}
@@ -72,7 +74,10 @@ ADVICE = {
 class ModeMachine:
     """See the module. `arms`: the pairs of arms that this rig has, by process name."""
 
-    def __init__(self, now_ns: int, arms: tuple[str, ...] = ARMS) -> None:
+    def __init__(
+        self, now_ns: int, arms: tuple[str, ...] = ARMS, policy_for_ns: int | None = None, shadow: bool = False
+    ) -> None:
+        """`policy_for_ns`: longest motion of a policy, from its start in ARMED on; `shadow`: none may move the arms."""
         self.mode = Mode.IDLE
         self.pose = ""
         self.since_ns = now_ns
@@ -86,6 +91,9 @@ class ModeMachine:
         self._settled: set[str] = set()
         self._ending = False
         self._fault_source = ""
+        self._policy_for_ns = policy_for_ns
+        self._policy_since_ns: int | None = None
+        self._shadow = shadow
 
     def heartbeat(self, now_ns: int, seq: int) -> ModeHeartbeat:
         """The message that tells everyone."""
@@ -136,6 +144,10 @@ class ModeMachine:
             why = f"unknown request {verb!r}; known are {', '.join(ON_REQUEST)}"
         elif verb in OPERATOR_ONLY and not operator:
             why = f"only the operator may {verb}"
+        elif self._shadow and verb in ("policy", "handback"):
+            why = (
+                f"{verb} is refused, because the policy only shadows here; `aloha deploy` without --shadow lets it move"
+            )
         elif self.mode not in ON_REQUEST[verb]:
             why = f"{verb} is not possible in {self.mode}; {ADVICE[self.mode]}"
         elif verb == "arm":
@@ -173,6 +185,7 @@ class ModeMachine:
             if event.reason:
                 self.blockers[event.source] = event.reason
         self._look_for_silence(now_ns)
+        self._look_at_duration(now_ns)
 
     def _arms_heard(self, source: str, state: ArmsState, now_ns: int) -> None:
         self._heard_ns[source] = now_ns
@@ -215,6 +228,14 @@ class ModeMachine:
             if silent:
                 self._hold(silent, now_ns)
 
+    def _look_at_duration(self, now_ns: int) -> None:
+        """A policy that has moved the arms for as long as it may. A person who has taken over is not interrupted."""
+        longest_ns, since_ns = self._policy_for_ns, self._policy_since_ns
+        if self.mode is not Mode.POLICY or longest_ns is None or since_ns is None:
+            return
+        if now_ns - since_ns >= longest_ns:
+            self._hold(f"{TIME_IS_OVER} of {longest_ns / 1e9:g} s (--max-duration)", now_ns)
+
     def _silent(self, sources: tuple[str, ...], now_ns: int) -> str:
         """Which of the sources is not heard, and what to do; empty when all are."""
         for source in sources:
@@ -229,6 +250,10 @@ class ModeMachine:
         self.history.append(Change(now_ns, self.mode, mode, cause))
         self.mode, self.cause, self.since_ns, self.pose = mode, cause, now_ns, pose
         self._settled.clear()
+        if mode is Mode.POLICY and self._policy_since_ns is None:
+            self._policy_since_ns = now_ns
+        elif mode not in (Mode.POLICY, Mode.TELEOP):
+            self._policy_since_ns = None
 
 
 def _listed(causes: dict[str, str]) -> str:

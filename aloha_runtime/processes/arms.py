@@ -13,7 +13,7 @@ from aloha_runtime.bus import Subscriber
 from aloha_runtime.config import ArmConfig
 from aloha_runtime.control import gravity
 from aloha_runtime.control.gate import GateTiming, Target
-from aloha_runtime.control.limits import limits_from
+from aloha_runtime.control.limits import limits_from, tightened
 from aloha_runtime.control.pilot import Command, Pilot, Torque
 from aloha_runtime.errors import HardwareError
 from aloha_runtime.hardware.dynamixel import DynamixelArm
@@ -76,7 +76,10 @@ class ArmsLoop:
         """Arms connected and read once; the pilot starts where they are. Raises HardwareError."""
         self.pair.connect()
         self.reading = self._first_reading()
-        limits = limits_from(self.service.rig.limits.overrides(), self.role)
+        rig = self.service.rig
+        limits = tightened(
+            limits_from(rig.limits.overrides(), self.role), rig.deploy.limits.overrides(), rig.deploy.speed
+        )
         self.pilot = Pilot(
             self.role,
             limits,

@@ -5,6 +5,7 @@ is the paper's temporal ensembling; with a slow one the tick goes out on time fr
 """
 
 import argparse
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from aloha_runtime.act import ACTPolicy, TemporalEnsemble
 from aloha_runtime.act.config import ACTConfig
 from aloha_runtime.act.engine_choice import AUTO, choose
 from aloha_runtime.act.engines import EAGER, Engine
+from aloha_runtime.act.ensemble import slowed
 from aloha_runtime.act.observe import PolicyInputs, refuse_unfit
 from aloha_runtime.act.worker import InferenceWorker, Predict
 from aloha_runtime.config import policy_path
@@ -53,7 +55,10 @@ class PolicyLoop:
         self.settings = rig.policy
         self.inputs = PolicyInputs(service.bus, rig, config)
         self.worker = InferenceWorker(predict)
-        self.ensemble = TemporalEnsemble(rig.policy.ensemble, rig.policy.ensemble_m, config.n_action_steps)
+        self.speed = rig.deploy.speed
+        # Weights and open-loop stretches are a matter of trained steps, of which a slower motion makes fewer in a tick.
+        steps = math.ceil(config.n_action_steps / self.speed)
+        self.ensemble = TemporalEnsemble(rig.policy.ensemble, rig.policy.ensemble_m * self.speed, steps)
         self.mode = service.bus.subscribe(messages.MODE)
         self.actions = service.bus.publisher(messages.ACTION_POLICY)
         self.ticks = service.bus.publisher(messages.POLICY_TICK)
@@ -91,7 +96,7 @@ class PolicyLoop:
         timeout_s = None if self.service.clock.virtual else max(0, left_ns) / NS_PER_S
         for chunk in self.worker.take(beat.index, timeout_s):
             try:
-                self.ensemble.add(chunk.tick, chunk.actions)
+                self.ensemble.add(chunk.tick, slowed(chunk.actions, self.speed))
             except ValueError as error:
                 path = self.service.arguments.checkpoint
                 raise CheckpointError(f"{path} predicts what no arm can follow: {error}; train it again") from error

@@ -9,7 +9,7 @@ from aloha_runtime.control.modes import ARMS, EXCHANGES, ModeMachine
 from aloha_runtime.control.teleop import misaligned
 from aloha_runtime.messages import MOVING, MS, Health, Mode, PolicyTick, Reply, Request, SimReset
 from aloha_runtime.processes.table import every_process
-from aloha_runtime.realtime import Pacer
+from aloha_runtime.realtime import NS_PER_S, Pacer
 from aloha_runtime.robot import TICK_NS
 from aloha_runtime.service import Service, run
 
@@ -35,7 +35,9 @@ class SupervisorLoop:
         self.arms = {name: bus.subscribe(topics[name]) for name in here}
         self.health = {name: bus.subscribe(messages.health_topic(name)) for name in every_process(rig)}
         self.ticks = bus.subscribe(messages.POLICY_TICK, depth=64)
-        self.machine = ModeMachine(service.clock.now_ns(), here)
+        longest_s = rig.deploy.max_duration_s
+        longest_ns = None if longest_s is None else int(longest_s * NS_PER_S)
+        self.machine = ModeMachine(service.clock.now_ns(), here, longest_ns, rig.deploy.shadow)
         self.record = TickRecord()
         self.without_action = 0
         self.heard_ns: dict[str, int] = {}

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from aloha_runtime.act.ensemble import MODES, Mode, TemporalEnsemble
+from aloha_runtime.act.ensemble import MODES, Mode, TemporalEnsemble, slowed
 
 ACTION = 3
 
@@ -197,3 +197,26 @@ def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
 def test_importing_the_ensemble_does_not_import_torch() -> None:
     check = "import sys, aloha_runtime.act.ensemble, aloha_runtime.act.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+@STEADY
+@given(length=st.integers(1, 30), speed=st.floats(0.1, 1))
+def test_a_slowed_chunk_is_the_same_motion_at_another_pace(length: int, speed: float) -> None:
+    chunk = chunk_of(3, length)
+    slow = slowed(chunk, speed)
+    assert len(slow) == int((length - 1) / speed + 1e-9) + 1
+    assert slow[0] == pytest.approx(chunk[0])
+    for tick, action in enumerate(slow):
+        step = min(tick * speed, length - 1)
+        expected = [np.interp(step, np.arange(length), chunk[:, joint]) for joint in range(ACTION)]
+        assert action == pytest.approx(expected, abs=1e-9)
+    assert np.abs(np.diff(slow, axis=0)).max(initial=0) <= speed * np.abs(np.diff(chunk, axis=0)).max(initial=0) + 1e-9
+
+
+def test_speed_one_is_the_chunk_itself_and_half_has_every_action_on_every_second_tick() -> None:
+    chunk = chunk_of(0, 8)
+    assert slowed(chunk, 1.0) is chunk
+    assert slowed(chunk, 0.5)[::2] == pytest.approx(chunk)
+    assert len(slowed(chunk[:0], 0.5)) == 0
+    with pytest.raises(ValueError, match="must be above 0"):
+        slowed(chunk, 0.0)

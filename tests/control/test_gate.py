@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aloha_runtime.control.gate import Gate, GateTiming, Motion, Target
-from aloha_runtime.control.limits import default_limits
+from aloha_runtime.control.limits import default_limits, tightened
 from aloha_runtime.robot import START_POSE, pose_vector
 
 MS = 1_000_000
@@ -560,3 +560,31 @@ def test_timing_can_be_set():
     gate.step(CYCLE, HOME, Target(HOME, CYCLE))
     assert gate.step(100 * MS, HOME).motion is Motion.FOLLOW
     assert gate.step(105 * MS, HOME).motion is Motion.PAUSED
+
+
+@settings(max_examples=60)
+@given(speed=st.floats(0.1, 1), velocity=st.floats(0.2, 2.5), wanted=st.floats(0.5, 6))
+def test_tightened_limits_hold_in_every_motion(speed, velocity, wanted):
+    limits = tightened(LIMITS, {"velocity_rad_s": velocity}, speed)
+    gate, servos = Gate(limits, HOME.copy(), 0), Servos(HOME)
+    rows = stream(gate, servos, waist_at_speed(wanted), 600 * MS)
+    goals = np.array([goal for _, goal, _, _ in rows])
+    fastest = np.abs(np.diff(goals[:, 0])).max() / (CYCLE * 1e-9)
+    assert fastest <= limits.velocity[0] + 1e-9
+    assert fastest > 0.5 * min(wanted, limits.velocity[0]), "it does move"
+
+
+def test_a_ramp_under_a_low_velocity_limit_takes_its_time_and_arrives():
+    limits = tightened(LIMITS, {"velocity_rad_s": 0.2})
+    end = HOME.copy()
+    end[0] = 1.5
+    gate, servos, now = Gate(limits, HOME.copy(), 0), Servos(HOME), 0
+    gate.ramp(0, end)
+    output = None
+    while now < 20_000 * MS and not (output and (output.settled or output.hold_cause)):
+        now += CYCLE
+        output = gate.step(now, servos.position, None)
+        servos.move(output.goal, CYCLE * 1e-9)
+    assert output.hold_cause == ""
+    assert output.settled
+    assert now >= 1.5 / 0.2 * 1000 * MS

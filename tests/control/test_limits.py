@@ -6,11 +6,13 @@ from dataclasses import FrozenInstanceError, replace
 import numpy as np
 import pytest
 from envelope import HIGH, JOINTS, LOW
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aloha_runtime.config import LimitsConfig
-from aloha_runtime.control.limits import OVERRIDES, default_limits, limits_from
+from aloha_runtime.control.limits import OVERRIDES, default_limits, limits_from, tightened
 from aloha_runtime.errors import ConfigError
-from aloha_runtime.robot import KITS, START_POSE, joint_limits, pose_vector
+from aloha_runtime.robot import IS_GRIPPER, KITS, START_POSE, joint_limits, pose_vector
 
 
 def test_defaults_are_the_promised_ones():
@@ -167,3 +169,54 @@ def test_arms_without_a_position_are_named(value):
     position = pose_vector(START_POSE, 0.5)
     position[5] = value
     assert "left_wrist_rotate" in default_limits().outside(position)
+
+
+DEFAULTS = {"acceleration_rad_s2": 30.0, "lead_rad": 0.10, "gripper_openings_s": 5.0}
+ASKED = st.fixed_dictionaries(
+    {},
+    optional={
+        "velocity_rad_s": st.floats(0.01, 4),
+        "acceleration_rad_s2": st.floats(0.1, 60),
+        "lead_rad": st.floats(0.001, 0.3),
+        "gripper_openings_s": st.floats(0.1, 10),
+    },
+)
+
+
+@given(asked=ASKED, speed=st.floats(0.01, 1), velocity=st.floats(0.5, 3))
+def test_whatever_is_asked_for_limits_are_only_tightened(asked: dict, speed: float, velocity: float) -> None:
+    rig = limits_from({"velocity_rad_s": velocity})
+    if asked.get("velocity_rad_s", 0) > velocity or any(asked.get(key, 0) > most for key, most in DEFAULTS.items()):
+        with pytest.raises(ConfigError, match="looser than the rig's"):
+            tightened(rig, asked, speed)
+        asked = {}
+    tight = tightened(rig, asked, speed)
+    assert rig.within(tight)
+    assert (tight.velocity <= rig.velocity * speed).all()
+    arms = ~IS_GRIPPER
+    assert tight.velocity[arms] == pytest.approx(min(asked.get("velocity_rad_s", 9), velocity * speed))
+    assert tight.lead[arms] == pytest.approx(asked.get("lead_rad", 0.10))
+    assert tight.velocity[IS_GRIPPER] == pytest.approx(min(asked.get("gripper_openings_s", 9), 5 * speed))
+
+
+def test_nothing_asked_changes_nothing_of_a_rig_that_is_looser_than_the_default() -> None:
+    rig = limits_from({"velocity_rad_s": 3.0, "lead_rad": 0.2})
+    tight = tightened(rig, {})
+    assert (tight.velocity == rig.velocity).all()
+    assert (tight.lead == rig.lead).all()
+
+
+@pytest.mark.parametrize(
+    ("asked", "speed", "said"),
+    [
+        ({"velocity_rad_s": 2.6}, 1.0, "velocity_rad_s 2.6 is looser than the rig's 2.5"),
+        ({"lead_rad": float("nan")}, 1.0, "lead_rad nan is looser"),
+        ({"hold_after_ms": 20}, 1.0, "hold_after_ms"),
+        ({}, 0.0, "speed is 0.0"),
+        ({}, 1.5, "speed is 1.5"),
+        ({}, float("nan"), "speed is nan"),
+    ],
+)
+def test_looser_unknown_and_impossible_wishes_are_refused(asked: dict, speed: float, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        tightened(default_limits(), asked, speed)

@@ -384,3 +384,57 @@ def test_no_sequence_breaks_the_rules(steps):
             assert step[2] is True
             assert before in (N, F)
     assert len(machine.history) <= HISTORY
+
+
+def policy_bench(**settings):
+    bench = Bench()
+    bench.machine = ModeMachine(bench.now, policy_for_ns=10_000 * MS, **settings)
+    bench.alive()
+    bench.machine.handle(Request(verb="arm", sender="operator"), bench.now, operator=True)
+    for _ in range(3):
+        bench.now += 150 * MS
+        bench.alive(settled=True)
+    return bench
+
+
+def run_for(bench, seconds):
+    for _ in range(round(seconds * 10)):
+        bench.now += 99 * MS
+        bench.alive(settled=True)
+        bench.machine.handle(TimePassed(), bench.now)
+
+
+def test_a_policy_holds_when_its_time_is_over_and_may_begin_anew():
+    bench = policy_bench()
+    for _ in range(2):
+        assert bench.machine.handle(Request(verb="policy", sender="x"), bench.now).ok
+        run_for(bench, 9.5)
+        assert bench.machine.mode is P
+        run_for(bench, 1)
+        assert bench.machine.mode is H
+        assert "for its time of 10 s (--max-duration)" in bench.machine.cause
+        bench.machine.handle(Request(verb="arm", sender="operator"), bench.now, operator=True)
+        run_for(bench, 0.3)
+
+
+def test_a_takeover_neither_ends_at_the_time_nor_gives_the_policy_more_of_it():
+    bench = policy_bench()
+    bench.machine.handle(Request(verb="policy", sender="x"), bench.now)
+    run_for(bench, 1)
+    bench.machine.handle(Request(verb="takeover", sender="x"), bench.now)
+    run_for(bench, 15)
+    assert bench.machine.mode is T
+    bench.machine.handle(Request(verb="handback", sender="x"), bench.now)
+    run_for(bench, 0.1)
+    assert bench.machine.mode is H
+
+
+def test_in_a_shadow_no_request_lets_a_policy_move_the_arms():
+    bench = policy_bench(shadow=True)
+    for verb in ("policy", "handback"):
+        decision = bench.machine.handle(Request(verb=verb, sender="operator"), bench.now, operator=True)
+        assert not decision.ok
+        assert "only shadows" in decision.text
+    assert bench.machine.handle(Request(verb="teleop", sender="x"), bench.now).ok
+    assert not bench.machine.handle(Request(verb="handback", sender="operator"), bench.now, operator=True).ok
+    assert bench.machine.mode is T
