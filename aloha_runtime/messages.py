@@ -217,6 +217,8 @@ LEADERS = Topic("leaders", ArmsState, 200, 40, "arms@leaders")
 ACTION_TELEOP = Topic("action_teleop", Action, 200, 60, "teleop")
 ACTION_POLICY = Topic("action_policy", Action, 50, 60, "policy")
 ACTION_REPLAY = Topic("action_replay", Action, 50, 60, "replay")
+SHADOW_POLICY = Topic("shadow_policy", Action, 50, 60, "policy")
+"""What a policy that only shadows would do. Nothing that moves an arm reads it, and it is no mode's action topic."""
 POLICY_TICK = Topic("policy_tick", PolicyTick, 50, 60, "policy")
 MODE = Topic("mode", ModeHeartbeat, 50, 200, "supervisor")
 SIM_RESET = Topic("sim_reset", SimReset, 50, 200, "supervisor")
@@ -229,6 +231,7 @@ TOPICS: tuple[Topic, ...] = (
     ACTION_TELEOP,
     ACTION_POLICY,
     ACTION_REPLAY,
+    SHADOW_POLICY,
     POLICY_TICK,
     MODE,
     RECORDER,

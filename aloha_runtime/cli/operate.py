@@ -100,13 +100,33 @@ def deploy(
     ] = None,
     velocity: Annotated[float | None, typer.Option("--velocity", help="rad/s that no joint exceeds")] = None,
     takeover: Takeover = False,
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="only say what the policy would do; the arms do not move")
+    ] = False,
+    teleop: Annotated[bool, typer.Option("--teleop", help="... while a person moves them with the leaders")] = False,
+    scripted: Annotated[bool, typer.Option("--scripted", help="... while a script does (simulated rig)")] = False,
+    out: Annotated[Path, typer.Option("--out", help="... folder of the actions, figures and picture")] = Path(
+        "outputs/shadow"
+    ),
     run_dir: RunDir = None,
 ) -> None:
     """Run a policy on the followers: arms to the start pose, then the policy until Ctrl-C, which stops and parks."""
     from aloha_runtime.commands import operate
 
-    care = operate.care_from(speed, max_duration, limits, velocity)
-    operate.deploy(rig, checkpoint, seed=seed, task=task, run_dir=run_dir, care=care, engine=engine, takeover=takeover)
+    care = operate.care_from(speed, max_duration, limits, velocity, shadow)
+    operate.deploy(
+        rig,
+        checkpoint,
+        seed=seed,
+        task=task,
+        run_dir=run_dir,
+        care=care,
+        engine=engine,
+        takeover=takeover,
+        teleoperated=teleop,
+        scripted=scripted,
+        out=out,
+    )
 
 
 @app.command()

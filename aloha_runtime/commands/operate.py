@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -59,7 +60,7 @@ def up(rig_name: str, job: str, checkpoint: str, run_dir: Path | None) -> None:
         stack.say(
             f"{len(stack.table)} processes run in {stack.run_dir}; now `aloha arm` or `aloha status`; Ctrl-C ends all"
         )
-        _watch_until_interrupted(stack, None)
+        watch_until_interrupted(stack, None)
 
 
 def teleop(
@@ -86,7 +87,7 @@ def teleop(
         stack.say("squeeze both leader grippers to start")
         stack.wait(lambda: mode_of(stack) is Mode.TELEOP, SQUEEZE_TIMEOUT_S, "the squeeze of both leader grippers")
         stack.say("teleoperation runs; Ctrl-C ends it and parks the arms")
-        _watch_until_interrupted(stack, seconds)
+        watch_until_interrupted(stack, seconds)
         report: Health | None = stack.health["teleop"].latest()
         if report is not None and report.figures.get("latency_p50_ms"):
             found = report.figures
@@ -106,22 +107,35 @@ def deploy(
     care: DeployConfig,
     engine: str | None = None,
     takeover: bool = False,
+    teleoperated: bool = False,
+    scripted: bool = False,
+    out: Path = Path("outputs/shadow"),
 ) -> None:
     """A policy moves the followers until Ctrl-C or for `care.max_duration_s`. `engine` replaces the rig's
-    `policy.engine`, `takeover` its `teleop.takeover`; `care` tightens its `deploy`."""
+    `policy.engine`, `takeover` its `teleop.takeover`; `care` tightens its `deploy`. In a shadow, nothing moves unless
+    `teleoperated` (or `scripted`), and `out` gets what was seen."""
     rig = with_care(with_takeover(with_task(config.load(rig_name), seed, task), takeover), care)
     if engine is not None:
         known = get_args(config.EngineName)
         if engine not in known:
             raise ConfigError(f"--engine {engine} is none of {', '.join(known)}")
         rig = rig.model_copy(update={"policy": rig.policy.model_copy(update={"engine": engine})})
+    if rig.deploy.shadow:
+        from aloha_runtime.commands.shadow import job_of, shadow
+
+        if takeover:
+            raise ConfigError("--takeover takes over from a policy that moves the arms, and --shadow moves none")
+        shadow(rig, checkpoint, job_of(rig, teleoperated, scripted), out, run_dir)
+        return
+    if teleoperated or scripted:
+        raise ConfigError("--teleop and --scripted say who moves the arms while the policy only shadows: add --shadow")
     say = Console().print
     with Stack(rig, Job.DEPLOY, run_dir, checkpoint, say=say) as stack:
         raise_arms(stack)
         stack.ask("policy")
         over = "; squeeze both leader grippers to take over, `aloha handback` gives back" if takeover else ""
         stack.say(f"{checkpoint} drives the followers{careful(rig)}; Ctrl-C stops it and parks the arms{over}")
-        _watch_until_interrupted(stack, None)
+        watch_until_interrupted(stack, None)
 
 
 def care_from(
@@ -232,13 +246,16 @@ def _request(verb: str, run_dir: Path) -> Reply:
     return reply
 
 
-def _watch_until_interrupted(stack: Stack, seconds: float | None) -> None:
-    """Until Ctrl-C or the time is over; says every change of mode."""
+def watch_until_interrupted(
+    stack: Stack, seconds: float | None, meanwhile: Callable[[], object] = lambda: None
+) -> None:
+    """Until Ctrl-C or the time is over; says every change of mode. `meanwhile` runs at every look."""
     end_ns = stack.clock.now_ns() + int(seconds * NS_PER_S) if seconds else None
     shown: tuple[Mode, str] | None = None
     try:
         while end_ns is None or stack.clock.now_ns() < end_ns:
             stack.watch()
+            meanwhile()
             heartbeat = stack.mode.latest()
             now = None if heartbeat is None else (Mode(heartbeat.mode), heartbeat.cause)
             if now is not None and now != shown:

@@ -52,10 +52,10 @@ class Stack:
 
         Raises CheckpointError when the job needs a policy and `checkpoint` is none for this rig.
         """
-        if job is Job.DEPLOY:
-            refuse_unfit(policy_path(checkpoint), rig)
         self.rig = rig
         self.table = processes(rig, job, checkpoint, episode, recording)
+        if any(process.name == "policy" for process in self.table):
+            refuse_unfit(policy_path(checkpoint), rig)
         self._say = say
         self.run_dir = run_dir or default_run_dir()
         self.clock: Clock = WallClock()

@@ -52,7 +52,8 @@ class ArmsLoop:
         self.mode = service.bus.subscribe(messages.MODE)
         self.actions: dict[Mode, Subscriber] = {}
         if self.role == "follower":
-            self.actions = {mode: service.bus.subscribe(messages.ACTION_TOPIC[mode]) for mode in MOVING}
+            obeyed = [mode for mode in MOVING if mode is not Mode.POLICY or not rig.deploy.shadow]
+            self.actions = {mode: service.bus.subscribe(messages.ACTION_TOPIC[mode]) for mode in obeyed}
         self.followers: Subscriber | None = None
         if self.role == "leader" and rig.teleop.takeover:
             self.followers = service.bus.subscribe(messages.FOLLOWERS)

@@ -35,6 +35,8 @@ ENOUGH_SHARE = 0.5
 """Of the deadline for a tick's own chunk: what needs no more is fast enough even when the machine is busy."""
 READY = (Mode.ARMED, Mode.POLICY)
 """Inference runs already while ARMED, so that the first tick of POLICY has its chunk."""
+SHADOWED = (Mode.IDLE, Mode.ARMED, Mode.TELEOP, Mode.REPLAY)
+"""Where a policy that only shadows says what it would do: arms at rest, or moved by somebody else."""
 
 
 @dataclass
@@ -60,7 +62,11 @@ class PolicyLoop:
         steps = math.ceil(config.n_action_steps / self.speed)
         self.ensemble = TemporalEnsemble(rig.policy.ensemble, rig.policy.ensemble_m * self.speed, steps)
         self.mode = service.bus.subscribe(messages.MODE)
-        self.actions = service.bus.publisher(messages.ACTION_POLICY)
+        shadow = rig.deploy.shadow
+        self.ready: tuple[Mode, ...] = SHADOWED if shadow else READY
+        self.sends: tuple[Mode, ...] = SHADOWED if shadow else (Mode.POLICY,)
+        # A shadow has no publisher of actions at all: what it says cannot be taken for one.
+        self.actions = service.bus.publisher(messages.SHADOW_POLICY if shadow else messages.ACTION_POLICY)
         self.ticks = service.bus.publisher(messages.POLICY_TICK)
         self.newest = Sources()
         self.running = False
@@ -68,11 +74,11 @@ class PolicyLoop:
     def tick(self, beat: Beat) -> None:
         """Observe, hand over, wait a little, send."""
         heartbeat = self.mode.fresh(beat.deadline_ns)
-        mode = Mode.IDLE if heartbeat is None else Mode(heartbeat.mode)
-        if (mode is Mode.POLICY) != self.running:
-            self.running = mode is Mode.POLICY
+        mode = Mode.HOLD if heartbeat is None else Mode(heartbeat.mode)
+        if (mode in self.sends) != self.running:
+            self.running = mode in self.sends
             self.ensemble.reset()  # what was predicted for another motion must not join this one
-        found = self.inputs.at(beat.index) if mode in READY else Missing(f"mode is {mode}")
+        found = self.inputs.at(beat.index) if mode in self.ready else Missing(f"mode is {mode}")
         if not isinstance(found, Missing):
             observation, tensors = found
             self.worker.offer(beat.index, observation.oldest_stamp_ns, tensors)
@@ -87,7 +93,7 @@ class PolicyLoop:
                     observation_stamp_ns=self.newest.observation_stamp_ns,
                 )
             )
-        if mode in READY:
+        if mode in self.ready:
             self._report(beat, found if isinstance(found, Missing) else found[0], action is not None)
 
     def _take(self, beat: Beat) -> None:

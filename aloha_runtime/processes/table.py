@@ -70,6 +70,7 @@ def processes(
     the recorder where there is one.
     """
     dataset, index = episode
+    shadowed = TELEOPERATED if rig.deploy.shadow else frozenset()
     table = [
         Process("supervisor", EVERY),
         Process("world", EVERY, simulated=True),
@@ -79,7 +80,7 @@ def processes(
         *([Process("arms@leaders", EVERY)] if rig.arms_of("leader") else []),
         Process("teleop", TELEOPERATED | {Job.DEPLOY} if rig.teleop.takeover else TELEOPERATED),
         Process("demonstrator", frozenset({Job.DEMONSTRATE}), simulated=True),
-        Process("policy", frozenset({Job.DEPLOY}), arguments=("--checkpoint", checkpoint)),
+        Process("policy", shadowed | {Job.DEPLOY}, arguments=("--checkpoint", checkpoint)),
         Process("replay", frozenset({Job.REPLAY}), arguments=("--dataset", dataset, "--episode", str(index))),
         *([Process("metrics", EVERY)] if rig.metrics_port is not None else []),
         *([Process("recorder", EVERY, arguments=recording)] if recording else []),

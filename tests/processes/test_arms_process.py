@@ -7,6 +7,7 @@ import pytest
 from process_fakes import fake_service
 
 from aloha_runtime import messages
+from aloha_runtime.config import DeployConfig
 from aloha_runtime.control.gate import GateTiming
 from aloha_runtime.control.limits import default_limits
 from aloha_runtime.control.pilot import Pilot, Torque
@@ -67,8 +68,10 @@ class FakePair:
 class Scene:
     """One arms process; `turn` runs cycles under a mode."""
 
-    def __init__(self, role: Role) -> None:
+    def __init__(self, role: Role, shadow: bool = False) -> None:
         self.service = fake_service(f"arms@{role}s")
+        care = DeployConfig(shadow=shadow)
+        self.service.rig = self.service.rig.model_copy(update={"deploy": care})
         self.clock = self.service.clock
         self.loop = ArmsLoop(self.service)
         self.pair = FakePair()
@@ -183,3 +186,13 @@ def test_no_actions_end_in_a_frozen_goal(followers: Scene) -> None:
     frozen = followers.turn(Mode.TELEOP).goal
     assert followers.turn(Mode.TELEOP, 200).goal == frozen
     assert "no action for" in followers.sent[-1].hold_cause
+
+
+def test_followers_of_a_shadow_obey_no_policy_even_in_its_mode() -> None:
+    scene = Scene("follower", shadow=True)
+    scene.turn(Mode.ARMED, 200)
+    assert messages.ACTION_POLICY.name not in scene.service.bus.subscribers
+    assert messages.SHADOW_POLICY.name not in scene.service.bus.subscribers
+    scene.turn(Mode.POLICY, 100)
+    assert all(np.array_equal(goal, START) for goal in scene.pair.goals if goal is not None)
+    assert scene.pair.goals[-1] is not None

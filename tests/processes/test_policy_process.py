@@ -14,6 +14,7 @@ from process_fakes import FakeClock, fake_service
 from aloha_runtime import messages
 from aloha_runtime.act.ensemble import TemporalEnsemble
 from aloha_runtime.act.worker import Chunk, InferenceWorker
+from aloha_runtime.config import DeployConfig
 from aloha_runtime.control.sync import Missing, Observation
 from aloha_runtime.errors import CheckpointError
 from aloha_runtime.messages import MS, ArmsState, Mode, ModeHeartbeat
@@ -80,8 +81,11 @@ class FakeInputs:
 class Scene:
     """The policy process between a supervisor and a network of the test's."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, duration_ns: int | None) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, duration_ns: int | None, care: DeployConfig | None = None
+    ) -> None:
         self.service = fake_service("policy", checkpoint="my_policy")
+        self.service.rig = self.service.rig.model_copy(update={"deploy": care or DeployConfig()})
         self.clock = self.service.clock
         self.clock.now = FIRST * TICK_NS
         self.inputs, self.worker = FakeInputs(), FakeWorker(self.clock, duration_ns)
@@ -232,6 +236,31 @@ def test_no_tick_waits_past_its_deadline_whatever_the_network_does(durations_ms:
     for action in scene.sent:  # a mean of t + (tick - t) / 100 over chunks of ticks t that cover this one
         newest, oldest = action.tick - FIRST, action.tick - FIRST - 0.99 * (LENGTH - 1)
         assert oldest - 1e-9 <= action.position[0] <= newest + 1e-9
+
+
+def test_a_slower_motion_sends_the_same_actions_on_later_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch, 5 * MS, DeployConfig(speed=0.5))
+    scene.loop.ensemble.mode = "off"  # one chunk alone, as trained: action k is due 2 k ticks after its observation
+    scene.loop.ensemble.execute_steps = 100
+    scene.ticks(9)
+    assert [action.position[0] for action in scene.sent] == pytest.approx([k / 200 for k in range(9)])
+
+
+def test_weights_and_open_loop_stretches_count_trained_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    ensemble = Scene(monkeypatch, MS, DeployConfig(speed=0.3)).loop.ensemble
+    assert ensemble.coefficient == pytest.approx(0.003)
+    assert ensemble.execute_steps == 4
+
+
+def test_a_shadow_speaks_while_others_move_the_arms_and_never_on_the_topic_of_actions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene(monkeypatch, 5 * MS, DeployConfig(shadow=True))
+    for mode in (Mode.IDLE, Mode.ARMED, Mode.TELEOP, Mode.POLICY, Mode.HOLD, Mode.PARK, Mode.FAULT):
+        scene.ticks(2, mode)
+    publishers = scene.service.bus.publishers
+    assert "action_policy" not in publishers
+    assert [action.tick - FIRST for action in publishers["shadow_policy"].sent] == list(range(6))
 
 
 class TestWorker:
