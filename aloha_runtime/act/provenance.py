@@ -1,7 +1,7 @@
 """provenance.json beside a checkpoint: which code, data, robot and settings it came from.
 
 `{"code": {...}, "written": "2026-05-01T12:00:00+00:00", "dataset": {...}, "rig": {...}, "calibration": {...},
-"training": {...}, "source": {...}}`; a part that is not known is left out. LeRobot ignores the file.
+"training": {...}, "source": {...}, "frames": {...}}`; a part that is not known is left out. LeRobot ignores the file.
 """
 
 import hashlib
@@ -15,13 +15,15 @@ from typing import Any
 import torch
 
 from aloha_runtime import __version__
+from aloha_runtime.act.config import ACTION, STATE
 from aloha_runtime.act.files import write_text
 from aloha_runtime.act.header import read_json
 from aloha_runtime.data import reports
+from aloha_runtime.data.units import flat_names
 from aloha_runtime.errors import CheckpointError
 
 PROVENANCE = "provenance.json"
-PARTS = ("dataset", "rig", "calibration", "training", "source")
+PARTS = ("dataset", "rig", "calibration", "training", "source", "frames")
 
 
 def write(directory: Path, **parts: Mapping[str, Any] | None) -> None:
@@ -44,7 +46,7 @@ def read(directory: Path) -> dict[str, Any]:
 
 
 def dataset(path: Path) -> dict[str, Any]:
-    """The part `dataset`: where it lies, how much it holds, and a fingerprint of its metadata.
+    """The part `dataset`: where it lies, its rate (Hz), names and number of frames, and a fingerprint of its metadata.
 
     The fingerprint covers info, statistics, tasks and episode rows. Statistics depend on every number of the dataset,
     so that another recording has another fingerprint, and hashing them takes milliseconds.
@@ -57,8 +59,11 @@ def dataset(path: Path) -> dict[str, Any]:
     for file in sorted((path / "meta").rglob("*")):
         if file.is_file() and not file.name.startswith(".") and file.parent != reports_of_ours:
             digest.update(file.relative_to(path).as_posix().encode() + b"\0" + file.read_bytes())
-    totals = {key: value for key, value in read_json(info).items() if key.startswith("total_")}
-    return {"path": str(path), "fingerprint": f"sha256:{digest.hexdigest()}", **totals}
+    content = read_json(info)
+    totals = {key: value for key, value in content.items() if key.startswith("total_")}
+    names = {name: flat_names(content.get("features", {}).get(name, {}).get("names")) for name in (STATE, ACTION)}
+    fingerprint = f"sha256:{digest.hexdigest()}"
+    return {"path": str(path), "fingerprint": fingerprint, "fps": content.get("fps"), "names": names, **totals}
 
 
 def recorded_on(path: Path) -> dict[str, dict[str, Any]]:

@@ -10,13 +10,14 @@ Every random draw is a function of the seed and the step, so a resumed run sees 
 import logging
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
-from aloha_runtime.act import batches
+from aloha_runtime.act import batches, training_frames
 from aloha_runtime.act.dataset import TrainingData
 from aloha_runtime.act.distributed import Processes
 from aloha_runtime.act.fit import refuse_unfit_data
@@ -123,6 +124,11 @@ class Run:
                     )
         self.processes.wait()
 
+    @cached_property
+    def _frames(self) -> dict[str, list[bytes]]:
+        """A few small pictures of what is learned from, for every checkpoint."""
+        return training_frames.take(Dataset(self.config.dataset), list(self.stepper.policy.config.cameras))
+
     def _batch(self, step: int) -> batches.Batch:
         chunk_size = self.stepper.policy.config.chunk_size
         return batches.training_batch(self.config, self.data, self.training, chunk_size, step, self.processes)
@@ -142,7 +148,15 @@ class Run:
             save = save or is_best
         if save:
             log.line(step)
-            path = save_checkpoint(config, self.stepper, self.averaged, position, is_best=is_best, figures=log.figures)
+            path = save_checkpoint(
+                config,
+                self.stepper,
+                self.averaged,
+                position,
+                is_best=is_best,
+                figures=log.figures,
+                frames=self._frames,
+            )
             log.saved(path)
 
 

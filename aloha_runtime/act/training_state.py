@@ -11,7 +11,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from aloha_runtime.act import checkpoint, provenance
+from aloha_runtime.act import checkpoint, provenance, training_frames
 from aloha_runtime.act.optimize import Stepper
 from aloha_runtime.act.start import other_shape
 from aloha_runtime.act.train_config import TrainConfig
@@ -63,10 +63,11 @@ def save_checkpoint(
     *,
     is_best: bool,
     figures: Mapping[str, float],
+    frames: Mapping[str, Sequence[bytes]],
 ) -> Path:
     """Write `checkpoints/STEP`, point `last` (and `best`) to it, and remove the ones that are not to be kept.
 
-    `figures`, the newest of the run, go into the policy's provenance.
+    `figures`, the newest of the run, go into the policy's provenance; `frames` (`training_frames.take`) beside it.
     """
     root = config.output_dir / "checkpoints"
     target, aside, old = (root / name.format(position.step) for name in ("{:06d}", ".{:06d}.tmp", ".{:06d}.old"))
@@ -82,6 +83,7 @@ def save_checkpoint(
         policy.normalizer.stats,
         dataset=provenance.dataset(config.dataset),
         **provenance.recorded_on(config.dataset),
+        frames=training_frames.write(aside / "pretrained_model", frames),
         training={**dataclasses.asdict(position), "figures": dict(figures), "settings": as_settings(config)},
     )
     save_file(_tensors(stepper), state / TENSORS)

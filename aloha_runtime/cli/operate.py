@@ -13,6 +13,10 @@ Takeover = Annotated[
     bool, typer.Option("--takeover", help="leaders follow the policy; squeeze both grippers to take over")
 ]
 
+Accept = Annotated[
+    list[str] | None, typer.Option("--accept", help="a warning of the preflight that you have judged, by name")
+]
+
 
 @app.command()
 def demo(
@@ -105,27 +109,27 @@ def deploy(
     ] = False,
     teleop: Annotated[bool, typer.Option("--teleop", help="... while a person moves them with the leaders")] = False,
     scripted: Annotated[bool, typer.Option("--scripted", help="... while a script does (simulated rig)")] = False,
-    out: Annotated[Path, typer.Option("--out", help="... folder of the actions, figures and picture")] = Path(
-        "outputs/shadow"
-    ),
+    out: Annotated[Path, typer.Option("--out", help="folder of pages, figures and pictures")] = Path("outputs/deploy"),
+    accept: Accept = None,
     run_dir: RunDir = None,
 ) -> None:
     """Run a policy on the followers: arms to the start pose, then the policy until Ctrl-C, which stops and parks."""
-    from aloha_runtime.commands import operate
+    from aloha_runtime.commands.deploy import care_from
+    from aloha_runtime.commands.deploy import deploy as job
 
-    care = operate.care_from(speed, max_duration, limits, velocity, shadow)
-    operate.deploy(
+    job(
         rig,
         checkpoint,
         seed=seed,
         task=task,
         run_dir=run_dir,
-        care=care,
+        care=care_from(speed, max_duration, limits, velocity, shadow),
         engine=engine,
         takeover=takeover,
         teleoperated=teleop,
         scripted=scripted,
         out=out,
+        accepted=accept or [],
     )
 
 
@@ -146,6 +150,21 @@ def score(
     from aloha_runtime.commands.score import score as job
 
     job(Wishes(tuple(policies), scenes, task, out, longest, resume, scripted), rig, run_dir)
+
+
+@app.command()
+def preflight(
+    checkpoint: Annotated[str, typer.Argument(help="LeRobot policy directory, or `demo`")],
+    rig: Rig = "sim",
+    accept: Accept = None,
+    out: Annotated[Path, typer.Option("--out", help="folder of the page")] = Path("outputs/preflight"),
+    json: Annotated[Path | None, typer.Option("--json", help="also write the findings to this file")] = None,
+    run_dir: RunDir = None,
+) -> None:
+    """Does this policy fit this rig as it is now? Cameras beside training frames, units, calibration. Nothing moves."""
+    from aloha_runtime.commands.preflight import preflight as job
+
+    job(checkpoint, rig, accept or [], out, json, run_dir)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The operator's verbs: bring the system up, teleoperate, deploy a policy, and single requests to a running system."""
+"""The operator's verbs: bring the system up, teleoperate, and single requests to a running system."""
 
 import secrets
 import time
@@ -6,14 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
-from pydantic import ValidationError
 from rich.console import Console
 
 from aloha_runtime import config, messages
 from aloha_runtime.bus import SUPERVISOR, Bus
 from aloha_runtime.commands.stack import POLL_S, Stack
-from aloha_runtime.config import DeployConfig, RigConfig, TaskName, TeleopConfig, TighterLimits
-from aloha_runtime.control.limits import limits_from, tightened
+from aloha_runtime.config import RigConfig, TaskName, TeleopConfig
 from aloha_runtime.control.modes import TIME_IS_OVER
 from aloha_runtime.errors import AlohaError, ConfigError
 from aloha_runtime.messages import MOVING, Health, Mode, Reply, Request
@@ -51,7 +49,7 @@ def with_task(rig: RigConfig, seed: int | None, task: str | None, clock: str | N
 
 def up(rig_name: str, job: str, checkpoint: str, run_dir: Path | None) -> None:
     """Start a job's processes and watch them until Ctrl-C."""
-    jobs = [name for name in Job if name is not Job.REPLAY]  # which needs an episode: `aloha replay`
+    jobs = [name for name in Job if name not in (Job.REPLAY, Job.LOOK)]  # `aloha replay`, `aloha preflight`
     if job not in jobs:
         raise ConfigError(f"no job named {job!r}: choose one of {', '.join(jobs)}")
     rig = with_task(config.load(rig_name), None, None)
@@ -95,78 +93,6 @@ def teleop(
                 f"leader moved to follower goal written: p50 {found['latency_p50_ms']:.1f} ms, p99"
                 f" {found['latency_p99_ms']:.1f} ms; {found['rate_hz']:.0f} actions a second"
             )
-
-
-def deploy(
-    rig_name: str,
-    checkpoint: str,
-    *,
-    seed: int | None,
-    task: str | None,
-    run_dir: Path | None,
-    care: DeployConfig,
-    engine: str | None = None,
-    takeover: bool = False,
-    teleoperated: bool = False,
-    scripted: bool = False,
-    out: Path = Path("outputs/shadow"),
-) -> None:
-    """A policy moves the followers until Ctrl-C or for `care.max_duration_s`. `engine` replaces the rig's
-    `policy.engine`, `takeover` its `teleop.takeover`; `care` tightens its `deploy`. In a shadow, nothing moves unless
-    `teleoperated` (or `scripted`), and `out` gets what was seen."""
-    rig = with_care(with_takeover(with_task(config.load(rig_name), seed, task), takeover), care)
-    if engine is not None:
-        known = get_args(config.EngineName)
-        if engine not in known:
-            raise ConfigError(f"--engine {engine} is none of {', '.join(known)}")
-        rig = rig.model_copy(update={"policy": rig.policy.model_copy(update={"engine": engine})})
-    if rig.deploy.shadow:
-        from aloha_runtime.commands.shadow import job_of, shadow
-
-        if takeover:
-            raise ConfigError("--takeover takes over from a policy that moves the arms, and --shadow moves none")
-        shadow(rig, checkpoint, job_of(rig, teleoperated, scripted), out, run_dir)
-        return
-    if teleoperated or scripted:
-        raise ConfigError("--teleop and --scripted say who moves the arms while the policy only shadows: add --shadow")
-    say = Console().print
-    with Stack(rig, Job.DEPLOY, run_dir, checkpoint, say=say) as stack:
-        raise_arms(stack)
-        stack.ask("policy")
-        over = "; squeeze both leader grippers to take over, `aloha handback` gives back" if takeover else ""
-        stack.say(f"{checkpoint} drives the followers{careful(rig)}; Ctrl-C stops it and parks the arms{over}")
-        watch_until_interrupted(stack, None)
-
-
-def care_from(
-    speed: float, max_duration_s: float | None, limits: Path | None, velocity: float | None, shadow: bool = False
-) -> DeployConfig:
-    """What the options of a command ask for; raises ConfigError naming the option."""
-    tight = config.load_limits(limits) if limits is not None else TighterLimits()
-    try:
-        if velocity is not None:
-            tight = tight.and_also(TighterLimits(velocity_rad_s=velocity))
-        return DeployConfig(speed=speed, max_duration_s=max_duration_s, shadow=shadow, limits=tight)
-    except ValidationError as error:
-        (first, *_) = error.errors()
-        option = "max-duration" if first["loc"][0] == "max_duration_s" else str(first["loc"][0]).partition("_")[0]
-        raise ConfigError(f"--{option} {first['input']}: {first['msg']}") from None
-
-
-def with_care(rig: RigConfig, care: DeployConfig) -> RigConfig:
-    """The rig on which everything is at least as careful as `care`; ConfigError for a limit that is looser than its."""
-    for role in ("follower", "leader"):
-        tightened(limits_from(rig.limits.overrides(), role), care.limits.overrides(), care.speed)
-    return rig.model_copy(update={"deploy": rig.deploy.and_also(care)})
-
-
-def careful(rig: RigConfig) -> str:
-    """How carefully, for people; empty where nothing is tightened."""
-    deploy = rig.deploy
-    found = [f"at {deploy.speed:g} times its speed"] if deploy.speed < 1 else []
-    found += [f"for {deploy.max_duration_s:g} s"] if deploy.max_duration_s else []
-    found += [f"{key} at most {value:g}" for key, value in deploy.limits.overrides().items()]
-    return f" ({', '.join(found)})" if found else ""
 
 
 def with_takeover(rig: RigConfig, takeover: bool) -> RigConfig:

@@ -1,7 +1,7 @@
 """One picture of every camera of a rig, a labelled sheet of them, and how they compare with a dataset's cameras."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -114,7 +114,14 @@ def compare(pictures: Mapping[str, Image], path: Path) -> Iterator[Finding]:
     for name in sorted(set(dataset.info.cameras) ^ set(pictures)):
         where = "this rig" if name in dataset.info.cameras else f"the dataset {path}"
         yield warn(f"cameras.{name}.dataset", f"no camera of this name in {where}", "rename one of them")
-    known = {name: _samples(dataset, name) for name in there}
+    yield from against(pictures, {name: _samples(dataset, name) for name in there}, "dataset")
+
+
+def against(pictures: Mapping[str, Image], frames: Mapping[str, Sequence[Image]], source: str) -> Iterator[Finding]:
+    """Each live picture beside `frames` of every camera of the same rig, by its names. `source`: of what they are, and
+    the last word of each check's name."""
+    there = [name for name in frames if name in pictures and frames[name]]
+    known = {name: [_small(frame) for frame in frames[name]] for name in there}
     alike = {
         (live, other): max(float(np.mean(_small(pictures[live]) * sample)) for sample in known[other])
         for live, other in itertools.product(there, there)
@@ -125,23 +132,23 @@ def compare(pictures: Mapping[str, Image], path: Path) -> Iterator[Finding]:
         if gain > EXCHANGED:
             wrong |= {one, two}
             remedy = f"exchange their plugs, or `device`/`serial` of {one} and {two} in the rig file"
-            value = f"looks like {two} of the dataset, and {two} like {one} (more alike by {gain:.2f})"
-            yield fail(f"cameras.{one}.dataset", value, remedy)
+            value = f"looks like {two} of the {source}, and {two} like {one} (more alike by {gain:.2f})"
+            yield fail(f"cameras.{one}.{source}", value, remedy)
     for name in there:
         if name in wrong:
             continue
         score = alike[name, name]
         if score >= ALIKE:
-            yield ok(f"cameras.{name}.dataset", f"shows what it showed there (correlation {score:.2f})")
+            yield ok(f"cameras.{name}.{source}", f"shows what it showed there (correlation {score:.2f})")
         else:
             remedy = "compare both pictures: has it been moved, turned or covered?"
-            yield warn(f"cameras.{name}.dataset", f"shows something else than there (correlation {score:.2f})", remedy)
+            yield warn(f"cameras.{name}.{source}", f"shows something else than there (correlation {score:.2f})", remedy)
 
 
-def _samples(dataset: Dataset, camera: str) -> list[NDArray[np.float32]]:
+def _samples(dataset: Dataset, camera: str) -> list[Image]:
     """First frames of some episodes, where the arms are in the start pose as they are now, most likely."""
     chosen = np.unique(np.linspace(0, len(dataset.episodes) - 1, SAMPLES).astype(int))
-    return [_small(dataset.frame(camera, dataset.episodes[int(index)].from_index)) for index in chosen]
+    return [dataset.frame(camera, dataset.episodes[int(index)].from_index) for index in chosen]
 
 
 def _small(picture: Image) -> NDArray[np.float32]:

@@ -16,6 +16,8 @@ class Job(StrEnum):
     TELEOP = "teleop"
     DEPLOY = "deploy"
     REPLAY = "replay"
+    LOOK = "look"
+    """Cameras and arms, and nobody who could move them: what a preflight looks at."""
     DEMONSTRATE = "demonstrate"
     """Teleoperation on the simulated rig with the scripted demonstrator moving the leaders."""
 

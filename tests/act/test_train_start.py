@@ -234,3 +234,5 @@ def test_best_is_the_checkpoint_with_the_lowest_validation_error(dataset: Path, 
     assert int(best.resolve().parent.name) == min(errors, key=lambda step: errors[step])
     provenance = json.loads((best / "provenance.json").read_text())
     assert provenance["training"]["figures"]["validation_l1"] == min(errors.values())
+    assert list(provenance["frames"]) == ["cam_high"]
+    assert all((best / name).stat().st_size < 20_000 for name in provenance["frames"]["cam_high"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from aloha_runtime import config
-from aloha_runtime.commands import operate
+from aloha_runtime.commands import deploy
 from aloha_runtime.commands.shadow import draw, job_of
 from aloha_runtime.commands.shadow_log import ShadowLog, distances
 from aloha_runtime.config import TighterLimits
@@ -83,15 +83,15 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_options_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
-    care = operate.care_from(1.0, None, None, None)
+    care = deploy.care_from(1.0, None, None, None)
     with pytest.raises(ConfigError, match="add --shadow"):
-        operate.deploy("sim", "demo", seed=0, task=None, run_dir=tmp_path, care=care, scripted=True)
-    dark = operate.care_from(1.0, None, None, None, shadow=True)
+        deploy.deploy("sim", "demo", seed=0, task=None, run_dir=tmp_path, care=care, scripted=True)
+    dark = deploy.care_from(1.0, None, None, None, shadow=True)
     with pytest.raises(ConfigError, match="--takeover takes over"):
-        operate.deploy("sim", "demo", seed=0, task=None, run_dir=tmp_path, care=dark, takeover=True)
-    slow = operate.care_from(0.5, None, None, None, shadow=True)
+        deploy.deploy("sim", "demo", seed=0, task=None, run_dir=tmp_path, care=dark, takeover=True)
+    slow = deploy.care_from(0.5, None, None, None, shadow=True)
     with pytest.raises(ConfigError, match="leave out --speed"):
-        operate.deploy("sim", "demo", seed=0, task=None, run_dir=tmp_path, care=slow)
+        deploy.deploy("sim", "demo", seed=0, task=None, run_dir=tmp_path, care=slow)
     with pytest.raises(ConfigError, match="real one: use --teleop"):
         job_of(config.load("aloha"), False, True)
 
@@ -107,19 +107,19 @@ def test_options_that_do_not_belong_together_are_refused(tmp_path: Path) -> None
 )
 def test_wishes_that_cannot_be_are_named_by_option(wishes: dict[str, float], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        operate.care_from(**{"speed": 1.0, "max_duration_s": None, "limits": None, "velocity": None, **wishes})
+        deploy.care_from(**{"speed": 1.0, "max_duration_s": None, "limits": None, "velocity": None, **wishes})
 
 
 def test_a_file_of_limits_and_options_only_ever_tighten(tmp_path: Path) -> None:
     path = tmp_path / "limits.yaml"
     path.write_text("velocity_rad_s: 1.0\nlead_rad: 0.05\n")
-    care = operate.care_from(0.5, 30, path, 1.5)
+    care = deploy.care_from(0.5, 30, path, 1.5)
     assert care.limits == TighterLimits(velocity_rad_s=1.0, lead_rad=0.05)
-    rig = operate.with_care(config.load("sim"), care)
-    again = operate.with_care(rig, operate.care_from(1.0, 60, None, 2.0))
+    rig = deploy.with_care(config.load("sim"), care)
+    again = deploy.with_care(rig, deploy.care_from(1.0, 60, None, 2.0))
     assert again.deploy == rig.deploy == care
     with pytest.raises(ConfigError, match=r"velocity_rad_s 3 is looser than the rig's 2\.5"):
-        operate.with_care(rig, operate.care_from(1.0, None, None, 3.0))
+        deploy.with_care(rig, deploy.care_from(1.0, None, None, 3.0))
     path.write_text("velocity: 1.0\n")
     with pytest.raises(ConfigError, match=r"limits.yaml:1: unknown key 'velocity'"):
         config.load_limits(path)

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from test_kills import random_policy
 
 from aloha_runtime import config, messages
-from aloha_runtime.commands import operate, shadow
+from aloha_runtime.commands import deploy, operate, shadow
+from aloha_runtime.commands.findings import Finding, Level
+from aloha_runtime.commands.preflight import PAGE, Preflight
 from aloha_runtime.commands.shadow_log import ShadowLog
 from aloha_runtime.commands.stack import Stack
 from aloha_runtime.config import DeployConfig, RigConfig
@@ -40,12 +43,14 @@ class Run:
     """Goals on the wire while nobody moved the arms, by follower."""
     offences: dict[str, int] = field(default_factory=dict)
     refusals: list[str] = field(default_factory=list)
+    findings: dict[str, Finding] = field(default_factory=dict)
+    page: str = ""
     policy_s: float = 0.0
     cause: str = ""
 
 
 def rig_with(care: DeployConfig) -> RigConfig:
-    return operate.with_care(operate.with_task(config.load("sim"), 3, "transfer_cube", "virtual"), care)
+    return deploy.with_care(operate.with_task(config.load("sim"), 3, "transfer_cube", "virtual"), care)
 
 
 def look_at_wire(run: Run, stack: Stack) -> dict[str, int]:
@@ -92,10 +97,15 @@ def shadowed(folder: Path, policy: str) -> Run:
 
 def careful(folder: Path, policy: str) -> Run:
     run = Run()
-    care = operate.care_from(speed=0.5, max_duration_s=1.5, limits=None, velocity=VELOCITY)
+    care = deploy.care_from(speed=0.5, max_duration_s=1.5, limits=None, velocity=VELOCITY)
     with Stack(rig_with(care), Job.DEPLOY, folder / "careful", policy) as stack:
         followers = stack.bus.subscribe(messages.FOLLOWERS, depth=10_000)
         operate.raise_arms(stack)
+        flight = Preflight(policy, stack.rig, (), Console(quiet=True))
+        flight.files()
+        flight.live(stack, folder / "out", at_start=True)
+        run.findings = {finding.check: finding for finding in flight.found}
+        run.page = (folder / "out" / PAGE).read_text()
         stack.ask("policy")
         began_ns = stack.clock.now_ns()
         operate.watch_until_interrupted(stack, 5.0)
@@ -160,3 +170,14 @@ def test_care_holds_on_the_wire_and_time_ends_in_hold(runs: dict[str, Run]) -> N
     assert run.cause == "the policy has moved the arms for its time of 1.5 s (--max-duration)"
     assert run.policy_s == pytest.approx(1.5, abs=0.1)
     assert Mode.POLICY in {state.mode for state in run.followers}
+
+
+def test_before_it_moves_the_rig_is_looked_at_through_the_policys_eyes(runs: dict[str, Run]) -> None:
+    found = runs["careful"].findings
+    assert found["observation"].value == "complete: 1 cameras and the arms"
+    assert found["inference"].level is Level.OK
+    # Its made-up statistics know -0.8 to 0.8 rad; the start pose is elsewhere, in the file and under the cameras alike.
+    doubtful = {name for name, finding in found.items() if finding.level is Level.WARN}
+    joints = [f"{side}_{joint}" for side in ("left", "right") for joint in ("shoulder", "elbow")]
+    assert doubtful == {f"{part}.{joint}" for part in ("start_pose", "position") for joint in joints}
+    assert runs["careful"].page.count("data:image/jpeg;base64,") == 1

@@ -1,0 +1,105 @@
+"""`aloha deploy`: a policy moves the followers, with care (slower, not for long, tighter limits), after a preflight."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import get_args
+
+from pydantic import ValidationError
+from rich.console import Console
+
+from aloha_runtime import config
+from aloha_runtime.act.observe import refuse_unfit
+from aloha_runtime.commands import operate
+from aloha_runtime.commands.findings import Level
+from aloha_runtime.commands.shadow import job_of, shadow
+from aloha_runtime.commands.stack import Stack
+from aloha_runtime.config import DeployConfig, RigConfig, TighterLimits
+from aloha_runtime.control.limits import limits_from, tightened
+from aloha_runtime.errors import ConfigError
+from aloha_runtime.processes.table import Job
+from aloha_runtime.robot import ROLES
+
+
+def deploy(
+    rig_name: str,
+    checkpoint: str,
+    *,
+    seed: int | None,
+    task: str | None,
+    run_dir: Path | None,
+    care: DeployConfig,
+    engine: str | None = None,
+    takeover: bool = False,
+    teleoperated: bool = False,
+    scripted: bool = False,
+    out: Path = Path("outputs/deploy"),
+    accepted: Collection[str] = (),
+) -> None:
+    """A policy moves the followers until Ctrl-C or for `care.max_duration_s`. `engine` replaces the rig's
+    `policy.engine`, `takeover` its `teleop.takeover`; `care` tightens its `deploy`. In a shadow, nothing moves unless
+    `teleoperated` (or `scripted`). `out` gets the preflight's page, and what a shadow has seen. `accepted`: warnings of
+    the preflight, by name."""
+    rig = with_care(operate.with_takeover(operate.with_task(config.load(rig_name), seed, task), takeover), care)
+    if engine is not None:
+        known = get_args(config.EngineName)
+        if engine not in known:
+            raise ConfigError(f"--engine {engine} is none of {', '.join(known)}")
+        rig = rig.model_copy(update={"policy": rig.policy.model_copy(update={"engine": engine})})
+    refuse_unfit(config.policy_path(checkpoint), rig)
+    from aloha_runtime.commands.preflight import Preflight  # brings torch, which a wrong path need not wait for
+
+    flight = Preflight(checkpoint, rig, accepted, Console(highlight=False, soft_wrap=True))
+    if rig.deploy.shadow:
+        if takeover:
+            raise ConfigError("--takeover takes over from a policy that moves the arms, and --shadow moves none")
+        job = job_of(rig, teleoperated, scripted)
+        flight.files()
+        flight.show((Level.WARN,))
+        flight.refuse(judged=True)  # what is doubtful is what a shadow is for
+        shadow(rig, checkpoint, job, out, run_dir)
+        return
+    if teleoperated or scripted:
+        raise ConfigError("--teleop and --scripted say who moves the arms while the policy only shadows: add --shadow")
+    flight.files()
+    flight.refuse()
+    say = Console().print
+    with Stack(rig, Job.DEPLOY, run_dir, checkpoint, say=say) as stack:
+        operate.raise_arms(stack)
+        flight.live(stack, out, at_start=True)
+        flight.show((Level.WARN,))
+        flight.refuse()
+        stack.ask("policy")
+        over = "; squeeze both leader grippers to take over, `aloha handback` gives back" if takeover else ""
+        stack.say(f"{checkpoint} drives the followers{careful(rig)}; Ctrl-C stops it and parks the arms{over}")
+        operate.watch_until_interrupted(stack, None)
+
+
+def care_from(
+    speed: float, max_duration_s: float | None, limits: Path | None, velocity: float | None, shadow: bool = False
+) -> DeployConfig:
+    """What the options of a command ask for; raises ConfigError naming the option."""
+    tight = config.load_limits(limits) if limits is not None else TighterLimits()
+    try:
+        if velocity is not None:
+            tight = tight.and_also(TighterLimits(velocity_rad_s=velocity))
+        return DeployConfig(speed=speed, max_duration_s=max_duration_s, shadow=shadow, limits=tight)
+    except ValidationError as error:
+        (first, *_) = error.errors()
+        option = "max-duration" if first["loc"][0] == "max_duration_s" else str(first["loc"][0]).partition("_")[0]
+        raise ConfigError(f"--{option} {first['input']}: {first['msg']}") from None
+
+
+def with_care(rig: RigConfig, care: DeployConfig) -> RigConfig:
+    """The rig on which everything is at least as careful as `care`; ConfigError for a limit that is looser than its."""
+    for role in ROLES:
+        tightened(limits_from(rig.limits.overrides(), role), care.limits.overrides(), care.speed)
+    return rig.model_copy(update={"deploy": rig.deploy.and_also(care)})
+
+
+def careful(rig: RigConfig) -> str:
+    """How carefully, for people; empty where nothing is tightened."""
+    deploy = rig.deploy
+    found = [f"at {deploy.speed:g} times its speed"] if deploy.speed < 1 else []
+    found += [f"for {deploy.max_duration_s:g} s"] if deploy.max_duration_s else []
+    found += [f"{key} at most {value:g}" for key, value in deploy.limits.overrides().items()]
+    return f" ({', '.join(found)})" if found else ""
