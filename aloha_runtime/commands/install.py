@@ -114,7 +114,7 @@ def plan(rig: RigConfig, rig_file: bytes, wanted: Wanted) -> dict[str, bytes | P
 
 def refuse_unfit(wanted: Wanted, rig: RigConfig) -> None:
     """ConfigError for what cannot run unattended."""
-    if wanted.job is Job.REPLAY or (wanted.job is Job.DEMONSTRATE and rig.sim is None):
+    if wanted.job in (Job.REPLAY, Job.LOOK) or (wanted.job is Job.DEMONSTRATE and rig.sim is None):
         raise ConfigError(f"--job {wanted.job} cannot run unattended: choose teleop or deploy")
     if wanted.job is Job.DEPLOY and not wanted.checkpoint:
         raise ConfigError("--job deploy needs --checkpoint, a LeRobot policy directory")

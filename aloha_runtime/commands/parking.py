@@ -22,23 +22,23 @@ def park(stack: "Stack") -> str:
         reply = stack.ask("stop")
         if reply.mode is Mode.FAULT:
             return _left(f"{reply.text}; when the cause is gone: aloha up, aloha arm, aloha park")
+        asked_ns = stack.clock.now_ns()
         reply = stack.ask("park")
     except AlohaError as error:
         return _left(str(error))
-    return "" if reply.mode is Mode.IDLE else _wait(stack)
+    return "" if reply.mode is Mode.IDLE else _wait(stack, asked_ns)
 
 
-def _wait(stack: "Stack") -> str:
+def _wait(stack: "Stack", asked_ns: int) -> str:
     stack.say("parking the arms (Ctrl-C again skips it: the arms then stay where they are, torque on)")
     deadline_ns = stack.clock.now_ns() + int(PARK_TIMEOUT_S * NS_PER_S)
-    parking = False  # the newest heartbeat may still be the one from before the request
     while stack.clock.now_ns() < deadline_ns:
         heartbeat = stack.mode.latest()
         if heartbeat is not None and heartbeat.mode is Mode.IDLE:
             return ""
-        if heartbeat is not None and parking and heartbeat.mode is not Mode.PARK:
+        # The newest heartbeat may still tell of the mode before the request, and parking may end between two looks.
+        if heartbeat is not None and heartbeat.since_ns > asked_ns and heartbeat.mode is not Mode.PARK:
             return _left(f"{heartbeat.mode}: {heartbeat.cause}")
-        parking = parking or (heartbeat is not None and heartbeat.mode is Mode.PARK)
         stack.pause()
     return _left(f"parking took longer than {PARK_TIMEOUT_S:.0f} s")
 

@@ -98,7 +98,10 @@ def shadowed(folder: Path, policy: str) -> Run:
 def careful(folder: Path, policy: str) -> Run:
     run = Run()
     care = deploy.care_from(speed=0.5, max_duration_s=1.5, limits=None, velocity=VELOCITY)
-    with Stack(rig_with(care), Job.DEPLOY, folder / "careful", policy) as stack:
+    rig = rig_with(care)
+    alone = {name: arm for name, arm in rig.arms.items() if name.startswith("follower")}
+    rig = rig.model_copy(update={"arms": alone})  # three processes less to start
+    with Stack(rig, Job.DEPLOY, folder / "careful", policy) as stack:
         followers = stack.bus.subscribe(messages.FOLLOWERS, depth=10_000)
         operate.raise_arms(stack)
         flight = Preflight(policy, stack.rig, (), Console(quiet=True))

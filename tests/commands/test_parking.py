@@ -1,0 +1,68 @@
+"""Parking when a stack is left: waited for as long as it goes on, and not a moment longer."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from aloha_runtime.commands.parking import PARK_TIMEOUT_S, park
+from aloha_runtime.messages import Mode, ModeHeartbeat, Reply
+
+
+class FakeStack:
+    """A supervisor whose heartbeats follow a script: (seconds after the request, mode)."""
+
+    def __init__(self, *script: tuple[float, Mode]) -> None:
+        self.now_ns = 10**12
+        self.script = script
+        self.asked_ns = 0
+        self.clock = SimpleNamespace(now_ns=lambda: self.now_ns)
+        self.mode = SimpleNamespace(latest=self.latest)
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def ask(self, verb: str) -> Reply:
+        self.now_ns += 5_000_000
+        self.asked_ns = self.now_ns
+        return Reply(ok=True, text="", mode=Mode.HOLD if verb == "stop" else Mode.PARK)
+
+    def pause(self) -> None:
+        self.now_ns += 20_000_000
+
+    def latest(self) -> ModeHeartbeat:
+        since_ns, mode = 0, Mode.HOLD
+        for seconds, later in self.script:
+            if self.now_ns >= self.asked_ns + int(seconds * 1e9):
+                since_ns, mode = self.asked_ns + int(seconds * 1e9), later
+        return ModeHeartbeat(stamp_ns=self.now_ns, mode=mode, since_ns=since_ns, cause="a servo is silent")
+
+    @property
+    def waited_s(self) -> float:
+        return (self.now_ns - self.asked_ns) / 1e9
+
+
+def run(*script: tuple[float, Mode]) -> tuple[str, float]:
+    stack: Any = FakeStack(*script)
+    return park(stack), stack.waited_s
+
+
+def test_arms_that_arrive_are_parked() -> None:
+    left, waited_s = run((0.1, Mode.PARK), (1.5, Mode.IDLE))
+    assert left == ""
+    assert waited_s == pytest.approx(1.5, abs=0.05)
+
+
+@pytest.mark.parametrize("lasts_s", [0.001, 1.0])
+def test_parking_that_ends_in_hold_is_said_at_once_even_when_it_was_too_short_to_be_seen(lasts_s: float) -> None:
+    left, waited_s = run((0.1, Mode.PARK), (0.1 + lasts_s, Mode.HOLD))
+    assert "not parked" in left
+    assert "hold: a servo is silent" in left
+    assert waited_s < 0.2 + lasts_s
+
+
+def test_parking_that_never_ends_is_given_up() -> None:
+    left, waited_s = run((0.1, Mode.PARK))
+    assert "took longer" in left
+    assert waited_s == pytest.approx(PARK_TIMEOUT_S, abs=0.1)
