@@ -71,7 +71,7 @@ def deploy(
         stack.ask("policy")
         over = "; squeeze both leader grippers to take over, `aloha handback` gives back" if takeover else ""
         stack.say(f"{checkpoint} drives the followers{careful(rig)}; Ctrl-C stops it and parks the arms{over}")
-        operate.watch_until_interrupted(stack, None)
+        operate.watch_until_interrupted(stack, None, deploys=True)
 
 
 def care_from(

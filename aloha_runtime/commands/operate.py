@@ -173,9 +173,10 @@ def _request(verb: str, run_dir: Path) -> Reply:
 
 
 def watch_until_interrupted(
-    stack: Stack, seconds: float | None, meanwhile: Callable[[], object] = lambda: None
+    stack: Stack, seconds: float | None, meanwhile: Callable[[], object] = lambda: None, *, deploys: bool = False
 ) -> None:
-    """Until Ctrl-C or the time is over; says every change of mode. `meanwhile` runs at every look."""
+    """Until Ctrl-C or the time is over; says every change of mode. `meanwhile` runs at every look. `deploys`: also when
+    the supervisor says that the policy has moved the arms for its time."""
     end_ns = stack.clock.now_ns() + int(seconds * NS_PER_S) if seconds else None
     shown: tuple[Mode, str] | None = None
     try:
@@ -186,7 +187,7 @@ def watch_until_interrupted(
             now = None if heartbeat is None else (Mode(heartbeat.mode), heartbeat.cause)
             if now is not None and now != shown:
                 stopped = now[0] in (Mode.HOLD, Mode.FAULT)
-                if stopped and now[1].startswith(TIME_IS_OVER):
+                if deploys and stopped and now[1].startswith(TIME_IS_OVER):
                     stack.say(f"HOLD: {now[1]}")
                     return
                 if stopped and shown is not None:  # also each further cause, once it is known

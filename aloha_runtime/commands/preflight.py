@@ -99,6 +99,9 @@ def preflight(
             flight.live(stack, out, at_start=False)
     flight.show()
     if json is not None:
-        json.write_bytes(findings.as_json(rig.name, flight.found))
+        try:
+            json.write_bytes(findings.as_json(rig.name, flight.found))
+        except OSError as error:
+            raise AlohaError(f"{json} cannot be written ({error.strerror}): choose another place with --json") from None
     flight.refuse()
     console.print(f"{name} fits rig {rig.name}")

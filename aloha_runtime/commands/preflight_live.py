@@ -97,7 +97,8 @@ def positions(loaded: Checkpoint, position: NDArray[np.float64], at_start: bool)
     elif loaded.config.state_dim == DOF:
         found = list(outside(loaded.stats, position))
         for name, value in found:
-            yield warn(f"position.{name}", f"{value}", "move it there, or record demonstrations that begin here")
+            # The name that the rig file's start pose has as well: whoever has accepted the one has accepted the other.
+            yield warn(f"start_pose.{name}", value, "record demonstrations that begin here, or change `start_pose`")
         if not found:
             yield ok("position", "within what was seen in training")
     for joint in np.flatnonzero(IS_GRIPPER):

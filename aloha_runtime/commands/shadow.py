@@ -94,8 +94,11 @@ def _write(checkpoint: str, log: ShadowLog, out: Path, console: Console) -> None
         "without_prediction": dict(log.reasons),
         f"predicted_minus_{what}": by_joint,
     }
-    (out / FIGURES).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    draw(rows, out / PICTURE)
+    try:
+        (out / FIGURES).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        draw(rows, out / PICTURE)
+    except OSError as error:
+        raise AlohaError(f"{out} cannot be written ({error.strerror}); the actions are in {out / ACTIONS}") from None
     words = "what was commanded" if what == "commanded" else "where the arms stood"
     table = Table(title=f"the policy, away from {words} (rad; grippers: openings)", title_justify="left")
     for column in ("joint", "mean", "95 %", "largest"):

@@ -1,9 +1,11 @@
 """What a policy that only shadows would have done, tick by tick, beside what the arms were told meanwhile."""
 
+import contextlib
 import csv
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,9 +39,9 @@ class ShadowLog:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("w", newline="", encoding="utf-8", buffering=1)
         except OSError as error:
-            raise AlohaError(f"{path} cannot be written ({error.strerror}): choose another place with --out") from None
-        self._writer = csv.writer(self._file)
-        self._writer.writerow(["time_s", "tick", *(f"{part}.{name}" for part in PARTS for name in NAMES)])
+            raise _unwritable(path, error) from None
+        self._path, self._writer = path, csv.writer(self._file)
+        self._put(["time_s", "tick", *(f"{part}.{name}" for part in PARTS for name in NAMES)])
 
     @property
     def rows(self) -> NDArray[np.float32]:
@@ -56,15 +58,26 @@ class ShadowLog:
                     self._write(tick, state, state.target if obeyed and state.target is not None else UNKNOWN)
 
     def close(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # of a full disk, which was said when it happened
+            self._file.close()
+
+    def _put(self, row: list[Any]) -> None:
+        try:
+            self._writer.writerow(row)
+        except OSError as error:
+            raise _unwritable(self._path, error) from None
 
     def _write(self, tick: int, state: ArmsState, commanded: list[float]) -> None:
         action = self._waiting.pop(tick)
         self._began_tick = tick if self._began_tick is None else self._began_tick
         numbers = [*action.position, *commanded, *state.position]
         time_s = (tick - self._began_tick) * TICK_NS / NS_PER_S
-        self._writer.writerow([f"{time_s:.2f}", tick, *("" if np.isnan(x) else f"{x:.4f}" for x in numbers)])
+        self._put([f"{time_s:.2f}", tick, *("" if np.isnan(x) else f"{x:.4f}" for x in numbers)])
         self._rows.append(np.array(numbers, dtype=np.float32))
+
+
+def _unwritable(path: Path, error: OSError) -> AlohaError:
+    return AlohaError(f"{path} cannot be written ({error.strerror}): make room, or choose another place with --out")
 
 
 def distances(rows: NDArray[np.float32]) -> tuple[str, NDArray[np.float64]]:

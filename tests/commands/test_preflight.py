@@ -25,6 +25,7 @@ from aloha_runtime.config import RigConfig
 from aloha_runtime.data.recorded import described
 from aloha_runtime.errors import CheckpointError
 from aloha_runtime.messages import Health
+from aloha_runtime.processes.table import Job, processes
 from aloha_runtime.robot import NAMES, START_POSE, pose_vector
 
 RIG = config.load("sim")
@@ -196,7 +197,7 @@ def test_live_position(good: Checkpoint) -> None:
         return {finding.check: finding.value for finding in found if finding.level is not Level.OK}
 
     assert warned(0, 0.0) == {}
-    assert "stands at 0.60 rad, training saw -0.04 to 0.04" in warned(0, 0.6)["position.left_waist"]
+    assert "stands at 0.60 rad, training saw -0.04 to 0.04" in warned(0, 0.6)["start_pose.left_waist"]
     assert warned(0, 0.6, at_start=False) == {}
     assert "reads 1.60" in warned(13, 1.6, at_start=False)["gripper.right_gripper"]
 
@@ -212,6 +213,12 @@ def test_an_engine_that_is_too_slow(good: Checkpoint, inference_ms: float, level
     health = Health(stamp_ns=0, process="policy", pid=1, figures={"inference_ms": inference_ms})
     (found,) = preflight_live.speed(good, health)
     assert found.level is level
+
+
+def test_nothing_that_could_command_runs_in_a_preflight() -> None:
+    names = {process.name for process in processes(RIG, Job.LOOK)}
+    assert names >= {"supervisor", "arms@followers", "camera@cam_high"}
+    assert not names & {"policy", "teleop", "replay", "demonstrator"}
 
 
 def test_only_warnings_can_be_accepted_each_by_its_name() -> None:

@@ -82,6 +82,12 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         ShadowLog(tmp_path / "file" / "actions.csv")
 
 
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    (tmp_path / "actions.csv").symlink_to("/dev/full")
+    with pytest.raises(AlohaError, match=r"actions.csv cannot be written \(No space left"):
+        ShadowLog(tmp_path / "actions.csv")
+
+
 def test_options_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     care = deploy.care_from(1.0, None, None, None)
     with pytest.raises(ConfigError, match="add --shadow"):
