@@ -35,10 +35,9 @@ class Preflight:
     def live(self, stack: Stack, out: Path, at_start: bool) -> None:
         """What cameras and arms show now, and the page of it in `out`. `files` must have let the checkpoint through."""
         assert self._loaded is not None, "what cannot be read was refused before"
-        mapping = self.rig.policy.cameras
-        cameras = [mapping.get(name, name) for name in self._loaded.config.cameras]
+        cameras = [self.rig.policy.cameras.get(name, name) for name in self._loaded.config.cameras]
         seen = preflight_live.look(stack, list(dict.fromkeys(cameras)))
-        found, frames = preflight_live.examine(self._loaded, seen, at_start, mapping)
+        found, frames = preflight_live.examine(self._loaded, seen, at_start, self.rig)
         if "policy" in stack.health:
             found += preflight_live.speed(self._loaded, stack.health["policy"].latest())
         self._add(found)

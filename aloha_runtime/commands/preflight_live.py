@@ -1,16 +1,18 @@
 """What cameras and arms show now, against what a checkpoint was trained on."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aloha_runtime import messages
 from aloha_runtime.act import training_frames
 from aloha_runtime.commands.findings import Finding, Level, fail, ok, warn
 from aloha_runtime.commands.preflight_checks import Checkpoint, outside
 from aloha_runtime.commands.snapshots import Image, against
 from aloha_runtime.commands.stack import Stack
+from aloha_runtime.config import RigConfig
 from aloha_runtime.control.sync import Missing
 from aloha_runtime.errors import AlohaError
 from aloha_runtime.inputs import RigInputs
@@ -22,6 +24,12 @@ PATIENCE_S = 5.0
 """A camera that has just been opened needs a second."""
 DARK = 2.0
 """Grey levels: the deviation of a picture that shows nothing. A lens cap leaves less, any scene ten times as much."""
+RATE_SPAN_S = 0.5
+"""Fifteen frames of the slowest supported camera (30 fps)."""
+RATE_DEPTH = 256
+"""More frames than the fastest camera (120 fps) delivers meanwhile."""
+RATE_SHARE = 0.8
+"""Of the configured rate, at least. Automatic exposure in a dark room halves it."""
 GRIPPER_SLACK = 0.15
 """Openings outside 0..1 that a well calibrated gripper reads at most, pressing against its stop."""
 
@@ -33,6 +41,8 @@ class Look:
     position: NDArray[np.float64] | None
     pictures: Mapping[str, Image]
     reason: str = ""
+    rates_hz: Mapping[str, float] = field(default_factory=dict)
+    """Frames a second that each camera really delivers."""
 
 
 def look(stack: Stack, cameras: Sequence[str]) -> Look:
@@ -48,25 +58,44 @@ def look(stack: Stack, cameras: Sequence[str]) -> Look:
         if not isinstance(seen, Missing):
             found, images = seen
             pictures = {name: np.array(image) for name, image in images.items()}
-            return Look(np.asarray(found.position, dtype=np.float64), pictures)
+            position = np.asarray(found.position, dtype=np.float64)
+            return Look(position, pictures, rates_hz=_rates_hz(stack, cameras))
         reason = seen.reason
     return Look(None, {}, reason)
 
 
+def _rates_hz(stack: Stack, cameras: Sequence[str]) -> dict[str, float]:
+    """By the frames' own stamps, so that a reader who is late does not matter."""
+    topics = {name: messages.camera_topic(name, stack.rig.cameras[name].fps) for name in cameras}
+    readers = {name: stack.bus.subscribe(topic, depth=RATE_DEPTH) for name, topic in topics.items()}
+    end_ns = stack.clock.now_ns() + int(RATE_SPAN_S * NS_PER_S)
+    while stack.clock.now_ns() < end_ns:
+        stack.watch()
+        stack.pause()
+    stamps = {name: [info.stamp_ns for info in reader.drain()] for name, reader in readers.items()}
+    return {name: rate_hz(found) for name, found in stamps.items()}
+
+
+def rate_hz(stamps_ns: Sequence[int]) -> float:
+    """Frames a second of frames taken at these times; 0 for less than two."""
+    span_ns = stamps_ns[-1] - stamps_ns[0] if len(stamps_ns) > 1 else 0
+    return (len(stamps_ns) - 1) * NS_PER_S / span_ns if span_ns > 0 else 0.0
+
+
 def examine(
-    loaded: Checkpoint, seen: Look, at_start: bool, mapping: Mapping[str, str]
+    loaded: Checkpoint, seen: Look, at_start: bool, rig: RigConfig
 ) -> tuple[list[Finding], dict[str, list[Image]]]:
     """Every finding, and the training frames by camera of the rig. `at_start`: the arms are where the policy would
-    begin. `mapping`: the policy's camera names to the rig's."""
+    begin."""
     if seen.position is None:
         fix = "see `aloha doctor`; the policy would get no observation"
         return [fail("observation", f"there was none within {PATIENCE_S:.0f} s: {seen.reason}", fix)], {}
     found = [ok("observation", f"complete: {len(seen.pictures)} cameras and the arms")]
-    found += list(_pictures(seen.pictures))
+    found += [*_pictures(seen.pictures), *rates(seen, rig)]
     frames: dict[str, list[Image]] = {}
     try:
         kept = training_frames.read(loaded.directory)
-        frames = {mapping.get(name, name): pictures for name, pictures in kept.items()}
+        frames = {rig.policy.cameras.get(name, name): pictures for name, pictures in kept.items()}
     except AlohaError as error:
         found.append(warn("cameras.training", str(error), "compare the cameras by eye with a frame of the dataset"))
     else:
@@ -79,6 +108,17 @@ def _pictures(pictures: Mapping[str, Image]) -> Iterator[Finding]:
         if picture.std() < DARK:
             value = f"shows nothing (grey levels deviate by {picture.std():.1f})"
             yield warn(f"cameras.{name}.live", value, "take the cap off the lens, switch the light on")
+
+
+def rates(seen: Look, rig: RigConfig) -> Iterator[Finding]:
+    """Frames that cameras deliver, against what they are set to."""
+    for name, found_hz in seen.rates_hz.items():
+        wanted_hz = rig.cameras[name].fps
+        if found_hz < RATE_SHARE * wanted_hz:
+            fix = "give it more light or a fixed `exposure`, or a USB controller of its own (`aloha doctor`)"
+            yield warn(f"cameras.{name}.rate", f"delivers {found_hz:.0f} frames/s, set to {wanted_hz}", fix)
+        else:
+            yield ok(f"cameras.{name}.rate", f"{found_hz:.0f} frames/s")
 
 
 def _views(pictures: Mapping[str, Image], frames: Mapping[str, Sequence[Image]]) -> Iterator[Finding]:

@@ -174,10 +174,10 @@ def picture(seed: int) -> np.ndarray:
 def test_live_pictures_beside_training_frames(good: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     then = {"cam_high": [picture(1)], "top": [picture(2)]}
     monkeypatch.setattr(preflight_live.training_frames, "read", lambda _: then)
-    mapping = {"top": "cam_low"}
+    rig = RIG.model_copy(update={"policy": RIG.policy.model_copy(update={"cameras": {"top": "cam_low"}})})
 
     def warned(high: np.ndarray, low: np.ndarray) -> dict[str, Finding]:
-        found, frames = examine(good, Look(START, {"cam_high": high, "cam_low": low}), True, mapping)
+        found, frames = examine(good, Look(START, {"cam_high": high, "cam_low": low}), True, rig)
         assert set(frames) == {"cam_high", "cam_low"}
         assert not any(finding.level is Level.FAIL for finding in found), "a person may know better"
         return {finding.check: finding for finding in found if finding.level is Level.WARN}
@@ -187,6 +187,16 @@ def test_live_pictures_beside_training_frames(good: Checkpoint, monkeypatch: pyt
     assert "looks like cam_low of the training" in exchanged["cameras.cam_high.training"].value
     dark = warned(picture(1), np.zeros_like(picture(2)))
     assert set(dark) == {"cameras.cam_low.live", "cameras.cam_low.training"}
+
+
+def test_a_camera_that_delivers_less_than_it_is_set_to(good: Checkpoint) -> None:
+    halved, none = ([index * step for index in range(count)] for step, count in ((40_000_000, 13), (0, 1)))
+    assert preflight_live.rate_hz(halved) == pytest.approx(25.0)
+    assert preflight_live.rate_hz(none) == preflight_live.rate_hz([]) == 0.0
+    for rate_hz, level in ((25.0, Level.WARN), (0.0, Level.WARN), (49.0, Level.OK)):
+        (found,) = preflight_live.rates(Look(START, {}, rates_hz={"cam_high": rate_hz}), RIG)
+        assert found.check == "cameras.cam_high.rate"
+        assert found.level is level
 
 
 def test_live_position(good: Checkpoint) -> None:
@@ -203,7 +213,7 @@ def test_live_position(good: Checkpoint) -> None:
 
 
 def test_no_observation_is_refused_with_the_reason(good: Checkpoint) -> None:
-    (found,), _ = examine(good, Look(None, {}, "cam_high: newest frame is 240 ms old"), True, {})
+    (found,), _ = examine(good, Look(None, {}, "cam_high: newest frame is 240 ms old"), True, RIG)
     assert found.level is Level.FAIL
     assert "cam_high: newest frame is 240 ms old" in found.value
 
@@ -263,7 +273,7 @@ def test_training_frames_of_a_hostile_checkpoint_are_a_warning(tmp_path: Path, g
     shutil.copytree(config.policy_path("demo"), tmp_path / "p")
     lists_a_file_elsewhere(tmp_path / "p")
     bad = replace(good, directory=tmp_path / "p")
-    found, frames = examine(bad, Look(START, {"cam_high": picture(1)}), True, {})
+    found, frames = examine(bad, Look(START, {"cam_high": picture(1)}), True, RIG)
     assert frames == {}
     assert (
         "'../../secret.jpg' is no picture in training_frames/" in {f.check: f.value for f in found}["cameras.training"]

@@ -179,6 +179,7 @@ def test_before_it_moves_the_rig_is_looked_at_through_the_policys_eyes(runs: dic
     found = runs["careful"].findings
     assert found["observation"].value == "complete: 1 cameras and the arms"
     assert found["inference"].level is Level.OK
+    assert found["cameras.cam_high.rate"].value == "50 frames/s"
     # Its made-up statistics know -0.8 to 0.8 rad; the start pose is elsewhere, in the file and under the cameras alike.
     doubtful = {name for name, finding in found.items() if finding.level is Level.WARN}
     joints = [f"{side}_{joint}" for side in ("left", "right") for joint in ("shoulder", "elbow")]
