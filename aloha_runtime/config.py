@@ -15,6 +15,7 @@ from aloha_runtime.config_parts import (
     CameraName,
     EngineName,
     GripperRange,
+    GuardConfig,
     JointAngles,
     LimitsConfig,
     PolicyConfig,
@@ -67,6 +68,7 @@ class RigConfig(Strict):
     follower_sleep_pose: JointAngles | None = None
     gripper_current_ma: float | None = Field(None, gt=0, le=1200)
     limits: LimitsConfig = LimitsConfig()
+    guard: GuardConfig | None = None
     realtime: RealtimeConfig = RealtimeConfig()
     policy: PolicyConfig = PolicyConfig()
     teleop: TeleopConfig = TeleopConfig()

@@ -150,6 +150,15 @@ class SimReset(Message):
     task_seed: int
 
 
+class GuardState(Message):
+    """How near the followers are to each other and to the table, 50 times a second while they have torque."""
+
+    distance_m: float
+    """Of the nearest pair, now; below zero: they overlap."""
+    cause: str = ""
+    """Why the guard asks for HOLD, both bodies and their distance; empty when it does not."""
+
+
 class RecorderState(Message):
     """What the recorder is doing, ten times a second."""
 
@@ -219,6 +228,7 @@ ACTION_POLICY = Topic("action_policy", Action, 50, 60, "policy")
 ACTION_REPLAY = Topic("action_replay", Action, 50, 60, "replay")
 POLICY_TICK = Topic("policy_tick", PolicyTick, 50, 60, "policy")
 MODE = Topic("mode", ModeHeartbeat, 50, 200, "supervisor")
+GUARD = Topic("guard", GuardState, 50, 100, "guard")
 SIM_RESET = Topic("sim_reset", SimReset, 50, 200, "supervisor")
 RECORDER = Topic("recorder", RecorderState, 10, 500, "recorder")
 SIM_STATE = Topic("sim_state", SimState, 125, 40, "world")
@@ -231,6 +241,7 @@ TOPICS: tuple[Topic, ...] = (
     ACTION_REPLAY,
     POLICY_TICK,
     MODE,
+    GUARD,
     RECORDER,
     SIM_RESET,
     SIM_STATE,
