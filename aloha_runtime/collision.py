@@ -1,8 +1,8 @@
 """How near two followers come to each other and to the table: both arms as capsules, in MuJoCo.
 
-Frames and joints are those of the ViperX-300 6DOF's description; each capsule or box encloses the mesh of its link, to a
-millimetre (the test compares them). The fingers may touch the table and the other hand, since that is their work, so
-these pairs are left out: see `MEET`.
+Frames and joints are those of the ViperX-300 6DOF's description; each capsule or box encloses the mesh of its link,
+to a millimetre (the test compares them). The fingers may touch the table and the other hand, since that is their
+work, so these pairs are left out: see `MEET`.
 """
 
 from collections.abc import Mapping

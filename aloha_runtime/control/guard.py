@@ -2,10 +2,10 @@
 
 The guard looks 50 times a second, and from its look until the goals stand still pass at most 50 ms: one of its own
 periods, one of the supervisor and two cycles of the arms. So it judges where the goals will be in `AHEAD_NS` at the
-speed they have now. What a joint may gain meanwhile, 30 rad/s^2 * (0.05 s)^2 / 2 = 0.04 rad, is 17 mm at the 0.45 m from
-a base to where two arms meet: less than the default `minimum_distance_m` of 20 mm. Not covered are several joints that
-all gain speed in the same 50 ms; they then meet with the force that the lead allows, and stand. Where an arm stands
-beside its goal (it lags, it sags), its present position is judged as well.
+speed they have now. What a joint may gain meanwhile, 30 rad/s^2 * (0.05 s)^2 / 2 = 0.04 rad, is 17 mm at the 0.45 m
+from a base to where two arms meet: less than the default `minimum_distance_m` of 20 mm. Not covered are several joints
+that all gain speed in the same 50 ms; they then meet with the force that the lead allows, and stand. Where an arm
+stands beside its goal (it lags, it sags), its present position is judged as well.
 
 Who stands too near already may stand there, and move away: otherwise nobody could ever leave.
 """

@@ -48,7 +48,7 @@ needs a goal inside the object: 0.05 openings reach 538 mA at P gain 800, 0.39 a
 
 
 def _per_joint(arm: float, gripper: float) -> Vector:
-    return np.where(IS_GRIPPER, gripper, arm).astype(np.float64)
+    return np.where(IS_GRIPPER, gripper, arm)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ class Limits:
                 index = int(np.argmax(wrong))
                 wanted = "finite" if bound else "finite and above 0"
                 raise ConfigError(f"limits: {field.name} of {NAMES[index]} is {value[index]}; it must be {wanted}")
-            value.flags.writeable = False
+            value.setflags(write=False)
             object.__setattr__(self, field.name, value)
         if (self.low >= self.high).any():
             index = int(np.argmax(self.low >= self.high))

@@ -143,4 +143,4 @@ def test_a_replay_into_each_other_ends_before_they_meet(tmp_path: Path) -> None:
         stack.pause(0.5)  # until they stand
         distances = [model.nearest(np.array(state.position)).distance_m for state in states.drain()]
     assert cause.startswith("guard: ")
-    assert 0.0 < min(distances) < 0.05
+    assert 0.02 <= min(distances) < 0.10, "both hands come at 0.5 m/s: held in time, and not for a mere approach"
