@@ -9,6 +9,7 @@ from rich.console import Console
 
 from aloha_runtime import config, messages
 from aloha_runtime.bus import SUPERVISOR, Bus
+from aloha_runtime.commands.keyboard import STOP_KEY, Keyboard
 from aloha_runtime.commands.stack import POLL_S, Stack
 from aloha_runtime.config import RigConfig, TaskName, TeleopConfig
 from aloha_runtime.errors import AlohaError, ConfigError
@@ -82,7 +83,7 @@ def teleop(
         raise_arms(stack)
         stack.say("squeeze both leader grippers to start")
         stack.wait(lambda: mode_of(stack) is Mode.TELEOP, SQUEEZE_TIMEOUT_S, "the squeeze of both leader grippers")
-        stack.say("teleoperation runs; Ctrl-C ends it and parks the arms")
+        stack.say("teleoperation runs; space is STOP, Ctrl-C ends it and parks the arms")
         _watch_until_interrupted(stack, seconds)
         report: Health | None = stack.health["teleop"].latest()
         if report is not None and report.figures.get("latency_p50_ms"):
@@ -117,7 +118,7 @@ def deploy(
         raise_arms(stack)
         stack.ask("policy")
         over = "; squeeze both leader grippers to take over, `aloha handback` gives back" if takeover else ""
-        stack.say(f"{checkpoint} drives the followers; Ctrl-C stops it and parks the arms{over}")
+        stack.say(f"{checkpoint} drives the followers; space is STOP, Ctrl-C ends it and parks the arms{over}")
         _watch_until_interrupted(stack, seconds)
 
 
@@ -199,19 +200,26 @@ def _request(verb: str, run_dir: Path) -> Reply:
 
 
 def _watch_until_interrupted(stack: Stack, seconds: float | None) -> None:
-    """Until Ctrl-C or the time is over; says every change of mode."""
+    """Until Ctrl-C or the time is over; the space bar is STOP; says when the arms were stopped."""
     end_ns = stack.clock.now_ns() + int(seconds * NS_PER_S) if seconds else None
     shown: tuple[Mode, str] | None = None
+    keyboard = Keyboard()
     try:
-        while end_ns is None or stack.clock.now_ns() < end_ns:
-            stack.watch()
-            heartbeat = stack.mode.latest()
-            now = None if heartbeat is None else (Mode(heartbeat.mode), heartbeat.cause)
-            if now is not None and now != shown:
-                stopped = now[0] in (Mode.HOLD, Mode.FAULT)
-                if stopped and shown is not None:  # also each further cause, once it is known
-                    stack.say(f"{now[0].upper()}: {now[1]}; `aloha arm` goes on, Ctrl-C ends")
-                shown = now
-            stack.pause()
+        with keyboard:
+            while end_ns is None or stack.clock.now_ns() < end_ns:
+                stack.watch()
+                if STOP_KEY in keyboard.pressed():
+                    stack.ask("stop")
+                shown = _say_change(stack, shown)
+                stack.pause()
     except KeyboardInterrupt:
         stack.say("")
+
+
+def _say_change(stack: Stack, shown: tuple[Mode, str] | None) -> tuple[Mode, str] | None:
+    """Mode and cause as they are now; says so when the arms were stopped, and each further cause once it is known."""
+    heartbeat = stack.mode.latest()
+    now = None if heartbeat is None else (Mode(heartbeat.mode), heartbeat.cause)
+    if now is not None and now != shown and shown is not None and now[0] in (Mode.HOLD, Mode.FAULT):
+        stack.say(f"{now[0].upper()}: {now[1]}; `aloha arm` goes on, Ctrl-C ends")
+    return now or shown

@@ -101,6 +101,8 @@ class Limits:
 
         Empty when the arms may be powered where they are: torque would otherwise snap the arm to its limit.
         """
+        if position.shape != (DOF,):
+            return f"the arms' position has shape {position.shape} instead of ({DOF},); check their servos"
         gap = np.where(IS_GRIPPER, 0.0, np.maximum(self.low - position, position - self.high)) - self.lead
         index = int(np.argmax(gap))
         if not np.isfinite(gap).all():

@@ -18,9 +18,8 @@ STALL_MA = {"XM540-W270": 4400.0, "XM430-W350": 2300.0}
 """Stall current at 12 V (ROBOTIS e-manual)."""
 CURRENT_SHARE = 0.6
 """Of the stall current, longer than `SUSTAINED_NS`. A goal within the lead of 0.10 rad drives with 46 % at most, so
-more comes from outside; the servos shut down for overload when it lasts."""
-GRIPPER_SHARE = 1.3
-"""Of the grippers' own current limit, which their servos keep within a few per cent."""
+more comes from outside; the servos shut down for overload when it lasts. A gripper squeezes for long, but the kits limit
+its current to less than this."""
 SUSTAINED_NS = 1000 * MS
 
 
@@ -61,8 +60,8 @@ class Margins:
         return ""
 
 
-def margins_for(role: Role, servos: Mapping[Side, Sequence[Servo]], gripper_ma: float) -> Margins:
-    """The margins of a pair of arms by their servos; `gripper_ma`: current limit of the follower grippers.
+def margins_for(role: Role, servos: Mapping[Side, Sequence[Servo]]) -> Margins:
+    """The margins of a pair of arms by their servos.
 
     Leaders have no bound on currents: they are in a person's hands, and carry their own weight by design.
     """
@@ -71,9 +70,7 @@ def margins_for(role: Role, servos: Mapping[Side, Sequence[Servo]], gripper_ma: 
         for servo in chain:
             shadow = "_shadow" if servo.shadow_of is not None else ""
             most_c[f"{side}_{servo.joint}{shadow}"] = float(MODEL_BY_NAME[servo.model].temperature_limit)
-            index = SIDE_SLICE[side].start + JOINTS.index(servo.joint)
-            if role == "follower" and servo.shadow_of is None:
-                gripper = servo.joint == "gripper"
-                stall_ma = STALL_MA.get(servo.model, np.inf)
-                most_ma[index] = GRIPPER_SHARE * gripper_ma if gripper else CURRENT_SHARE * stall_ma
+            if role == "follower" and not shadow:
+                index = SIDE_SLICE[side].start + JOINTS.index(servo.joint)
+                most_ma[index] = CURRENT_SHARE * STALL_MA.get(servo.model, np.inf)
     return Margins(most_ma, most_c)

@@ -61,7 +61,7 @@ class ArmsLoop:
             self.followers = service.bus.subscribe(messages.FOLLOWERS)
         self.counts: Counter[str] = Counter()
         chains = {side: self._servos(arm) for side, arm in rig.arms_of(self.role).items()}
-        self.margins = margins_for(self.role, chains, rig.current_ma())
+        self.margins = margins_for(self.role, chains)
         self.heat, self.heat_due_ns = "", 0
 
     def _servos(self, arm: ArmConfig) -> list[Servo]:

@@ -180,3 +180,8 @@ def test_arms_without_a_position_are_named(value):
     position = pose_vector(START_POSE, 0.5)
     position[5] = value
     assert "left_wrist_rotate" in default_limits().outside(position)
+
+
+def test_a_position_of_another_shape_is_refused_and_not_judged():
+    outside = default_limits().outside(np.zeros(7))
+    assert outside == "the arms' position has shape (7,) instead of (14,); check their servos"
