@@ -18,8 +18,8 @@ STALL_MA = {"XM540-W270": 4400.0, "XM430-W350": 2300.0}
 """Stall current at 12 V (ROBOTIS e-manual)."""
 CURRENT_SHARE = 0.6
 """Of the stall current, longer than `SUSTAINED_NS`. A goal within the lead of 0.10 rad drives with 46 % at most, so
-more comes from outside; the servos shut down for overload when it lasts. A gripper squeezes for long, but the kits limit
-its current to less than this."""
+more comes from outside; the servos shut down for overload when it lasts. A gripper squeezes for long, but the kits
+limit its current to less than this."""
 SUSTAINED_NS = 1000 * MS
 
 
