@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help setup demo test check bench interop clean
+.PHONY: help setup demo test check bench interop mutants clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -26,6 +26,9 @@ bench: setup ## every benchmark, as tables
 
 interop: setup ## the emulated chain and our datasets judged by LeRobot, in an environment of its own
 	@bash scripts/interop.sh
+
+mutants: setup ## mutation test of the limits
+	@bash scripts/mutants.sh $(ARGS)
 
 clean: ## remove the environments and outputs
 	rm -rf .venv .venv-interop outputs

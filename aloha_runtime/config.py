@@ -16,6 +16,7 @@ from aloha_runtime.config_parts import (
     DeployConfig,
     EngineName,
     GripperRange,
+    GuardConfig,
     JointAngles,
     LimitsConfig,
     PolicyConfig,
@@ -72,6 +73,7 @@ class RigConfig(Strict):
     follower_sleep_pose: JointAngles | None = None
     gripper_current_ma: float | None = Field(None, gt=0, le=1200)
     limits: LimitsConfig = LimitsConfig()
+    guard: GuardConfig | None = None
     realtime: RealtimeConfig = RealtimeConfig()
     policy: PolicyConfig = PolicyConfig()
     deploy: DeployConfig = DeployConfig()

@@ -123,6 +123,23 @@ class DeployConfig(Strict):
         )
 
 
+BasePlace = tuple[Finite, Finite, Finite]
+"""x, y (m) and heading (rad) of an arm's base on the table."""
+
+
+class GuardConfig(Strict):
+    """Followers kept apart from each other and from the table (`control/guard.py`). The bases, as measured, are those
+    of the published rig: 0.938 m between them, face to face, both on the table's top."""
+
+    minimum_distance_m: float = Field(0.02, gt=0, le=0.2)
+    left_base: BasePlace = (-0.469, 0.5, 0.0)
+    right_base: BasePlace = (0.469, 0.5, math.pi)
+
+    def bases(self) -> dict[Literal["left", "right"], BasePlace]:
+        """By side."""
+        return {"left": self.left_base, "right": self.right_base}
+
+
 class RealtimeConfig(Strict):
     """Scheduling of the arms and policy loops. `require` refuses to arm without real-time priority."""
 

@@ -150,6 +150,15 @@ class SimReset(Message):
     task_seed: int
 
 
+class GuardState(Message):
+    """How near the followers are to each other and to the table, 50 times a second while they have torque."""
+
+    distance_m: float
+    """Of the nearest pair, now; below zero: they overlap."""
+    cause: str = ""
+    """Why the guard asks for HOLD, both bodies and their distance; empty when it does not."""
+
+
 class RecorderState(Message):
     """What the recorder is doing, ten times a second."""
 
@@ -221,6 +230,7 @@ SHADOW_POLICY = Topic("shadow_policy", Action, 50, 60, "policy")
 """What a policy that only shadows would do. Nothing that moves an arm reads it, and it is no mode's action topic."""
 POLICY_TICK = Topic("policy_tick", PolicyTick, 50, 60, "policy")
 MODE = Topic("mode", ModeHeartbeat, 50, 200, "supervisor")
+GUARD = Topic("guard", GuardState, 50, 100, "guard")
 SIM_RESET = Topic("sim_reset", SimReset, 50, 200, "supervisor")
 RECORDER = Topic("recorder", RecorderState, 10, 500, "recorder")
 SIM_STATE = Topic("sim_state", SimState, 125, 40, "world")
@@ -234,6 +244,7 @@ TOPICS: tuple[Topic, ...] = (
     SHADOW_POLICY,
     POLICY_TICK,
     MODE,
+    GUARD,
     RECORDER,
     SIM_RESET,
     SIM_STATE,

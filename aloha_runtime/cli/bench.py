@@ -85,6 +85,20 @@ def bench_inference(
     bench.finish(bench_inference.run(seconds, threads), json)
 
 
+@app.command("fuzz")
+def bench_fuzz(
+    actions: Annotated[int, typer.Option("--actions", min=0, help="in one process; 10000000 take an hour")] = 100_000,
+    terminal: Annotated[int, typer.Option("--terminal", min=0, help="through driver and emulated servos")] = 10_000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="of the first run of 1000 actions")] = 0,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="processes")] = 2,
+    json: Json = None,
+) -> None:
+    """Random actions, broken ones included, through the gate: goals outside the envelope, as read on the wire."""
+    from aloha_runtime.commands import bench, bench_fuzz
+
+    bench.finish(bench_fuzz.both(actions, terminal, seed, workers), json)
+
+
 @app.command("all")
 def bench_all(seconds: Seconds = 10, json: Json = None) -> None:
     """Every benchmark after the other."""

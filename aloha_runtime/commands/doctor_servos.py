@@ -139,7 +139,7 @@ def _check_protection(name: str, path: str, servo: Servo, table: dict[str, int])
             f"{table[registers.STARTUP_CONFIGURATION.name]}: it may move by itself when the power comes",
             write(registers.STARTUP_CONFIGURATION, 0),
         )
-    hottest = model.initial.get(registers.TEMPERATURE_LIMIT.name, registers.TEMPERATURE_LIMIT.initial)
+    hottest = model.temperature_limit
     for register, limit in ((registers.TEMPERATURE_LIMIT, hottest), (registers.VELOCITY_LIMIT, VELOCITY_LIMIT)):
         if table[register.name] > limit:
             yield warn(f"{name}.{register.name}", f"{table[register.name]}, usual is {limit}", write(register, limit))

@@ -10,11 +10,12 @@ from rich.console import Console
 
 from aloha_runtime import config, messages
 from aloha_runtime.bus import SUPERVISOR, Bus
+from aloha_runtime.commands.keyboard import STOP_KEY, Keyboard
 from aloha_runtime.commands.stack import POLL_S, Stack
 from aloha_runtime.config import RigConfig, TaskName, TeleopConfig
 from aloha_runtime.control.modes import TIME_IS_OVER
 from aloha_runtime.errors import AlohaError, ConfigError
-from aloha_runtime.messages import MOVING, Health, Mode, Reply, Request
+from aloha_runtime.messages import MOVING, Health, Mode, ModeHeartbeat, Reply, Request
 from aloha_runtime.processes.table import Job
 from aloha_runtime.realtime import NS_PER_S, WallClock
 from aloha_runtime.run_directory import RUN_LOCK, default_run_dir, lock_holder
@@ -84,7 +85,7 @@ def teleop(
         raise_arms(stack)
         stack.say("squeeze both leader grippers to start")
         stack.wait(lambda: mode_of(stack) is Mode.TELEOP, SQUEEZE_TIMEOUT_S, "the squeeze of both leader grippers")
-        stack.say("teleoperation runs; Ctrl-C ends it and parks the arms")
+        stack.say("teleoperation runs; space is STOP, Ctrl-C ends it and parks the arms")
         watch_until_interrupted(stack, seconds)
         report: Health | None = stack.health["teleop"].latest()
         if report is not None and report.figures.get("latency_p50_ms"):
@@ -175,24 +176,39 @@ def _request(verb: str, run_dir: Path) -> Reply:
 def watch_until_interrupted(
     stack: Stack, seconds: float | None, meanwhile: Callable[[], object] = lambda: None, *, deploys: bool = False
 ) -> None:
-    """Until Ctrl-C or the time is over; says every change of mode. `meanwhile` runs at every look. `deploys`: also when
-    the supervisor says that the policy has moved the arms for its time."""
+    """Until Ctrl-C or the time is over; the space bar is STOP; says when the arms were stopped. `meanwhile` runs at
+    every look. `deploys`: also when the supervisor says that the policy has moved the arms for its time."""
     end_ns = stack.clock.now_ns() + int(seconds * NS_PER_S) if seconds else None
     shown: tuple[Mode, str] | None = None
+    keyboard = Keyboard()
     try:
-        while end_ns is None or stack.clock.now_ns() < end_ns:
-            stack.watch()
-            meanwhile()
-            heartbeat = stack.mode.latest()
-            now = None if heartbeat is None else (Mode(heartbeat.mode), heartbeat.cause)
-            if now is not None and now != shown:
-                stopped = now[0] in (Mode.HOLD, Mode.FAULT)
-                if deploys and stopped and now[1].startswith(TIME_IS_OVER):
-                    stack.say(f"HOLD: {now[1]}")
+        with keyboard:
+            while end_ns is None or stack.clock.now_ns() < end_ns:
+                stack.watch()
+                meanwhile()
+                if STOP_KEY in keyboard.pressed():
+                    stack.ask("stop")
+                if deploys and _time_is_over(stack):
                     return
-                if stopped and shown is not None:  # also each further cause, once it is known
-                    stack.say(f"{now[0].upper()}: {now[1]}; `aloha arm` goes on, Ctrl-C ends")
-                shown = now
-            stack.pause()
+                shown = _say_change(stack, shown)
+                stack.pause()
     except KeyboardInterrupt:
         stack.say("")
+
+
+def _time_is_over(stack: Stack) -> bool:
+    """Whether the supervisor has ended the policy's motion because its time is over; says so."""
+    heartbeat: ModeHeartbeat | None = stack.mode.latest()
+    if heartbeat is None or heartbeat.mode is not Mode.HOLD or not heartbeat.cause.startswith(TIME_IS_OVER):
+        return False
+    stack.say(f"HOLD: {heartbeat.cause}")
+    return True
+
+
+def _say_change(stack: Stack, shown: tuple[Mode, str] | None) -> tuple[Mode, str] | None:
+    """Mode and cause as they are now; says so when the arms were stopped, and each further cause once it is known."""
+    heartbeat = stack.mode.latest()
+    now = None if heartbeat is None else (Mode(heartbeat.mode), heartbeat.cause)
+    if now is not None and now != shown and shown is not None and now[0] in (Mode.HOLD, Mode.FAULT):
+        stack.say(f"{now[0].upper()}: {now[1]}; `aloha arm` goes on, Ctrl-C ends")
+    return now or shown

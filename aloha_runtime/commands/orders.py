@@ -1,19 +1,16 @@
 """Keys of the terminal (over SSH as well) and of a foot pedal, as orders to the recorder."""
 
-import contextlib
 import os
-import select
 import struct
-import sys
-import termios
-import tty
 from collections.abc import Callable
 from types import TracebackType
 
+from aloha_runtime.commands.keyboard import STOP_KEY, Keyboard
 from aloha_runtime.config import RecordingConfig
 from aloha_runtime.errors import ConfigError
 
 KEY_ORDERS = {
+    STOP_KEY: "stop",
     "n": "next",
     "s": "success",
     "f": "failure",
@@ -25,8 +22,8 @@ KEY_ORDERS = {
     "q": "quit",
 }
 KEYS = (
-    "two quick squeezes of both leader grippers end an episode, three throw it away; keys: s success, f failure,"
-    " d discard, u undo the last, p pause, k keep the last seconds, q quit"
+    "two quick squeezes of both leader grippers end an episode, three throw it away; keys: space STOP, s success,"
+    " f failure, d discard, u undo the last, p pause, k keep the last seconds, q quit"
 )
 EVENT = struct.Struct("llHHi")
 """Linux `struct input_event`: time (two longs), type, code, value."""
@@ -41,7 +38,7 @@ class Orders:
         self._keys = settings.pedal_keys
         self._say = say
         self._pedal: int | None = None
-        self._terminal: list[object] | None = None
+        self._keyboard = Keyboard()
         if settings.pedal is not None:
             try:
                 self._pedal = os.open(settings.pedal, os.O_RDONLY | os.O_NONBLOCK)
@@ -53,37 +50,23 @@ class Orders:
 
     @property
     def has_keyboard(self) -> bool:
-        return sys.stdin.isatty()
+        return self._keyboard.present
 
     def __enter__(self) -> "Orders":
-        if self.has_keyboard:
-            self._terminal = termios.tcgetattr(sys.stdin)
-            tty.setcbreak(sys.stdin)
+        self._keyboard.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._terminal is not None:
-            with contextlib.suppress(termios.error, ValueError):  # a terminal that is gone needs nothing back
-                termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._terminal)  # type: ignore[arg-type]
+        self._keyboard.__exit__(kind, error, trace)
         if self._pedal is not None:
             os.close(self._pedal)
 
     def take(self) -> list[str]:
         """What was pressed since the last call, oldest first."""
-        found = [KEY_ORDERS[key] for key in self._pressed_keys() if key in KEY_ORDERS]
+        found = [KEY_ORDERS[key] for key in self._keyboard.pressed() if key in KEY_ORDERS]
         return found + [self._keys[code] for code in self._pressed_pedals() if code in self._keys]
-
-    def _pressed_keys(self) -> str:
-        keys = ""
-        with contextlib.suppress(OSError, ValueError):  # the terminal is gone; a signal says so as well
-            while self._terminal is not None and select.select([sys.stdin], [], [], 0)[0]:
-                key = os.read(sys.stdin.fileno(), 64).decode(errors="ignore")
-                if not key:
-                    break
-                keys += key
-        return keys
 
     def _pressed_pedals(self) -> list[int]:
         codes = []

@@ -182,6 +182,9 @@ class RecordingSession:
         for order in self.orders.take():
             if order == "quit":
                 raise KeyboardInterrupt
+            if order == "stop":
+                self.stack.ask("stop")
+                continue
             if order == "pause":
                 self.paused = not self.paused
                 self.stack.say("pause before the next episode; p again goes on" if self.paused else "going on")

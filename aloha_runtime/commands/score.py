@@ -210,6 +210,9 @@ class Scoring:
             self.orders_seen += [SIGNS[sign[0]]] if sign is not None and sign[0] in SIGNS else []
         if "quit" in self.orders_seen:
             raise KeyboardInterrupt
+        if "stop" in self.orders_seen:
+            self.orders_seen = [order for order in self.orders_seen if order != "stop"]
+            self.stack.ask("stop")
         return self.orders_seen.pop(0) if self.orders_seen else ""
 
     def _forget_signs(self) -> None:

@@ -48,7 +48,7 @@ needs a goal inside the object: 0.05 openings reach 538 mA at P gain 800, 0.39 a
 
 
 def _per_joint(arm: float, gripper: float) -> Vector:
-    return np.where(IS_GRIPPER, gripper, arm).astype(np.float64)
+    return np.where(IS_GRIPPER, gripper, arm)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ class Limits:
                 index = int(np.argmax(wrong))
                 wanted = "finite" if bound else "finite and above 0"
                 raise ConfigError(f"limits: {field.name} of {NAMES[index]} is {value[index]}; it must be {wanted}")
-            value.flags.writeable = False
+            value.setflags(write=False)
             object.__setattr__(self, field.name, value)
         if (self.low >= self.high).any():
             index = int(np.argmax(self.low >= self.high))
@@ -101,6 +101,8 @@ class Limits:
 
         Empty when the arms may be powered where they are: torque would otherwise snap the arm to its limit.
         """
+        if position.shape != (DOF,):
+            return f"the arms' position has shape {position.shape} instead of ({DOF},); check their servos"
         gap = np.where(IS_GRIPPER, 0.0, np.maximum(self.low - position, position - self.high)) - self.lead
         index = int(np.argmax(gap))
         if not np.isfinite(gap).all():

@@ -72,10 +72,16 @@ ADVICE = {
 
 
 class ModeMachine:
-    """See the module. `arms`: the pairs of arms that this rig has, by process name."""
+    """See the module. `arms`: the pairs of arms that this rig has; `watchers`: processes without whose eyes nothing
+    moves. Both by process name."""
 
     def __init__(
-        self, now_ns: int, arms: tuple[str, ...] = ARMS, policy_for_ns: int | None = None, shadow: bool = False
+        self,
+        now_ns: int,
+        arms: tuple[str, ...] = ARMS,
+        policy_for_ns: int | None = None,
+        shadow: bool = False,
+        watchers: tuple[str, ...] = (),
     ) -> None:
         """`policy_for_ns`: longest motion of a policy, from its start in ARMED on; `shadow`: none may move the arms."""
         self.mode = Mode.IDLE
@@ -86,7 +92,7 @@ class ModeMachine:
         self.faults: dict[str, str] = {}
         """Causes by source, as long as they last."""
         self.blockers: dict[str, str] = {}
-        self._arms = arms
+        self._arms, self._watchers = arms, watchers
         self._heard_ns: dict[str, int] = {}
         self._settled: set[str] = set()
         self._ending = False
@@ -169,7 +175,8 @@ class ModeMachine:
     def _refusal_to_arm(self, argument: str, now_ns: int) -> str:
         if argument not in ("", "start", "here"):
             return f"arm {argument!r}: give `start` (ramp to the start pose) or `here` (stay)"
-        return _listed(self.blockers) or _listed(self.faults) or self._silent(self._arms, now_ns)
+        silent = self._silent((*self._arms, *self._watchers), now_ns)
+        return _listed(self.blockers) or _listed(self.faults) or silent
 
     def _event(self, event: Event, now_ns: int) -> None:
         if isinstance(event, Heard):
@@ -224,7 +231,7 @@ class ModeMachine:
                 self._fault(source, silent, now_ns)
                 return
         if self.mode in DRIVER:
-            silent = self._silent((DRIVER[self.mode],), now_ns)
+            silent = self._silent((DRIVER[self.mode], *self._watchers), now_ns)
             if silent:
                 self._hold(silent, now_ns)
 

@@ -150,6 +150,11 @@ class Model:
         return _WITH_CURRENT if self.has_current else _WITHOUT_CURRENT
 
     @property
+    def temperature_limit(self) -> int:
+        """Degrees Celsius above which it switches itself off."""
+        return self.initial.get("Temperature_Limit", TEMPERATURE_LIMIT.initial)
+
+    @property
     def current_limit(self) -> int:
         """Largest value of `Current_Limit`, in current units; 0 without current control."""
         return self.initial.get("Current_Limit", CURRENT_LIMIT.high) if self.has_current else 0

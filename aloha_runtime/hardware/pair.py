@@ -132,11 +132,14 @@ class ArmPair:
                 found.append(f"{arm.name}: {names}; check the cable into the first of them")
         return "; ".join(found)
 
+    def temperatures(self) -> dict[str, float]:
+        """`left_elbow`, `left_elbow_shadow`, ... -> degrees Celsius as last heard."""
+        return {f"{side}_{joint}": c for side, arm in self.arms.items() for joint, c in arm.temperatures().items()}
+
     def figures(self) -> dict[str, float]:
         """Temperatures, hardware errors and counted events of both arms, for the health report."""
-        found: dict[str, float] = {}
+        found = {f"temperature_{joint}_c": celsius for joint, celsius in self.temperatures().items()}
         for side, arm in self.arms.items():
-            found |= {f"temperature_{side}_{joint}_c": value for joint, value in arm.temperatures().items()}
             found |= {f"{side}_{event}": count for event, count in arm.counts.items()}
         for side, reading in self._newest.items():
             found |= {f"error_{side}_{joint}_bits": bits for joint, bits in reading.errors.items()}

@@ -14,13 +14,14 @@ from aloha_runtime.config import ArmConfig
 from aloha_runtime.control import gravity
 from aloha_runtime.control.gate import GateTiming, Target
 from aloha_runtime.control.limits import limits_from, tightened
+from aloha_runtime.control.margins import margins_for
 from aloha_runtime.control.pilot import Command, Pilot, Torque
 from aloha_runtime.errors import HardwareError
 from aloha_runtime.hardware.dynamixel import DynamixelArm
 from aloha_runtime.hardware.pair import ArmPair, PairReading
 from aloha_runtime.messages import MOVING, MS, ArmsState, Mode
 from aloha_runtime.realtime import NS_PER_S, Pacer, RealtimeReport
-from aloha_runtime.robot import SERVOS, Role, Vector, pose_vector, tick_of
+from aloha_runtime.robot import SERVOS, Role, Servo, Vector, pose_vector, tick_of
 from aloha_runtime.service import Service, run
 
 SILENT_HOLD_NS = 100 * MS
@@ -28,6 +29,8 @@ SILENT_HOLD_NS = 100 * MS
 FIRST_READING_S = 2.0
 TORQUE_RETRY_NS = 500 * MS
 """An unplugged adapter is opened again within this time when it is back."""
+TEMPERATURE_PERIOD_NS = 100 * MS
+"""As often as one servo says its temperature."""
 REPLY_SHARE = 0.8
 """Share of the cycle in which both arms must have answered; the rest is for the gate and the bus."""
 
@@ -58,10 +61,16 @@ class ArmsLoop:
         if self.role == "leader" and rig.teleop.takeover:
             self.followers = service.bus.subscribe(messages.FOLLOWERS)
         self.counts: Counter[str] = Counter()
+        chains = {side: self._servos(arm) for side, arm in rig.arms_of(self.role).items()}
+        self.margins = margins_for(self.role, chains)
+        self.heat, self.heat_due_ns = "", 0
+
+    def _servos(self, arm: ArmConfig) -> list[Servo]:
+        return [replace(servo, model=arm.models.get(servo.id, servo.model)) for servo in SERVOS[self.role]]
 
     def _arm(self, name: str, arm: ArmConfig) -> DynamixelArm:
         rig = self.service.rig
-        servos = [replace(servo, model=arm.models.get(servo.id, servo.model)) for servo in SERVOS[self.role]]
+        servos = self._servos(arm)
         return DynamixelArm(
             name,
             self.role,
@@ -165,7 +174,7 @@ class ArmsLoop:
     def _publish(self, now_ns: int, command: Command, reading: PairReading | None) -> None:
         newest = self.reading
         stamp_ns = now_ns if reading is None else reading.stamp_ns
-        cause, fault = self._trouble(newest)
+        cause, fault = self._trouble(now_ns, newest)
         self.state.send(
             ArmsState(
                 stamp_ns=stamp_ns,
@@ -185,11 +194,20 @@ class ArmsLoop:
             )
         )
 
-    def _trouble(self, newest: PairReading) -> tuple[str, bool]:
+    def _trouble(self, now_ns: int, newest: PairReading) -> tuple[str, bool]:
         """What is wrong with the arms themselves: cause, and whether only a person can mend it."""
         if newest.errors:
             return self.pair.describe(newest.errors), True
-        return self.torque_trouble or self.pair.silent(time.monotonic_ns(), SILENT_HOLD_NS), False
+        strain = self._strain(now_ns, newest)
+        return self.torque_trouble or self.pair.silent(time.monotonic_ns(), SILENT_HOLD_NS) or strain, False
+
+    def _strain(self, now_ns: int, newest: PairReading) -> str:
+        """Too much current or heat, while an action drives the arms: what is hot may be parked."""
+        current = self.margins.current(now_ns, newest.effort_ma)
+        if now_ns >= self.heat_due_ns:
+            self.heat = self.margins.temperature(self.pair.temperatures())
+            self.heat_due_ns = now_ns + TEMPERATURE_PERIOD_NS
+        return (current or self.heat) if self.pilot.mode in MOVING else ""
 
     def figures(self, pacer: Pacer, realtime: RealtimeReport) -> dict[str, float]:
         """Named numbers for the health report."""

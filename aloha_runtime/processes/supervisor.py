@@ -7,7 +7,7 @@ from aloha_runtime.control.events import ArmsHeard, BlockerChanged, Decision, He
 from aloha_runtime.control.health import TickHealth, TickRecord
 from aloha_runtime.control.modes import ARMS, EXCHANGES, ModeMachine
 from aloha_runtime.control.teleop import misaligned
-from aloha_runtime.messages import MOVING, MS, Health, Mode, PolicyTick, Reply, Request, SimReset
+from aloha_runtime.messages import MOVING, MS, GuardState, Health, Mode, PolicyTick, Reply, Request, SimReset
 from aloha_runtime.processes.table import every_process
 from aloha_runtime.realtime import NS_PER_S, Pacer
 from aloha_runtime.robot import TICK_NS
@@ -35,9 +35,11 @@ class SupervisorLoop:
         self.arms = {name: bus.subscribe(topics[name]) for name in here}
         self.health = {name: bus.subscribe(messages.health_topic(name)) for name in every_process(rig)}
         self.ticks = bus.subscribe(messages.POLICY_TICK, depth=64)
+        self.guard = bus.subscribe(messages.GUARD)
+        watchers = ("guard",) if rig.guard is not None else ()
         longest_s = rig.deploy.max_duration_s
         longest_ns = None if longest_s is None else int(longest_s * NS_PER_S)
-        self.machine = ModeMachine(service.clock.now_ns(), here, longest_ns, rig.deploy.shadow)
+        self.machine = ModeMachine(service.clock.now_ns(), here, longest_ns, rig.deploy.shadow, watchers)
         self.record = TickRecord()
         self.without_action = 0
         self.heard_ns: dict[str, int] = {}
@@ -49,6 +51,7 @@ class SupervisorLoop:
         self._hear_arms(now_ns)
         self._hear_health(now_ns)
         self._judge_ticks(now_ns)
+        self._hear_guard(now_ns)
         self._tell(self.machine.handle(TimePassed(), now_ns))
         while (request := self.server.receive()) is not None:
             self.server.reply(self._answer(request, now_ns))
@@ -104,6 +107,12 @@ class SupervisorLoop:
                 granted = report.figures.get("realtime_priority", 0) > 0
                 reason = "" if granted else f"no real-time priority ({report.message})"
                 self.machine.handle(BlockerChanged(name, reason), now_ns)
+
+    def _hear_guard(self, now_ns: int) -> None:
+        """The guard's word, said while this mode lasted, is HOLD."""
+        state: GuardState | None = self.guard.fresh(now_ns)
+        if state is not None and state.cause and state.stamp_ns > self.machine.since_ns:
+            self._tell(self.machine.handle(HoldAsked(f"guard: {state.cause}"), now_ns))
 
     def _judge_ticks(self, now_ns: int) -> None:
         """The policy's own account of its ticks: late ones and missing observations end in HOLD, with the reason."""

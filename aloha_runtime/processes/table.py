@@ -80,6 +80,7 @@ def processes(
         *(Process(f"camera@{camera}", EVERY) for camera in rig.cameras),
         Process("arms@followers", EVERY),
         *([Process("arms@leaders", EVERY)] if rig.arms_of("leader") else []),
+        *([Process("guard", EVERY)] if rig.guard is not None else []),
         Process("teleop", TELEOPERATED | {Job.DEPLOY} if rig.teleop.takeover else TELEOPERATED),
         Process("demonstrator", frozenset({Job.DEMONSTRATE}), simulated=True),
         Process("policy", shadowed | {Job.DEPLOY}, arguments=("--checkpoint", checkpoint)),

@@ -57,6 +57,9 @@ class Report(msgspec.Struct):
     last_change_ns: dict[int, int] = {}
     last_goal: dict[int, int] = {}
     present: dict[int, int] = {}
+    worst: dict[str, float] = {}
+    """Largest share of its bound that a goal inside the envelope used, by rule. Of `position`: ticks beyond the
+    range, of which one is rounding."""
     first_error_ns: int = 0
     """When a servo first reported an error (0: none)."""
 
@@ -193,6 +196,7 @@ class Monitor:
         """A servo that stands outside its limits may be held there and brought back, but not led further out."""
         bounds = track.bounds
         if bounds.low - 1 <= tick <= bounds.high + 1:
+            self._note("position", max(bounds.low - tick, tick - bounds.high), 1)
             return
         stands = [*track.presents, *(last[1:] if last else ())]
         if not min([bounds.low, *stands]) <= tick <= max([bounds.high, *stands]):
@@ -202,7 +206,11 @@ class Monitor:
     def _judge_lead(self, servo: int, track: GoalTrack, last: tuple[int, int] | None, stamp_ns: int, tick: int) -> None:
         """A goal further from the arm than the lead may stand or come back, but not move away."""
         bound = track.bounds.lead + LEAD_MARGIN_RAD / RAD_PER_TICK
-        if not track.presents or abs(tick - track.presents[-1]) <= bound:
+        if not track.presents:
+            return
+        nearest = abs(tick - track.presents[-1])
+        if nearest <= bound:
+            self._note("lead", nearest, bound)
             return
         lead = track.lead(tick)
         if lead > bound and (last is None or lead > track.lead(last[1]) + 1):
@@ -220,14 +228,16 @@ class Monitor:
             bound = track.bounds.velocity * ((stamp_ns - start[0]) * 1e-9 + self._jitter_s) + 1
             if value > bound:
                 break
+            self._note(kind, value, bound)
         else:
             kind, (value, bound) = "acceleration", self._growth(track, stamp_ns, tick)
-        if value > bound:
-            if track.presents and abs(tick - track.presents[-1]) <= STOP_TICKS:
-                track.restart()  # the goal was put where the arm is: a stop, however far the goal had been
-                track.add(stamp_ns, tick)
-            else:
-                self._offend(servo, track, kind, stamp_ns, value, bound, tick)
+        if value <= bound:
+            self._note(kind, value, bound)
+        elif track.presents and abs(tick - track.presents[-1]) <= STOP_TICKS:
+            track.restart()  # the goal was put where the arm is: a stop, however far the goal had been
+            track.add(stamp_ns, tick)
+        else:
+            self._offend(servo, track, kind, stamp_ns, value, bound, tick)
 
     def _growth(self, track: GoalTrack, stamp_ns: int, tick: int) -> tuple[float, float]:
         """Mean speed over the last span, and the most that it may be after the span before."""
@@ -241,6 +251,11 @@ class Monitor:
         if track.turned_ns > first[0]:  # from rest within these spans
             return new, track.bounds.acceleration * (new_s / 2 + old_s) + slack
         return new, old + track.bounds.acceleration * (new_s + old_s) / 2 + slack
+
+    def _note(self, kind: str, value: float, bound: float) -> None:
+        worst = self._report.worst
+        if value > bound * worst.get(kind, -1e9):
+            worst[kind] = value / bound
 
     def _offend(
         self, servo: int, track: GoalTrack, kind: str, stamp_ns: int, value: float, bound: float, goal: int

@@ -16,6 +16,7 @@ LAYERS = [
     {"processes"},
     {"service"},
     {"act"},
+    {"collision"},
     {"sim", "data", "inputs"},
     {"control"},
     {"hardware"},

@@ -81,7 +81,7 @@ def test_margin_that_opens_the_limits_is_refused(margin):
 
 
 def test_unknown_key_is_refused():
-    with pytest.raises(ConfigError, match=r"unknown key `velocity`.*velocity_rad_s"):
+    with pytest.raises(ConfigError, match=r"unknown key `velocity`; known are position_margin_rad, velocity_rad_s, "):
         limits_from({"velocity": 1.0})
 
 
@@ -114,15 +114,28 @@ def test_empty_range_wrong_shape_and_slow_brakes_are_refused():
     good = default_limits()
     upside_down = good.high.copy()
     upside_down[1] = good.low[1]
-    with pytest.raises(ConfigError, match="left_shoulder may move from"):
+    with pytest.raises(ConfigError, match=r"left_shoulder may move from .* empty; make `low` smaller than `high`$"):
         replace(good, high=upside_down)
     with pytest.raises(ConfigError, match=r"lead has shape \(7,\); give 14 numbers"):
         replace(good, lead=np.ones(7))
     slow = good.braking.copy()
+    slow[0] = good.acceleration[0]  # as slow as allowed: not the one to name
     slow[13] = 99.0
     with pytest.raises(ConfigError, match=r"braking of right_gripper is 99\.0, below its acceleration 100\.0"):
         replace(good, braking=slow)
     assert replace(good, braking=good.acceleration).braking[0] == 30.0
+
+
+def test_limits_given_as_whole_numbers_are_kept_as_floats():
+    limits = replace(default_limits(), velocity=np.full(14, 2))
+    assert limits.velocity.dtype == np.float64
+
+
+def test_an_arm_outside_by_exactly_the_lead_may_be_powered():
+    limits = replace(default_limits(), low=np.full(14, -1.0), high=np.full(14, 1.0), lead=np.full(14, 0.125))
+    assert limits.outside(np.full(14, 1.125)) == ""
+    assert limits.outside(np.full(14, -1.125)) == ""
+    assert "left_waist" in limits.outside(np.full(14, 1.25))
 
 
 def test_limits_cannot_be_changed_afterwards():
@@ -220,3 +233,8 @@ def test_nothing_asked_changes_nothing_of_a_rig_that_is_looser_than_the_default(
 def test_looser_unknown_and_impossible_wishes_are_refused(asked: dict, speed: float, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         tightened(default_limits(), asked, speed)
+
+
+def test_a_position_of_another_shape_is_refused_and_not_judged():
+    outside = default_limits().outside(np.zeros(7))
+    assert outside == "the arms' position has shape (7,) instead of (14,); check their servos"

@@ -33,13 +33,16 @@ class FakePair:
         self.rearm = "torque is off"
         self.errors: dict[str, int] = {}
         self.silence = ""
+        self.asked_ns = 0
+        self.celsius: dict[str, float] = {}
+        self.effort = np.zeros(14)
 
     def reading(self, now_ns: int) -> PairReading:
         zero = np.zeros(14)
-        return PairReading(now_ns, self.position.copy(), self.position.copy(), zero, zero, self.errors)
+        return PairReading(now_ns, self.position.copy(), self.position.copy(), zero, self.effort, self.errors)
 
     def cycle(self, goal: Vector | None, deadline_ns: int, currents_ma: Vector | None = None) -> PairReading | None:
-        assert deadline_ns > time.monotonic_ns()
+        assert deadline_ns > self.asked_ns, "the deadline is on the monotonic clock, and ahead"
         self.goals.append(goal)
         self.currents = currents_ma
         if goal is not None and not self.rearm:
@@ -60,6 +63,9 @@ class FakePair:
 
     def silent(self, now_ns: int, longer_than_ns: int) -> str:
         return self.silence
+
+    def temperatures(self) -> dict[str, float]:
+        return self.celsius
 
     def describe(self, errors: dict[str, int]) -> str:
         return ", ".join(errors)
@@ -98,6 +104,7 @@ class Scene:
             if action is not None:
                 sent = Action(stamp_ns=self.clock.now, tick=self.clock.now // 20_000_000, position=action.tolist())
                 self.service.bus.put(messages.ACTION_TOPIC[mode], sent)
+            self.pair.asked_ns = time.monotonic_ns()
             self.loop.cycle(self.clock.now)
         return self.sent[-1]
 
@@ -196,3 +203,23 @@ def test_followers_of_a_shadow_obey_no_policy_even_in_its_mode() -> None:
     scene.turn(Mode.POLICY, 100)
     assert all(np.array_equal(goal, START) for goal in scene.pair.goals if goal is not None)
     assert scene.pair.goals[-1] is not None
+
+
+def test_a_servo_that_is_nearly_too_hot_ends_the_motion_and_may_be_parked(followers: Scene) -> None:
+    followers.turn(Mode.ARMED, 400, "start")
+    followers.pair.celsius = {"left_elbow_shadow": 75.0, "right_waist": 60.0}
+    assert followers.turn(Mode.TELEOP, 40, action=START).hold_cause == ""
+    followers.pair.celsius["left_elbow_shadow"] = 76.0
+    state = followers.turn(Mode.TELEOP, 40, action=START)
+    assert state.hold_cause.startswith("left_elbow_shadow has 76 degrees C (it switches itself off above 80)")
+    assert not state.fault
+    assert followers.turn(Mode.PARK, 40, "sleep").hold_cause == ""
+
+
+def test_a_joint_that_draws_too_much_for_a_second_ends_the_motion(followers: Scene) -> None:
+    followers.turn(Mode.ARMED, 400, "start")
+    followers.pair.effort[8] = -2700.0
+    assert followers.turn(Mode.TELEOP, 195, action=START).hold_cause == ""
+    assert followers.turn(Mode.TELEOP, 10, action=START).hold_cause.startswith("right_shoulder has drawn 2700 mA")
+    followers.pair.effort[8] = -2600.0
+    assert followers.turn(Mode.TELEOP, 1, action=START).hold_cause == ""

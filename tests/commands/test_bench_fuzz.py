@@ -1,0 +1,44 @@
+"""The fuzzer finds nothing in the gate, and finds at once a gate that is a little too generous."""
+
+import pytest
+
+from aloha_runtime.commands import bench_fuzz, fuzz_terminal
+from aloha_runtime.control.limits import limits_from
+
+
+def test_no_goal_leaves_the_envelope_in_one_process() -> None:
+    found = bench_fuzz.run(10_000, seed=0, workers=1)
+    assert found.counts == {}, found.offences
+    assert found.actions == 10_000
+    assert found.followed > 1000
+    assert found.goals > 50_000
+    assert found.worst["velocity"] > 0.95, "nothing moved at the limit, so nothing was tried"
+    assert found.worst["lead"] > 0.95
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"velocity_rad_s": 3.0}, "velocity"),
+        ({"acceleration_rad_s2": 60.0}, "acceleration"),
+        ({"lead_rad": 0.14}, "lead"),
+        ({"position_margin_rad": 0.01}, "position"),
+    ],
+)
+def test_a_generous_gate_is_found_out(change: dict[str, float], rule: str) -> None:
+    found = bench_fuzz.Found()
+    for seed in range(40):
+        found.add(bench_fuzz.one(seed, limits=limits_from(change)))
+        if rule in found.counts:
+            return
+    pytest.fail(f"40 runs did not find {change}: {found.counts}")
+
+
+def test_a_seed_repeats_itself() -> None:
+    assert bench_fuzz.one(7) == bench_fuzz.one(7)
+
+
+def test_no_goal_leaves_the_envelope_on_the_terminal() -> None:
+    found = fuzz_terminal.run(1000, seed=1)
+    assert found.counts == {}, found.offences
+    assert found.goals > 1000
