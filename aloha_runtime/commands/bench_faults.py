@@ -9,14 +9,30 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from aloha_runtime.commands.faults.cameras import CAMERAS
+from aloha_runtime.commands.faults.clocks import CLOCKS
 from aloha_runtime.commands.faults.controllers import CONTROLLERS, REALTIME
+from aloha_runtime.commands.faults.hostile import HOSTILE
 from aloha_runtime.commands.faults.policies import POLICY
+from aloha_runtime.commands.faults.recorders import RECORDER
 from aloha_runtime.commands.faults.scenario import Family, Result, Scenario, Trial
 from aloha_runtime.commands.faults.servos import SERVOS
 from aloha_runtime.commands.faults.setup import SETUP
+from aloha_runtime.commands.faults.whole_rig import WHOLE_RIG
 from aloha_runtime.errors import AlohaError, ConfigError
 
-FAMILIES: tuple[Family, ...] = (POLICY, SERVOS, CONTROLLERS, REALTIME, SETUP)
+FAMILIES: tuple[Family, ...] = (
+    POLICY,
+    SERVOS,
+    CONTROLLERS,
+    REALTIME,
+    SETUP,
+    CAMERAS,
+    RECORDER,
+    CLOCKS,
+    HOSTILE,
+    WHOLE_RIG,
+)
 SHOWN_REASONS = 3
 
 

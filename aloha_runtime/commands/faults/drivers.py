@@ -25,6 +25,8 @@ from aloha_runtime.robot import START_POSE, TICK_NS, pose_vector
 from aloha_runtime.service import Service
 
 Fault = Literal["none", "hang", "nan", "late", "busy"]
+StartMethod = Literal["forkserver", "spawn"]
+"""From the loaded server, or as a fresh process."""
 LENGTH = 50
 """Actions of a chunk: a second."""
 SWING_RAD, SWING_HZ = 0.3, 1.1
@@ -121,14 +123,17 @@ def _spin() -> None:
 class Drivers:
     """Children of one server that has the policy process loaded."""
 
-    def __init__(self, rig_file: Path, run_dir: Path, cameras: Mapping[str, tuple[int, int]]) -> None:
+    def __init__(
+        self, rig_file: Path, run_dir: Path, cameras: Mapping[str, tuple[int, int]], method: StartMethod
+    ) -> None:
         self._asked = (str(rig_file), str(run_dir), dict(cameras))
-        self._context = multiprocessing.get_context("forkserver")
+        self._context: Any = multiprocessing.get_context(method)
         self._context.set_forkserver_preload([__name__])
         self.failed_ns = self._context.Value("q", 0)
 
     def start(self, fault: Fault) -> BaseProcess:
         self.failed_ns.value = 0
-        child = self._context.Process(target=drive, args=(*self._asked, fault, self.failed_ns), daemon=True)
+        arguments = (*self._asked, fault, self.failed_ns)
+        child: BaseProcess = self._context.Process(target=drive, args=arguments, daemon=True)
         child.start()
         return child

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 from aloha_runtime.commands.faults.drivers import Fault
 from aloha_runtime.commands.faults.rig import GAP_NS, LOOK_S, FaultRig, Look
@@ -18,7 +19,7 @@ TRAVEL_RAD = 0.10
 CYCLE_MS = 5.0
 """Of the arms process: what it does after the last action is counted in its own cycles, of which a busy machine may
 take some away."""
-Inject = Callable[[FaultRig, Random], tuple[int, str]]
+Inject = Callable[[Any, Random], tuple[int, str]]
 """Bring the fault about; returns when (monotonic), and what must be named as the cause (a pattern)."""
 
 
@@ -37,7 +38,7 @@ class Motion:
     pauses: bool = False
     """The fault itself keeps the arms process from running."""
     timeout_s: float = 2.0
-    after: Callable[[FaultRig, Look], str] | None = None
+    after: Callable[[Any, Look], str] | None = None
     """Undo the fault; returns what of the promise does not hold then."""
 
     def __call__(self, rig: FaultRig, chance: Random) -> Trial:

@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 
 from aloha_runtime import messages
-from aloha_runtime.commands.faults.drivers import Drivers, Fault
+from aloha_runtime.commands.faults.drivers import Drivers, Fault, StartMethod
 from aloha_runtime.commands.faults.wire import changes, longest_pause, travel
 from aloha_runtime.commands.stack import Stack
 from aloha_runtime.config import RigConfig
@@ -24,6 +24,7 @@ from aloha_runtime.errors import AlohaError
 from aloha_runtime.messages import MOVING, MS, Action, ArmsState, Health, Mode, ModeHeartbeat
 from aloha_runtime.processes.table import Job
 from aloha_runtime.robot import SERVOS
+from aloha_runtime.run_directory import RIG_FILE
 from aloha_runtime.sim.chain_control import Answer, GetReport, GetWire, Peek, Request
 from aloha_runtime.sim.monitor import Wire
 from aloha_runtime.sim.standalone import EmulatedArm
@@ -35,7 +36,8 @@ SERVO_PRIORITY = 51
 """Above the arms process: no real servo waits for what else this machine does."""
 MOVED_S = (0.3, 0.9)
 """Motion before a fault, drawn anew for each: a whole swing, so that it comes at any phase."""
-READY_S = 20.0
+READY_S = 60.0
+"""A busy machine needs long to import torch."""
 LOOK_S = 0.35
 """After this the emulated servos (lag 60 ms) have arrived at their last goals."""
 MOST_LOOK_S = 0.7
@@ -80,8 +82,14 @@ class Look:
 class FaultRig:
     """A context. `move`, then a fault, then `look`."""
 
-    def __init__(self, cameras: Mapping[str, str] | None = None, size: tuple[int, int] = (48, 64)) -> None:
-        """`cameras`: URLs by name, each of `size` (height, width)."""
+    def __init__(
+        self,
+        cameras: Mapping[str, str] | None = None,
+        size: tuple[int, int] = (48, 64),
+        start: StartMethod = "forkserver",
+    ) -> None:
+        """`cameras`: URLs by name, each of `size` (height, width). `start`: of the policy's process."""
+        self._start: StartMethod = start
         self._urls, self._size = dict(cameras or {}), size
         self.driver: BaseProcess | None = None
         self._spoilt = False
@@ -89,7 +97,8 @@ class FaultRig:
         """Arm with a servo in error, which somebody must see to."""
         self.heard: list[ArmsState] = []
         self.beats: list[ModeHeartbeat] = []
-        """States of the arms and words of the supervisor since the motion began."""
+        self.acted: list[Action] = []
+        """States of the arms, words of the supervisor and actions of the policy since the motion began."""
         self.notes: list[str] = []
         """What the stack said."""
 
@@ -105,10 +114,10 @@ class FaultRig:
             self.stack = held.enter_context(self._stack(folder / "run"))
             self.mode = self.stack.bus.subscribe(messages.MODE, depth=100)
             self.states = self.stack.bus.subscribe(messages.FOLLOWERS, depth=400)
-            self.actions = self.stack.bus.subscribe(messages.ACTION_POLICY, depth=2)
+            self.actions = self.stack.bus.subscribe(messages.ACTION_POLICY, depth=100)
             self.health = self.stack.bus.subscribe(messages.health_topic("policy"))
             sizes = dict.fromkeys(self._urls, self._size)
-            self._drivers = Drivers(self.stack.run_dir / "rig.yaml", self.stack.run_dir, sizes)
+            self._drivers = Drivers(self.stack.run_dir / RIG_FILE, self.stack.run_dir, sizes, self._start)
             held.callback(self.end_driver)
             self._held = held.pop_all()
         return self
@@ -154,6 +163,7 @@ class FaultRig:
             self.ask(arm, GetReport(reset=True))
         self.heard.clear()
         self.beats.clear()
+        self.acted.clear()
         self.pause(chance.uniform(*MOVED_S))
 
     def _under_way(self) -> bool:
@@ -193,7 +203,8 @@ class FaultRig:
             self.stack.pause(min(left, POLL_S))
             self.heard += self.states.drain()
             self.beats += self.mode.drain()
-            del self.heard[:-MOST_HEARD], self.beats[:-MOST_HEARD]
+            self.acted += self.actions.drain()
+            del self.heard[:-MOST_HEARD], self.beats[:-MOST_HEARD], self.acted[:-MOST_HEARD]
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> int:
         """Send a signal to a process; returns when (monotonic)."""
