@@ -97,7 +97,9 @@ class ArmsLoop:
     def cycle(self, now_ns: int) -> None:
         """One turn: orders of the pilot, goals out, state in, state published."""
         heartbeat = self.mode.fresh(now_ns)
-        command = self.pilot.step(now_ns, heartbeat, self.reading.present, self._target(), self.pair.rearm_cause())
+        present, errors = self.reading.present, self.reading.errors
+        error = self.pair.describe(errors) if errors else ""
+        command = self.pilot.step(now_ns, heartbeat, present, self._target(), self.pair.rearm_cause(), error)
         goal = command.goal
         if command.rearm or (command.torque is not self.torque and now_ns >= self.retry_ns):
             late = self.torque is None
