@@ -15,11 +15,11 @@ from aloha_runtime.commands.faults.controllers import CONTROLLERS, REALTIME
 from aloha_runtime.commands.faults.hostile import HOSTILE
 from aloha_runtime.commands.faults.policies import POLICY
 from aloha_runtime.commands.faults.recorders import RECORDER
-from aloha_runtime.commands.faults.scenario import Family, Result, Scenario, Trial
+from aloha_runtime.commands.faults.scenario import Family, Result, Scenario
 from aloha_runtime.commands.faults.servos import SERVOS
 from aloha_runtime.commands.faults.setup import SETUP
 from aloha_runtime.commands.faults.whole_rig import WHOLE_RIG
-from aloha_runtime.errors import AlohaError, ConfigError
+from aloha_runtime.errors import ConfigError
 
 FAMILIES: tuple[Family, ...] = (
     POLICY,
@@ -76,25 +76,20 @@ def try_family(
 ) -> list[Result]:
     """All trials of one family on one rig; progress on standard error."""
     say = Console(stderr=True, highlight=False).print
-    results = [Result(item.name, item.promise, item.unit, item.bound) for item in scenarios]
+    results = [Result(item) for item in scenarios]
     say(f"{family.name}: starting its rig")
     with family.rig() as rig:
-        for item, result in zip(scenarios, results, strict=True):
+        for result in results:
+            item = result.scenario
             chance = Random(f"{seed} {item.name}")  # noqa: S311 (instants and servos, no secrets)
             times = count or (item.soak if soak else 0) or item.count
             for number in range(times):
-                result.trials.append(_one(item, rig, chance))
-                if reason := result.why(result.trials[-1]) or result.trials[-1].apart:
-                    say(f"  {item.name} {number + 1}/{times}: {reason}")
-            say(f"  {item.name}: {result.held} of {len(result.counted)}")
+                trial = item.attempt(rig, chance)
+                result.trials.append(trial)
+                if reason := trial.apart or item.why(trial):
+                    say(f"  {item.name} {number + 1}/{times}: {reason}", soft_wrap=True)
+            say(f"  {item.name}: {result.held} of {len(result.counted)}", soft_wrap=True)
     return results
-
-
-def _one(item: Scenario, rig: object, chance: Random) -> Trial:
-    try:
-        return item.try_once(rig, chance)
-    except AlohaError as error:
-        return Trial(broken=str(error))
 
 
 def show(results: Sequence[Result]) -> None:
@@ -111,19 +106,19 @@ def show(results: Sequence[Result]) -> None:
         holds = [trial.hold_ms for trial in counted if trial.hold_ms is not None]
         travels = [trial.travel_rad for trial in counted if trial.travel_rad is not None]
         table.add_row(
-            result.name,
+            result.scenario.name,
             str(len(counted)),
             f"[{'green' if result.met else 'red'}]{result.held}[/]",
             str(len(result.trials) - len(counted)),
             f"{max(figures):.4g}" if figures else "",
-            "" if result.bound is None else f"{result.bound:.4g}",
+            "" if result.scenario.bound is None else f"{result.scenario.bound:.4g}",
             f"{max(travels):.3f}" if travels else "",
             f"{np.median(holds):.0f}" if holds else "",
             f"{max(holds):.0f}" if holds else "",
-            result.unit,
+            result.scenario.unit,
         )
     console = Console(width=max(130, Console().width))
     console.print(table)
     for result in results:
         for reason in list(result.reasons())[:SHOWN_REASONS]:
-            console.print(f"{result.name}: {reason}", highlight=False)
+            console.print(f"{result.scenario.name}: {reason}", highlight=False)

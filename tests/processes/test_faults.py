@@ -21,8 +21,8 @@ from aloha_runtime.commands.faults.servos import SERVOS
 from aloha_runtime.errors import ConfigError
 
 SHORT = ("policy killed", "inference hangs", "NaN in actions", "servo in overload", "one servo silent")
-ATTEMPTS = 5
-"""Trials in which the machine did not let the arms process run are tried anew."""
+ATTEMPTS = 8
+"""What was broken while the machine itself stood still is tried anew."""
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +35,9 @@ def rig() -> Iterator[FaultRig]:
 def test_what_is_promised_holds_on_moving_arms(rig: FaultRig, name: str) -> None:
     scenario = next(item for item in (*POLICY.scenarios, *SERVOS.scenarios) if item.name == name)
     chance = Random(name)
-    trial = Trial(apart="not tried")
     for _ in range(ATTEMPTS):
-        trial = scenario.try_once(rig, chance)
-        if not trial.apart:
+        trial = scenario.attempt(rig, chance)
+        if not (trial.broken and trial.apart):
             break
     assert trial.broken == ""
     if name == "policy killed":
@@ -47,7 +46,8 @@ def test_what_is_promised_holds_on_moving_arms(rig: FaultRig, name: str) -> None
 
 
 def test_a_figure_above_its_bound_and_a_broken_promise_are_not_held_and_trials_apart_do_not_count() -> None:
-    result = Result("fault", "promise", "ms", 10.0, [Trial(figure=9.0), Trial(figure=11.0), Trial(broken="it moved")])
+    scenario = Scenario("fault", "promise", "ms", 10.0, lambda _rig, _chance: Trial())
+    result = Result(scenario, [Trial(figure=9.0), Trial(figure=11.0), Trial(broken="it moved")])
     result.trials.append(Trial(broken="late", apart="the arms process was not scheduled for 30 ms"))
     assert (len(result.counted), result.held, result.met) == (3, 1, False)
     assert list(result.reasons()) == [
@@ -55,7 +55,7 @@ def test_a_figure_above_its_bound_and_a_broken_promise_are_not_held_and_trials_a
         "it moved",
         "the arms process was not scheduled for 30 ms",
     ]
-    assert not Result("fault", "promise", "", None, []).met  # what was not tried has not held
+    assert not Result(scenario).met  # what was not tried has not held
 
 
 def test_the_command_writes_json_and_ends_with_1_when_a_promise_broke(

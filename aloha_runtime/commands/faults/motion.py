@@ -9,7 +9,6 @@ from typing import Any
 from aloha_runtime.commands.faults.drivers import Fault
 from aloha_runtime.commands.faults.rig import GAP_NS, LOOK_S, FaultRig, Look
 from aloha_runtime.commands.faults.scenario import Scenario, Trial
-from aloha_runtime.errors import AlohaError, ProcessError
 from aloha_runtime.messages import MS
 from aloha_runtime.robot import RAD_PER_TICK
 
@@ -42,16 +41,11 @@ class Motion:
     """Undo the fault; returns what of the promise does not hold then."""
 
     def __call__(self, rig: FaultRig, chance: Random) -> Trial:
-        """One trial. Arms that could not be moved are a broken promise of the trial before, or of this one."""
-        try:
-            rig.move(chance, self.fault)
-            fault_ns, cause = self.inject(rig, chance)
-            look = rig.look(fault_ns, self.stops, self.timeout_s, self.look_s, self.pauses)
-            broken = [*self._complaints(look, cause), self.after(rig, look) if self.after else ""]
-        except ProcessError:
-            raise
-        except AlohaError as error:
-            return Trial(broken=str(error))
+        """One trial. AlohaError when the arms cannot be moved, now or any more."""
+        rig.move(chance, self.fault)
+        fault_ns, cause = self.inject(rig, chance)
+        look = rig.look(fault_ns, self.stops, self.timeout_s, self.look_s, self.pauses)
+        broken = [*self._complaints(look, cause), self.after(rig, look) if self.after else ""]
         found = "; ".join(filter(None, broken))
         figure = self.figure(look)
         paused = look.pause_ms * MS > GAP_NS and not self.pauses

@@ -16,6 +16,7 @@ from pathlib import Path
 from random import Random
 
 from aloha_runtime import messages
+from aloha_runtime.commands.faults.canary import Canary
 from aloha_runtime.commands.faults.drivers import Drivers, Fault, StartMethod
 from aloha_runtime.commands.faults.wire import changes, longest_pause, travel
 from aloha_runtime.commands.stack import Stack
@@ -119,11 +120,13 @@ class FaultRig:
             sizes = dict.fromkeys(self._urls, self._size)
             self._drivers = Drivers(self.stack.run_dir / RIG_FILE, self.stack.run_dir, sizes, self._start)
             held.callback(self.end_driver)
+            self.canary = held.enter_context(Canary())
             self._held = held.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._held.close()
+        with contextlib.suppress(AlohaError):  # emulated arms that could not be parked are nobody's loss
+            self._held.close()
 
     def _stack(self, run_dir: Path) -> Stack:
         stack = Stack(self.config(), Job.TELEOP, run_dir, say=self.notes.append)

@@ -1,10 +1,13 @@
 """What a fault scenario is, and what came of trying it."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from random import Random
 from typing import Any
+
+from aloha_runtime.errors import AlohaError, ProcessError
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,28 @@ class Scenario:
     soak: int = 0
     """Trials of a soak; 0: as many as `count`."""
 
+    def why(self, trial: Trial) -> str:
+        """Why a trial did not hold; empty when it did."""
+        if not trial.broken and trial.figure is not None and self.bound is not None and trial.figure > self.bound:
+            return f"{trial.figure:.4g} {self.unit}, promised are {self.bound:.4g}"
+        return trial.broken
+
+    def attempt(self, rig: Any, chance: Random) -> Trial:
+        """One trial, listed apart when it did not hold while the machine itself stood still (`rig.canary`)."""
+        began_ns = time.monotonic_ns()
+        try:
+            trial = self.try_once(rig, chance)
+        except ProcessError:
+            raise  # the rig is at its end
+        except AlohaError as error:
+            trial = Trial(broken=str(error))
+        why, canary = self.why(trial), getattr(rig, "canary", None)
+        if why and canary is not None and not trial.apart:
+            stood_ms = canary.longest_ms(began_ns, time.monotonic_ns())
+            if stood_ms:
+                trial = replace(trial, apart=f"the machine stood still for {stood_ms:.0f} ms: {why}")
+        return trial
+
 
 @dataclass(frozen=True)
 class Family:
@@ -49,39 +74,33 @@ class Family:
 
 @dataclass
 class Result:
-    """A scenario's trials. A trial with a figure above the bound has not held."""
+    """A scenario's trials."""
 
-    name: str
-    promise: str
-    unit: str
-    bound: float | None
+    scenario: Scenario
     trials: list[Trial] = field(default_factory=list)
 
     @property
     def counted(self) -> list[Trial]:
+        """Those that are not listed apart."""
         return [trial for trial in self.trials if not trial.apart]
 
     @property
     def held(self) -> int:
-        return sum(not self.why(trial) for trial in self.counted)
+        return sum(not self.scenario.why(trial) for trial in self.counted)
 
     @property
     def met(self) -> bool:
         """Every trial that counts has held, and there is one."""
         return bool(self.counted) and self.held == len(self.counted)
 
-    def why(self, trial: Trial) -> str:
-        """Why a trial did not hold; empty when it did."""
-        if not trial.broken and trial.figure is not None and self.bound is not None and trial.figure > self.bound:
-            return f"{trial.figure:.4g} {self.unit}, promised are {self.bound:.4g}"
-        return trial.broken
-
     def reasons(self) -> Iterator[str]:
-        """What did not hold, and why trials are listed apart."""
-        for trial in self.trials:
-            if reason := trial.apart or self.why(trial):
-                yield reason
+        """What did not hold, then why trials are listed apart."""
+        yield from filter(None, map(self.scenario.why, self.counted))
+        yield from (trial.apart for trial in self.trials if trial.apart)
 
     def as_json(self) -> dict[str, Any]:
-        found = {name: getattr(self, name) for name in ("name", "promise", "unit", "bound", "held", "met")}
-        return found | {"tried": len(self.counted), "trials": [asdict(trial) for trial in self.trials]}
+        """The row of the table, with every trial."""
+        item = self.scenario
+        row = {"name": item.name, "promise": item.promise, "unit": item.unit, "bound": item.bound}
+        row |= {"tried": len(self.counted), "held": self.held, "apart": len(self.trials) - len(self.counted)}
+        return row | {"met": self.met, "trials": [asdict(trial) for trial in self.trials]}
