@@ -173,11 +173,11 @@ CONTROLLERS = Family(
 
 
 class _Strict(FaultRig):
-    """Requires real-time priority, and asks for none: as on a machine that grants none."""
+    """Says nothing of `require`, and asks for no priority: as on a machine that grants none."""
 
     def config(self) -> RigConfig:
         plain = super().config().model_dump(mode="json")
-        return RigConfig.model_validate(plain | {"realtime": {"require": True, "priority": None}})
+        return RigConfig.model_validate(plain | {"realtime": {"priority": None}})
 
 
 @contextmanager

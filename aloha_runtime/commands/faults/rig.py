@@ -141,7 +141,8 @@ class FaultRig:
             for name, url in self._urls.items()
         }
         arms = {arm: {"port": str(emulated.port)} for arm, emulated in self.arms.items()}
-        return RigConfig.model_validate({"name": "faults", "kit": "aloha", "arms": arms, "cameras": cameras})
+        plain = {"name": "faults", "kit": "aloha", "arms": arms, "cameras": cameras, "realtime": {"require": False}}
+        return RigConfig.model_validate(plain)
 
     def ask(self, arm: str, request: Request) -> Answer:
         """Put a request to an emulated arm."""

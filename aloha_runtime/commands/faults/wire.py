@@ -26,13 +26,13 @@ def travel(wire: Wire, ends: Mapping[int, int], since_ns: int) -> float:
     """Farthest way of a servo from where it was at an instant, between two sightings on the wire, to where it is now
     (rad). A servo looks when it is asked, which is when the goals come; its answer takes 1 to 2 ms."""
     asked = sorted({stamp for stamp, _, _ in wire.goals})
-    seen: dict[int, list[tuple[int, int]]] = {}
+    seen: dict[int, dict[int, int]] = {}
     for stamp_ns, servo, tick in wire.presents:
         at = bisect_right(asked, stamp_ns)
-        seen.setdefault(servo, []).append((asked[at - 1] if at else stamp_ns, tick))
+        seen.setdefault(servo, {})[asked[at - 1] if at else stamp_ns] = tick
     starts = {}
     for servo, track in seen.items():
-        when, where = zip(*track, strict=True)
+        when, where = zip(*sorted(track.items()), strict=True)
         starts[servo] = float(np.interp(since_ns, np.array(when), np.array(where)))
     return max((abs(ends[servo] - starts[servo]) for servo in ends if servo in starts), default=0.0) * RAD_PER_TICK
 
