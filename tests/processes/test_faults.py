@@ -11,7 +11,7 @@ from random import Random
 import pytest
 from typer.testing import CliRunner
 
-from aloha_runtime.busy_threads import SPAN_NS, BusyThreads
+from aloha_runtime import busy_threads
 from aloha_runtime.cli import app
 from aloha_runtime.commands import bench_faults
 from aloha_runtime.commands.faults.policies import POLICY
@@ -82,33 +82,38 @@ class _NoRig:
     def __exit__(self, *_: object) -> None: ...
 
 
-def test_a_busy_thread_is_named_and_a_worker_or_a_waiting_one_is_not() -> None:
-    ended = threading.Event()
-
-    def spin() -> None:
-        while not ended.is_set():
-            pass
-
-    threads = [
-        threading.Thread(target=spin, name="hog"),
-        threading.Thread(target=ended.wait, name="waits"),
-    ]
-    strict, lenient = BusyThreads(), BusyThreads(workers=("ho",))
-    for thread in threads:
+def test_a_busy_thread_is_named_and_a_worker_or_a_waiting_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_ns, ended = 0, threading.Event()
+    threads = {name: threading.Thread(target=ended.wait, name=name) for name in ("hog", "waits")}
+    for thread in threads.values():
         thread.start()
+    shares = {threads["hog"].native_id: 0.9, threads["waits"].native_id: 0.02}
+    monkeypatch.setattr(busy_threads.time, "monotonic_ns", lambda: now_ns)
+    monkeypatch.setattr(busy_threads, "_used_ns", lambda native_id: int(shares[native_id] * now_ns))
+    strict, lenient = busy_threads.BusyThreads(), busy_threads.BusyThreads(workers=("ho",))
     try:
-        for _ in range(2):  # the first look begins the count
-            assert lenient.look() == ""
-            strict.look()
-            time.sleep(SPAN_NS / 1e9)
-        found, forgiven = "", ""
-        give_up = time.monotonic() + 60
-        while not found and time.monotonic() < give_up:
-            found, forgiven = strict.look(), forgiven or lenient.look()
-            time.sleep(0.05)
+        found, forgiven = [], []
+        for _ in range(5):
+            now_ns += busy_threads.SPAN_NS
+            found.append(strict.look())
+            forgiven.append(lenient.look())
     finally:
+        monkeypatch.undo()
         ended.set()
-    for thread in threads:
-        thread.join()
-    assert "thread 'hog' of this process uses" in found
-    assert forgiven == ""
+        for thread in threads.values():
+            thread.join()
+    assert found[0] == ""  # the first look begins the count
+    assert all("thread 'hog' of this process uses 90% of a core" in said for said in found[1:])
+    assert forgiven == [""] * 5
+
+
+def test_the_cpu_time_of_a_thread_grows_with_its_work_and_an_ended_one_has_none() -> None:
+    native_id = threading.get_native_id()
+    before_ns = busy_threads._used_ns(native_id)
+    while time.thread_time_ns() < before_ns + 20_000_000:
+        pass
+    assert busy_threads._used_ns(native_id) >= before_ns + 20_000_000
+    thread = threading.Thread(target=lambda: None)
+    thread.start()
+    thread.join()
+    assert busy_threads._used_ns(thread.native_id or 0) == 0
