@@ -111,6 +111,8 @@ class ArmsLoop:
         reading = self.pair.cycle(goal, self._reply_deadline_ns(), currents)
         if reading is None:
             self.counts["incomplete_cycles"] += 1
+            # The arm that did answer is led from where it is, not from where it was when the other one fell silent.
+            self.reading = self.pair.newest() or self.reading
         else:
             self.reading = reading
         self._publish(now_ns, command, reading)

@@ -131,8 +131,13 @@ class BackDoor:
         self._lock.release()
 
     def _accept(self) -> None:
+        """Note who wants to ask. Servos do not wait for a client that is interrupted before it puts its question."""
         connection, _ = self._listener.accept()
-        connection.settimeout(TIMEOUT_S)
+        connection.setblocking(False)
+        self._server.watch(connection.fileno(), lambda: self._serve(connection))
+
+    def _serve(self, connection: socket.socket) -> None:
+        self._server.unwatch(connection.fileno())
         with connection, contextlib.suppress(OSError):  # a client that gave up is its own affair
             try:
                 answer = self._carry_out(_decode(connection.recv(PACKET_BYTES)))

@@ -45,6 +45,9 @@ class FakePair:
             self.position = goal.copy()
         return None if self.lost else self.reading(self.now_ns)
 
+    def newest(self) -> PairReading:
+        return self.reading(self.now_ns)
+
     def torque(self, on: bool, grippers: bool | None = None) -> None:
         if self.broken:
             raise HardwareError(self.broken)
@@ -163,6 +166,18 @@ def test_an_incomplete_cycle_is_published_as_invalid_with_the_last_position(foll
     assert not state.valid
     assert state.position == before.position
     assert followers.loop.counts["incomplete_cycles"] == 1
+
+
+def test_an_arm_that_answers_is_led_from_where_it_is_while_the_other_one_is_silent(followers: Scene) -> None:
+    followers.turn(Mode.ARMED, 400, "start")
+    target = START.copy()
+    target[7] = 1.0
+    followers.turn(Mode.TELEOP, 20, action=target)
+    followers.pair.lost = True
+    goal = followers.turn(Mode.TELEOP, 15, action=target).goal
+    assert goal is not None
+    assert goal[7] > 0.25  # it goes on, at most the lead beyond where it stands; from a reading of before it would stay
+    assert followers.loop.reading.present[7] == pytest.approx(goal[7], abs=0.02)
 
 
 def test_a_servo_error_is_a_fault_and_silence_a_hold(followers: Scene) -> None:

@@ -34,6 +34,8 @@ class Motion:
     """Of the policy itself."""
     figure: Callable[[Look], float | None] = lambda look: look.cycles * CYCLE_MS
     look_s: float = LOOK_S
+    travel: bool = True
+    """The way that joints still go is bounded; not while a servo says nothing of where it is."""
     pauses: bool = False
     """The fault itself keeps the arms process from running."""
     timeout_s: float = 2.0
@@ -62,7 +64,7 @@ class Motion:
             found.append(f"{look.outside} goals outside the envelope")
         if self.torque and not look.torque:
             found.append("a servo has lost its torque")
-        if self.stops and look.travel_rad > TRAVEL_RAD + RAD_PER_TICK:
+        if self.stops and self.travel and look.travel_rad > TRAVEL_RAD + RAD_PER_TICK:
             found.append(f"a joint travelled {look.travel_rad:.4f} rad, promised are {TRAVEL_RAD}")
         return found
 
