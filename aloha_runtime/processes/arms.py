@@ -104,7 +104,8 @@ class ArmsLoop:
         if command.rearm or (command.torque is not self.torque and now_ns >= self.retry_ns):
             late = self.torque is None
             self._switch(now_ns, command.torque)
-            if late and self.torque is not None:  # meanwhile somebody may have moved what was unplugged
+            # Meanwhile somebody may have moved what was unplugged; arming anew begins where the arms are anyway.
+            if late and not command.rearm and self.torque is not None:
                 self.pilot.gate.freeze(self.reading.present)
                 goal = None
         currents = self._carrying_currents() if command.torque is Torque.CARRYING else None

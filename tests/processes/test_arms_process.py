@@ -151,6 +151,24 @@ def test_a_leader_adapter_gone_in_teleop_ends_nothing_and_is_asked_again(leaders
     assert leaders.turn(Mode.HOLD).hold_cause == ""
 
 
+def test_arming_after_an_adapter_was_gone_ramps_to_the_start_pose_before_it_is_settled(followers: Scene) -> None:
+    followers.turn(Mode.ARMED, 400, "start")
+    away = START.copy()
+    away[0] = 0.5
+    followers.turn(Mode.TELEOP, 200, action=away)
+    followers.pair.rearm = "the adapter was unplugged and is back"
+    followers.pair.broken = "follower_left: /dev/ttyDXL_follower_left was lost while switching torque"
+    followers.turn(Mode.HOLD)
+    followers.turn(Mode.ARMED, 1, "start")  # in vain
+    followers.turn(Mode.HOLD)
+    followers.pair.broken = ""
+    state = followers.turn(Mode.ARMED, 5, "start")
+    assert followers.pair.position[0] > 0.4
+    assert not state.settled
+    assert followers.turn(Mode.ARMED, 400, "start").settled
+    assert followers.pair.position[0] == pytest.approx(START[0], abs=0.01)
+
+
 def test_arming_with_an_adapter_gone_is_a_hold_with_its_name(followers: Scene) -> None:
     followers.pair.broken = "follower_left: /dev/ttyDXL_follower_left is not connected"
     state = followers.turn(Mode.ARMED, 1, "start")
