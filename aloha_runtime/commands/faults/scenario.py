@@ -47,7 +47,7 @@ class Scenario:
         return trial.broken
 
     def attempt(self, rig: Any, chance: Random) -> Trial:
-        """One trial, listed apart when it did not hold while the machine itself stood still (`rig.canary`)."""
+        """One trial, listed apart when it did not hold while the machine kept the wire waiting (`rig.canary`)."""
         began_ns = time.monotonic_ns()
         try:
             trial = self.try_once(rig, chance)
@@ -57,9 +57,9 @@ class Scenario:
             trial = Trial(broken=str(error))
         why, canary = self.why(trial), getattr(rig, "canary", None)
         if why and canary is not None and not trial.apart:
-            stood_ms = canary.longest_ms(began_ns, time.monotonic_ns())
-            if stood_ms:
-                trial = replace(trial, apart=f"the machine stood still for {stood_ms:.0f} ms: {why}")
+            late_ms = canary.longest_ms(began_ns, time.monotonic_ns())
+            if late_ms:
+                trial = replace(trial, apart=f"the machine kept the wire waiting for {late_ms:.0f} ms: {why}")
         return trial
 
 
