@@ -137,7 +137,7 @@ class Monitor:
     def _take_servo(self, chunk: bytes, stamp_ns: int) -> None:
         asked = self._reading.asked
         for frame in self._servo.frames(chunk):
-            for servo, error, data in reported(frame, asked):
+            for servo, error, data in reported(frame, asked, self._reading.asked_ids):
                 if servo not in self._tracks:
                     continue
                 if error & _ALERT or servo in self._alerts:
