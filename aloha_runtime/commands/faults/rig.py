@@ -94,6 +94,8 @@ class FaultRig:
         self._urls, self._size = dict(cameras or {}), size
         self.driver: BaseProcess | None = None
         self._spoilt = False
+        self._at_kill: dict[str, Wire] = {}
+        """What the wires had said when a process was last killed or stopped."""
         self.faulty = ""
         """Arm with a servo in error, which somebody must see to."""
         self.heard: list[ArmsState] = []
@@ -215,6 +217,7 @@ class FaultRig:
         pid = self.pid(name)
         now_ns = time.monotonic_ns()
         os.kill(pid, number)
+        self._at_kill = {arm: self._wire(arm, now_ns - BEFORE_NS) for arm in self.arms}
         if number == signal.SIGKILL:
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT) if name != "policy" else self.end_driver()
         return now_ns
@@ -262,7 +265,10 @@ class FaultRig:
             self.pause(LOOK_S)
         driven, last_ns = self.driven(), self._action_ns()
         since_ns = max(min(fault_ns, last_ns) - BEFORE_NS, time.monotonic_ns() - int(MOST_LOOK_S * 1e9))
-        wires = {arm: self.ask(arm, GetWire(since_ns)).wire or Wire() for arm in self.arms}
+        wires = {arm: self._wire(arm, since_ns) for arm in self.arms}
+        if from_fault:
+            for arm, wire in self._at_kill.items():
+                wires[arm] = Wire(wire.goals + wires[arm].goals, wire.presents + wires[arm].presents)
         ends = {arm: self.positions(arm) for arm in self.arms}
         mode, cause, hold_ms = self.await_stop(fault_ns, timeout_s if stops else 0.0)
         changed = [changes(wire) for wire in wires.values()]
@@ -288,6 +294,9 @@ class FaultRig:
         """The supervisor's last word on the mode."""
         heartbeat: ModeHeartbeat | None = self.mode.latest()
         return heartbeat or ModeHeartbeat(stamp_ns=0, mode=Mode.IDLE, cause="the supervisor has not been heard")
+
+    def _wire(self, arm: str, since_ns: int) -> Wire:
+        return self.ask(arm, GetWire(since_ns)).wire or Wire()
 
     def driven(self) -> bool:
         """Whether actions still come."""
