@@ -22,8 +22,8 @@ OVERLOAD = 0x20
 BAD_LINE_S = 3.0
 """So long the line is bad; a thousand and two hundred replies of both arms."""
 WIRE_S = 0.6
-NEAR_NS = 12 * MS
-"""Readings are compared with what the servo said this long before and after: two cycles and the wire."""
+NEAR_NS = 40 * MS
+"""Readings are compared with all that the servo said this long before and after: a true one is among it to the tick."""
 UNPLUGGED_S = 1.0
 BACK_WITHIN_S = 4.0
 CENTRE_TICK = 2048
