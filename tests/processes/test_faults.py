@@ -116,4 +116,5 @@ def test_the_cpu_time_of_a_thread_grows_with_its_work_and_an_ended_one_has_none(
     thread = threading.Thread(target=lambda: None)
     thread.start()
     thread.join()
-    assert busy_threads._used_ns(thread.native_id or 0) == 0
+    while busy_threads._used_ns(thread.native_id or 0):  # joined is a little before the kernel has let it go
+        time.sleep(0.001)
