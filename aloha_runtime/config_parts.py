@@ -141,9 +141,10 @@ class GuardConfig(Strict):
 
 
 class RealtimeConfig(Strict):
-    """Scheduling of the arms and policy loops. `require` refuses to arm without real-time priority."""
+    """Scheduling of the arms and policy loops. The arms are not armed without real-time priority unless `require` says
+    false."""
 
-    require: bool = False
+    require: bool = True
     priority: int | None = Field(50, ge=1, le=99)
     arms_cores: list[int] = []
     policy_cores: list[int] = []

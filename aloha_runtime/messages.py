@@ -127,6 +127,8 @@ class PolicyTick(Message):
     """Duration of the newest completed inference."""
     reason: str = ""
     """Why there is no observation or action; empty when there is one."""
+    stuck: bool = False
+    """The inference hangs: no action will come, and none may go on."""
 
 
 class SimState(Message):

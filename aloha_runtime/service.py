@@ -16,6 +16,7 @@ from types import FrameType
 
 from aloha_runtime import config, messages
 from aloha_runtime.bus import Bus
+from aloha_runtime.busy_threads import BusyThreads
 from aloha_runtime.errors import AlohaError
 from aloha_runtime.realtime import Clock, RealtimeReport, WallClock, prepare
 from aloha_runtime.virtual_time import VirtualClock
@@ -72,6 +73,8 @@ class Service:
         self._health = self.bus.publisher(messages.health_topic(name))
         self._next_health_ns = 0
         self._systemd = Systemd()
+        self._busy: BusyThreads | None = None
+        self._busy_told = False
 
     @property
     def instance(self) -> str:
@@ -88,11 +91,13 @@ class Service:
         if not self._working:
             sys.exit(0)
 
-    def prepare_realtime(self, cores: list[int], below: int = 0) -> RealtimeReport:
+    def prepare_realtime(self, cores: list[int], below: int = 0, workers: tuple[str, ...] = ()) -> RealtimeReport:
         """Real-time priority, cores, locked memory and a frozen garbage collector; call after all imports.
 
-        `below`: so much less than the rig's priority, for what must give way to the arms.
+        `below`: so much less than the rig's priority, for what must give way to the arms. `workers`: threads that may
+        be busy (`BusyThreads`); any other that is shows in the health reports.
         """
+        self._busy = None if self.clock.virtual else BusyThreads(workers)
         # Virtual time waits for everyone; a priority would only take the machine from others.
         wanted = self.rig.realtime.priority
         priority = None if self.clock.virtual or wanted is None else max(1, wanted - below)
@@ -111,6 +116,11 @@ class Service:
         now = self.clock.now_ns()
         if now >= self._next_health_ns:
             self._next_health_ns = now + HEALTH_PERIOD_NS
+            if busy := self._busy.look() if self._busy else "":
+                ok, message = False, "; ".join(filter(None, (busy, message)))
+                if not self._busy_told:
+                    self.log.warning("%s", busy)
+            self._busy_told = bool(busy)
             self._health.send(
                 messages.Health(
                     stamp_ns=now, process=self.name, pid=os.getpid(), ok=ok, message=message, figures=figures()

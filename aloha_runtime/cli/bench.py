@@ -45,6 +45,23 @@ def bench_kills(
     bench.finish(bench_kills.run(policy, "wall" if wall else "virtual"), json)
 
 
+@app.command("faults")
+def bench_faults(
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="family, or part of a fault's name; repeatable")
+    ] = None,
+    count: Annotated[int | None, typer.Option("--count", min=1, help="trials of each fault")] = None,
+    soak: Annotated[bool, typer.Option("--soak", help="the long counts: 1000 kills of the policy, an hour")] = False,
+    seed: Annotated[int, typer.Option("--seed", help="of instants and servos")] = 0,
+    json: Json = None,
+) -> None:
+    """Everything that can fail, tried on emulated arms and judged on the wire; exit code 1 when a promise broke."""
+    from aloha_runtime.commands import bench_faults
+
+    if not bench_faults.run(only or (), count, soak, seed, json):
+        raise typer.Exit(1)
+
+
 @app.command("record")
 def bench_record(seconds: Seconds = 60, json: Json = None) -> None:
     """Recording four cameras of 640x480 at 50 fps: frames, CPU, what the control loop feels, against LeRobot."""

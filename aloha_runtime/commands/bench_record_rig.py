@@ -58,10 +58,10 @@ class Scene:
         self._state = self.bus.subscribe(messages.RECORDER)
         self._client = self.bus.client(RECORDER)
 
-    def start(self) -> Child:
-        """A recorder, once it has said that it is there."""
+    def start(self, prepare: Callable[[], None] | None = None) -> Child:
+        """A recorder, once it has said that it is there. `prepare` runs in it before anything else."""
         before = self._state.latest()
-        child = subprocess.Popen(self._recorder, text=True)
+        child = subprocess.Popen(self._recorder, text=True, preexec_fn=prepare)  # noqa: PLW1509 (system calls only)
 
         def heard() -> bool:
             state = self._state.latest()

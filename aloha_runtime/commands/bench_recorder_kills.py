@@ -130,9 +130,9 @@ def _one(path: Path, after_s: float, tally: Counter[str], lerobot: "_Lerobot") -
     if there:
         lerobot.ask(path, tally)
     DatasetWriter.open(path).close()
-    once = _digest(path)
+    once = digest(path)
     DatasetWriter.open(path).close()
-    tally["changed"] += _digest(path) != once
+    tally["changed"] += digest(path) != once
     dataset = Dataset(path)
     dataset.vectors("action")
     tally["opened after repair"] += 1
@@ -168,7 +168,7 @@ _FIGURES = {
 }  # fmt: skip
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
     """Of every file: name and content."""
     content = hashlib.sha256()
     for file in sorted(path.rglob("*")):

@@ -28,6 +28,8 @@ from aloha_runtime.messages import MOVING, MS, ArmsState, Mode, ModeHeartbeat, R
 SILENT_NS = 500 * MS
 """A process unheard for this long is taken for dead. The arms need no such word to be safe: the gate freezes the goal
 after 60 ms and the servos' own watchdog acts after 100 ms."""
+UNHEARD_NS = 250 * MS
+"""A process reports every 200 ms."""
 OBEYED_WITHIN_NS = 100 * MS
 """Five heartbeats: what arms say of an earlier mode in this time after a change is not held against the new one."""
 HISTORY = 64
@@ -198,7 +200,7 @@ class ModeMachine:
         self._heard_ns[source] = now_ns
         self._fault(source, (state.hold_cause or "fault without a cause") if state.fault else "", now_ns)
         if state.hold_cause and (state.mode is self.mode or now_ns - self.since_ns > OBEYED_WITHIN_NS):
-            self._hold(f"{source}: {state.hold_cause}", now_ns)
+            self._hold(f"{source}: {state.hold_cause}{self._unheard_driver(now_ns)}", now_ns)
         if state.settled and state.mode is self.mode and state.stamp_ns > self.since_ns:
             self._settled.add(source)
         if self.mode is Mode.PARK and self._settled.issuperset(self._arms):
@@ -242,6 +244,12 @@ class ModeMachine:
             return
         if now_ns - since_ns >= longest_ns:
             self._hold(f"{TIME_IS_OVER} of {longest_ns / 1e9:g} s (--max-duration)", now_ns)
+
+    def _unheard_driver(self, now_ns: int) -> str:
+        """That the driver of this mode has missed a report, for a cause that arms have found on their own."""
+        driver = DRIVER.get(self.mode, "")
+        unheard_ns = now_ns - self._heard_ns.get(driver, now_ns)
+        return f" ({driver} was last heard {unheard_ns // MS} ms ago)" if unheard_ns > UNHEARD_NS else ""
 
     def _silent(self, sources: tuple[str, ...], now_ns: int) -> str:
         """Which of the sources is not heard, and what to do; empty when all are."""

@@ -88,11 +88,16 @@ class Pilot:
         present: Vector,
         target: Target | None,
         rearm_cause: str = "",
+        servo_error: str = "",
     ) -> Command:
         """Orders for this cycle. `heartbeat`: the supervisor's newest, None when it is stale or there was none yet.
-        `rearm_cause`: why the servos would not obey goals now; empty when they would."""
+        `rearm_cause`: why the servos would not obey goals now; empty when they would. `servo_error`: what servos
+        report, on which both arms stop at once, before the supervisor has heard of it."""
         self._rearm = False
         self._obey(now_ns, heartbeat, present, rearm_cause)
+        if servo_error and self.mode in (*MOVING, Mode.ARMED, Mode.PARK):
+            self._enter_hold(present)
+            self.mode, self._refusal = Mode.HOLD, servo_error
         if self.torque in LIMP:
             self.gate.freeze(present)
         output = self.gate.step(now_ns, present, target if self.mode in MOVING else None)

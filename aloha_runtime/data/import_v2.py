@@ -18,7 +18,7 @@ import numpy as np
 
 from aloha_runtime.data import files, layout, rows
 from aloha_runtime.data.episode_store import EpisodeStore, pretty_json
-from aloha_runtime.data.layout import COUNTERS, Feature, Info
+from aloha_runtime.data.layout import COUNTERS, Feature, Info, refuse_keys_outside, refuse_path_outside
 from aloha_runtime.data.open_episode import Taken
 from aloha_runtime.data.rebuild import image_stats, link
 from aloha_runtime.data.video_cut import packets
@@ -68,6 +68,11 @@ def import_v2(
 
 def _features(source: Path, raw: dict[str, Any], leave_out: Collection[str]) -> dict[str, Feature]:
     """The features that go along. LeRobot's older images have names for height, width and channels, too."""
+    names = ("episode_chunk", "video_key", "episode_index")
+    for entry in ("data_path", "video_path"):
+        if raw.get(entry) is not None:
+            refuse_path_outside(source, entry, str(raw[entry]), names)
+    refuse_keys_outside(source, raw["features"])
     described: dict[str, Feature] = {}
     for key, entry in raw["features"].items():
         shape, dtype = list(entry["shape"]), entry["dtype"]

@@ -5,7 +5,9 @@ under `videos/{key}/`, each numbered by chunk and file. What `meta/info.json` do
 does not exist.
 """
 
-from pathlib import Path
+import string
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import msgspec
@@ -115,6 +117,7 @@ def read_info(root: Path) -> Info:
     except msgspec.ValidationError as error:
         raise DatasetError(f"{path} is not the description of a {VERSION} dataset: {error}. Correct it.") from None
     _check_features(path, info)
+    _check_paths(path, info)
     return info
 
 
@@ -131,6 +134,41 @@ def _check_version(path: Path, raw: Any) -> None:
     if isinstance(version, str) and version.startswith("v2"):
         advice += " Import it: aloha dataset import."
     raise DatasetError(f"{path}: codebase_version is {version!r}. {advice}")
+
+
+def _check_paths(path: Path, info: Info) -> None:
+    refuse_path_outside(path, "data_path", info.data_path, ("chunk_index", "file_index"))
+    refuse_path_outside(path, "video_path", info.video_path or VIDEO_PATH, ("video_key", "chunk_index", "file_index"))
+    refuse_keys_outside(path, info.features)
+
+
+def refuse_keys_outside(path: Path, keys: Collection[str]) -> None:
+    """Keys of features become names of files: DatasetError for one that leads elsewhere."""
+    for key in keys:
+        if not _is_inside(key) or "/" in key:
+            raise DatasetError(
+                f"{path}: feature {key!r} would be a path outside the dataset. Do not use this dataset unless you know"
+                " who wrote it; rename that feature."
+            )
+
+
+def refuse_path_outside(path: Path, entry: str, template: str, names: Collection[str]) -> None:
+    """Files of a dataset lie inside it, whatever its description at `path` says: DatasetError unless the template fills
+    in these `names`, plainly, and leads nowhere else."""
+    try:
+        fields = {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}
+        found = template.format(**dict.fromkeys(names, 0)) if fields <= set(names) else ""
+    except (ValueError, IndexError, KeyError):
+        found = ""
+    if not _is_inside(found):
+        raise DatasetError(
+            f"{path}: {entry} is {template!r}; it must be a path inside the dataset made of {', '.join(names)}."
+            " Do not use this dataset unless you know who wrote it; correct that entry."
+        )
+
+
+def _is_inside(path: str) -> bool:
+    return bool(path) and not PurePosixPath(path).is_absolute() and ".." not in PurePosixPath(path).parts
 
 
 def _check_features(path: Path, info: Info) -> None:

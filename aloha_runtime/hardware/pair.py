@@ -91,6 +91,10 @@ class ArmPair:
                 self._newest[side] = reading
         return self._combine() if complete else None
 
+    def newest(self) -> PairReading | None:
+        """What each arm said last, however long ago; None before one of them has said anything."""
+        return self._combine() if len(self._newest) == len(self.arms) else None
+
     def _follow(self, goal: Vector) -> None:
         """Sides that are not there are where they are told to be, so that nobody waits for them."""
         for side, index in zip(SIDE_SLICE, GRIPPER_INDEX, strict=True):

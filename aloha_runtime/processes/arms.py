@@ -110,18 +110,23 @@ class ArmsLoop:
     def cycle(self, now_ns: int) -> None:
         """One turn: orders of the pilot, goals out, state in, state published."""
         heartbeat = self.mode.fresh(now_ns)
-        command = self.pilot.step(now_ns, heartbeat, self.reading.present, self._target(), self.pair.rearm_cause())
+        present, errors = self.reading.present, self.reading.errors
+        error = self.pair.describe(errors) if errors else ""
+        command = self.pilot.step(now_ns, heartbeat, present, self._target(), self.pair.rearm_cause(), error)
         goal = command.goal
         if command.rearm or (command.torque is not self.torque and now_ns >= self.retry_ns):
             late = self.torque is None
             self._switch(now_ns, command.torque)
-            if late and self.torque is not None:  # meanwhile somebody may have moved what was unplugged
+            # Meanwhile somebody may have moved what was unplugged; arming anew begins where the arms are anyway.
+            if late and not command.rearm and self.torque is not None:
                 self.pilot.gate.freeze(self.reading.present)
                 goal = None
         currents = self._carrying_currents() if command.torque is Torque.CARRYING else None
         reading = self.pair.cycle(goal, self._reply_deadline_ns(), currents)
         if reading is None:
             self.counts["incomplete_cycles"] += 1
+            # The arm that did answer is led from where it is, not from where it was when the other one fell silent.
+            self.reading = self.pair.newest() or self.reading
         else:
             self.reading = reading
         self._publish(now_ns, command, reading)

@@ -138,6 +138,7 @@ class PolicyLoop:
             report.frame_age_ns = found.frame_age_ns
             report.camera_skew_ns, report.joint_skew_ns = found.camera_skew_ns, found.joint_skew_ns
             report.reason = self.stuck()
+            report.stuck = bool(report.reason)
         self.ticks.send(report)
 
 
@@ -146,7 +147,7 @@ def main(service: Service) -> None:
     refuse_unfit(path, service.rig)
     config, engine = start_engine(service, path)
     loop = PolicyLoop(service, config, engine.predict)
-    service.prepare_realtime(service.rig.realtime.policy_cores)
+    service.prepare_realtime(service.rig.realtime.policy_cores, workers=("inference",))
     pacer = Pacer(service.clock, TICK_NS)
     try:
         while not service.stopping:

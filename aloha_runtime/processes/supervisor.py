@@ -4,8 +4,8 @@ import numpy as np
 
 from aloha_runtime import messages
 from aloha_runtime.control.events import ArmsHeard, BlockerChanged, Decision, Heard, HoldAsked, TimePassed
-from aloha_runtime.control.health import TickHealth, TickRecord
-from aloha_runtime.control.modes import ARMS, EXCHANGES, ModeMachine
+from aloha_runtime.control.health import WINDOW, TickHealth, TickRecord
+from aloha_runtime.control.modes import ARMS, DRIVER, EXCHANGES, ModeMachine
 from aloha_runtime.control.teleop import misaligned
 from aloha_runtime.messages import MOVING, MS, GuardState, Health, Mode, PolicyTick, Reply, Request, SimReset
 from aloha_runtime.processes.table import every_process
@@ -44,6 +44,8 @@ class SupervisorLoop:
         self.without_action = 0
         self.heard_ns: dict[str, int] = {}
         self.seen: dict[str, int] = {}
+        self.complaints: dict[str, str] = {}
+        """What processes said last of what is wrong with them; empty where nothing is."""
         self.resets = SimReset(stamp_ns=0, episode=0, task_seed=0)
 
     def cycle(self, now_ns: int) -> None:
@@ -101,6 +103,7 @@ class SupervisorLoop:
                 continue
             self.seen[f"health.{name}"] = report.stamp_ns
             self.heard_ns[name] = now_ns
+            self.complaints[name] = "" if report.ok else report.message
             if name not in self.arms:
                 self._tell(self.machine.handle(Heard(name), now_ns))
             elif self.service.rig.realtime.require:
@@ -121,17 +124,20 @@ class SupervisorLoop:
             self.record, self.without_action = TickRecord(), 0
         tick: PolicyTick
         for tick in self.ticks.drain():
+            self.machine.handle(Heard(DRIVER[Mode.POLICY]), now_ns)
             if not moving:
                 continue
             self.without_action = self.without_action + 1 if tick.reason else 0
             verdict = self.record.add(tick.on_time, tick.skipped)
-            if self.without_action >= NO_ACTION_TICKS:
+            if self.without_action >= NO_ACTION_TICKS or tick.stuck:
                 self._tell(self.machine.handle(HoldAsked(f"policy: {tick.reason}"), now_ns))
             elif verdict is TickHealth.HOLD:
-                cause = (
-                    f"only {self.record.success:.0%} of the last ticks were on time; see what else runs on this machine"
-                )
-                self._tell(self.machine.handle(HoldAsked(f"policy: {cause}"), now_ns))
+                self._tell(self.machine.handle(HoldAsked(f"policy: {self._late()}"), now_ns))
+
+    def _late(self) -> str:
+        """How many ticks were late, and why or what to do."""
+        why = self.complaints.get(DRIVER[Mode.POLICY]) or "see what else runs on this machine"
+        return f"only {self.record.success:.0%} of the last {WINDOW} ticks were on time; {why}"
 
     def _tell(self, decision: Decision) -> None:
         """Log a change of mode; end when a shutdown has come to its end (parked, or nothing to park)."""
@@ -140,10 +146,13 @@ class SupervisorLoop:
         if decision.shutdown:
             self.service.stop()
 
-    def silent(self, now_ns: int) -> str:
-        """Processes that were heard once and are silent now."""
+    def trouble(self, now_ns: int) -> str:
+        """Processes that were heard once and are silent now, and a policy whose ticks come late."""
         gone = [name for name, heard in self.heard_ns.items() if now_ns - heard > SILENT_AFTER_NS]
-        return f"silent: {', '.join(gone)}" if gone else ""
+        found = [f"silent: {', '.join(gone)}"] if gone else []
+        if self.record.verdict is not TickHealth.GOOD:
+            found.append(f"degraded: policy: {self._late()}")
+        return "; ".join(found)
 
 
 def main(service: Service) -> None:
@@ -154,8 +163,8 @@ def main(service: Service) -> None:
         beat = pacer.wait()
         now_ns = beat.deadline_ns + beat.lateness_ns
         loop.cycle(now_ns)
-        silent = loop.silent(now_ns)
-        service.report(lambda: {"ticks_success": loop.record.success}, ok=not silent, message=silent)
+        trouble = loop.trouble(now_ns)
+        service.report(lambda: {"ticks_success": loop.record.success}, ok=not trouble, message=trouble)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,11 @@ from aloha_runtime.dynamixel import registers as reg
 from aloha_runtime.errors import TransportError
 from aloha_runtime.run_directory import Lock, socket_path
 from aloha_runtime.sim.faults import Faults
-from aloha_runtime.sim.monitor import Report
+from aloha_runtime.sim.monitor import Report, Wire
 from aloha_runtime.sim.pty import ChainServer
 
 PACKET_BYTES = 1 << 17
+"""Room for a second of the wire of one arm; the kernel's default socket buffer is not much larger."""
 TIMEOUT_S = 2.0
 
 
@@ -69,7 +70,13 @@ class GetReport(msgspec.Struct, tag=True):
     reset: bool = False
 
 
-Request = SetFaults | RaiseError | BrownOut | Unplug | Plug | Peek | Poke | GetReport
+class GetWire(msgspec.Struct, tag=True):
+    """Goals and positions that went over the wire since an instant, which should be less than a second ago."""
+
+    since_ns: int
+
+
+Request = SetFaults | RaiseError | BrownOut | Unplug | Plug | Peek | Poke | GetReport | GetWire
 
 
 class Answer(msgspec.Struct):
@@ -78,6 +85,7 @@ class Answer(msgspec.Struct):
     error: str = ""
     value: int = 0
     report: Report | None = None
+    wire: Wire | None = None
     line: dict[str, int] = {}
     """What the faults did so far."""
     lost: int = 0
@@ -123,8 +131,13 @@ class BackDoor:
         self._lock.release()
 
     def _accept(self) -> None:
+        """Note who wants to ask. Servos do not wait for a client that is interrupted before it puts its question."""
         connection, _ = self._listener.accept()
-        connection.settimeout(TIMEOUT_S)
+        connection.setblocking(False)
+        self._server.watch(connection.fileno(), lambda: self._serve(connection))
+
+    def _serve(self, connection: socket.socket) -> None:
+        self._server.unwatch(connection.fileno())
         with connection, contextlib.suppress(OSError):  # a client that gave up is its own affair
             try:
                 answer = self._carry_out(_decode(connection.recv(PACKET_BYTES)))
@@ -156,6 +169,8 @@ class BackDoor:
                 answer.report = server.monitor.report()
                 if reset:
                     server.monitor.reset()
+            case GetWire(since_ns):
+                answer.wire = server.monitor.wire(since_ns)
         return answer
 
 

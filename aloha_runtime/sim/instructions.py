@@ -15,7 +15,7 @@ _CLEAR_KEY = b"\x01\x44\x58\x4c\x22"
 
 
 def _ping(servo: Firmware, _params: bytes, _now_ns: int) -> Outcome:
-    return StatusError.NONE, servo.model.number.to_bytes(2, "little") + bytes((servo.version,))
+    return StatusError.NONE, servo.get(reg.MODEL_NUMBER).to_bytes(2, "little") + bytes((servo.version,))
 
 
 def _read(servo: Firmware, params: bytes, _now_ns: int) -> Outcome:

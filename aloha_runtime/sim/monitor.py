@@ -30,6 +30,8 @@ ERROR_GRACE_NS = 40_000_000
 """Goals must stand still this long after a servo reported an error."""
 KEPT = 100
 """Offences kept in full; all are counted."""
+LATELY = 4000
+"""Goals and sightings that are remembered one by one: two seconds of nine servos at 200 Hz."""
 _ALERT = 0x80
 _EVERYBODY = 0xFE
 
@@ -64,6 +66,13 @@ class Report(msgspec.Struct):
     """When a servo first reported an error (0: none)."""
 
 
+class Wire(msgspec.Struct):
+    """What went over the wire lately, oldest first: (stamp_ns, servo id, ticks)."""
+
+    goals: list[tuple[int, int, int]] = []
+    presents: list[tuple[int, int, int]] = []
+
+
 class Monitor:
     """Feed it both directions of the wire: `host` and `servo`."""
 
@@ -74,6 +83,8 @@ class Monitor:
         self._heard: list[tuple[bool, bytes, int]] = []
         self._alerts: dict[int, int] = {}
         self._tracks = {servo: GoalTrack(bound) for servo, bound in bounds.items()}
+        self._goals: deque[tuple[int, int, int]] = deque(maxlen=LATELY)
+        self._presents: deque[tuple[int, int, int]] = deque(maxlen=LATELY)
         self.reset()
 
     def reset(self) -> None:
@@ -88,6 +99,12 @@ class Monitor:
         self._report.offences = list(self._kept)
         self._report.present = {key: track.presents[-1] for key, track in self._tracks.items() if track.presents}
         return self._report
+
+    def wire(self, since_ns: int) -> Wire:
+        """Goals and positions on the wire from an instant on, of the last two seconds."""
+        self._judge_heard()
+        goals, presents = ([item for item in kept if item[0] >= since_ns] for kept in (self._goals, self._presents))
+        return Wire(goals, presents)
 
     def host(self, chunk: bytes, stamp_ns: int) -> None:
         """Bytes that the host sent, when they arrived."""
@@ -123,7 +140,7 @@ class Monitor:
     def _take_servo(self, chunk: bytes, stamp_ns: int) -> None:
         asked = self._reading.asked
         for frame in self._servo.frames(chunk):
-            for servo, error, data in reported(frame, asked):
+            for servo, error, data in reported(frame, asked, self._reading.asked_ids):
                 if servo not in self._tracks:
                     continue
                 if error & _ALERT or servo in self._alerts:
@@ -132,7 +149,9 @@ class Monitor:
                     continue
                 at = PRESENT - asked[0]
                 if 0 <= at <= asked[1] - 4:
-                    self._tracks[servo].presents.append(int.from_bytes(data[at : at + 4], "little", signed=True))
+                    tick = int.from_bytes(data[at : at + 4], "little", signed=True)
+                    self._tracks[servo].presents.append(tick)
+                    self._presents.append((stamp_ns, servo, tick))
 
     def _note_alert(self, servo: int, alert: bool, stamp_ns: int) -> None:
         if not alert:
@@ -171,6 +190,7 @@ class Monitor:
     def _goal(self, servo: int, track: GoalTrack, tick: int, stamp_ns: int) -> None:
         report = self._report
         report.goals += 1
+        self._goals.append((stamp_ns, servo, tick))
         report.last_goal_ns[servo] = stamp_ns
         moved = report.last_goal.get(servo) != tick
         if moved:

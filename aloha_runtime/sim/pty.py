@@ -110,6 +110,10 @@ class ChainServer:
         """Call `readable` whenever the descriptor has something to read."""
         self._watched[descriptor] = readable
 
+    def unwatch(self, descriptor: int) -> None:
+        """Look at it no longer."""
+        del self._watched[descriptor]
+
     def serve(self, stopping: Callable[[], bool], idle: Callable[[], None]) -> None:
         """Serve until `stopping()`; both are called after every wake-up, five times a second at least."""
         precise_sleep()

@@ -77,6 +77,8 @@ class Host:
         """Ids told to reboot or reset since last looked at; `0xFE`: all."""
         self.asked: tuple[int, int] | None = None
         """Address and size of the last read; None when parts of a bulk read differ."""
+        self.asked_ids = b""
+        """Servos of the last read, in the order in which they answer."""
         self._registered: dict[int, Write] = {}
         self._pointers: dict[tuple[int, int], int] = {}
 
@@ -90,9 +92,11 @@ class Host:
             return self._resolved([(body[at], address, body[at + 1 : at + 1 + size]) for at in starts], address + size)
         if code in (0x02, 0x82, 0x8A):
             self.asked = struct.unpack_from("<HH", body) if len(body) >= 4 else None
+            self.asked_ids = bytes(body[4:])
         elif code in (0x92, 0x9A):
             blocks = {body[at + 1 : at + 5] for at in range(0, len(body) - 4, 5)}
             self.asked = struct.unpack("<HH", blocks.pop()) if len(blocks) == 1 else None
+            self.asked_ids = bytes(body[::5])
         elif code in (0x06, 0x08):
             self.rebooted.append(servo)
         elif code == 0x03:
@@ -136,13 +140,16 @@ def _bulk(body: bytes) -> Iterator[Write]:
         at += 5 + size
 
 
-def reported(frame: Frame, asked: tuple[int, int] | None) -> Iterator[tuple[int, int, bytes]]:
-    """(id, error byte, data) of each servo's part of a reply to a read of `asked`."""
+def reported(frame: Frame, asked: tuple[int, int] | None, ids: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """(id, error byte, data) of each servo's part of a reply to a read of `asked` from servos `ids`."""
     if frame.code != _STATUS or not frame.body:
         return
     if frame.id != _BROADCAST:
         yield frame.id, frame.body[0], frame.body[1:]
     elif asked is not None and (len(frame.body) + 2) % (asked[1] + 4) == 0:  # else it answers an earlier question
         size = asked[1]
-        for at in range(0, len(frame.body) - size - 1, size + 4):
+        parts = range(0, len(frame.body) - size - 1, size + 4)
+        if bytes(frame.body[at + 1] for at in parts) != ids[: len(parts)]:
+            return  # a late answer to an earlier question whose length happens to divide
+        for at in parts:
             yield frame.body[at + 1], frame.body[at], frame.body[at + 2 : at + 2 + size]

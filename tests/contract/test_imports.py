@@ -26,7 +26,7 @@ LAYERS = [
     {"bus"},
     {"time_server"},
     {"virtual_time", "time_server"},
-    {"realtime", "run_directory"},
+    {"realtime", "run_directory", "busy_threads"},
     {"config"},
     {"config_mistakes", "config_parts", "messages", "robot"},
     {"errors"},

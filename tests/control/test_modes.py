@@ -1,5 +1,7 @@
 """The state machine: every verb in every mode, every event in every mode, and rules that no sequence breaks."""
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -228,6 +230,18 @@ def test_the_gate_asks_for_hold(mode):
     bench.arms("arms@followers", hold_cause="no action for 505 ms")
     assert bench.machine.mode is H
     assert bench.machine.cause == "arms@followers: no action for 505 ms"
+
+
+def test_what_arms_hold_for_names_the_driver_that_has_not_been_heard():
+    bench = Bench()
+    bench.to(P)
+    bench.now += 400 * MS
+    bench.arms("arms@leaders")
+    bench.arms("arms@followers", hold_cause="no action for 405 ms")
+    assert bench.machine.mode is H
+    assert re.fullmatch(
+        r"arms@followers: no action for 405 ms \(policy was last heard 40\d ms ago\)", bench.machine.cause
+    )
 
 
 def test_what_arms_say_of_an_earlier_mode_is_not_held_against_the_new_one():

@@ -49,6 +49,7 @@ class Arms:
         heard: bool = True,
         rearm: str = "",
         action: Vector | None = None,
+        error: str = "",
     ) -> Command:
         """Cycles in a mode; `heard` False: the supervisor is silent."""
         if (mode, pose) != (self.mode, self.pose):
@@ -57,7 +58,7 @@ class Arms:
             self.now_ns += CYCLE_NS
             heartbeat = ModeHeartbeat(stamp_ns=self.now_ns, mode=mode, pose=pose, since_ns=self.since_ns)
             target = None if action is None else Target(action, self.now_ns, self.now_ns // (20 * MS), CYCLE_NS)
-            command = self.pilot.step(self.now_ns, heartbeat if heard else None, self.present, target, rearm)
+            command = self.pilot.step(self.now_ns, heartbeat if heard else None, self.present, target, rearm, error)
             self.commands.append(command)
             if command.goal is not None and (not rearm or command.rearm):
                 self.present = command.goal.copy()
@@ -195,6 +196,21 @@ def test_an_arm_outside_its_limits_gets_no_torque_and_is_named(arms: Arms) -> No
     assert command.torque is Torque.OFF
     assert command.goal is None
     assert "left_elbow" in command.hold_cause
+
+
+@pytest.mark.parametrize("mode", [Mode.TELEOP, Mode.POLICY, Mode.ARMED, Mode.PARK])
+def test_a_servo_in_error_stops_both_arms_in_the_cycle_that_hears_of_it(mode: Mode) -> None:
+    """No word of the supervisor is waited for, and none of before takes the motion up again."""
+    arms = armed(Arms("follower"))
+    pose = {Mode.ARMED: "start", Mode.PARK: "sleep"}.get(mode, "")
+    away = arms.present + 0.3
+    before = arms.turn(mode, 30, pose, action=away).goal
+    stopped = arms.turn(mode, 1, pose, action=away, error="left_elbow: overload")
+    assert (stopped.mode, stopped.hold_cause) == (Mode.HOLD, "left_elbow: overload")
+    assert stopped.goal == pytest.approx(before)
+    assert arms.turn(mode, 50, pose, action=away, error="left_elbow: overload").goal == pytest.approx(before)
+    assert arms.turn(mode, 50, pose, action=away).goal == pytest.approx(before)
+    assert arms.turn(Mode.FAULT, 5).torque is Torque.ON
 
 
 def test_servos_that_no_longer_obey_are_a_hold_and_arming_switches_them_on_anew() -> None:

@@ -151,3 +151,30 @@ def test_append_refuses_what_it_cannot_encode(damaged):
     edit_info(damaged, features=info["features"] | {"done": {"dtype": "bool", "shape": [1], "names": None}})
     with pytest.raises(DatasetError, match=r"'done' is bool|hevc"):
         DatasetWriter.open(damaged)
+
+
+@pytest.mark.parametrize(
+    ("entry", "template"),
+    [
+        ("data_path", "../../{chunk_index}/{file_index}.parquet"),
+        ("data_path", "/etc/passwd"),
+        ("data_path", "{chunk_index.__class__.__mro__}"),
+        ("data_path", "{0}"),
+        ("data_path", "{chunk_index"),
+        ("video_path", "videos/../../{video_key}/{chunk_index}-{file_index}.mp4"),
+        ("video_path", "{file_index.real}"),
+    ],
+)
+def test_files_outside_the_dataset(damaged, entry, template):
+    edit_info(damaged, **{entry: template})
+    refused(damaged, f"{entry} is {template!r}", "a path inside the dataset")
+    with pytest.raises(DatasetError, match="a path inside the dataset"):
+        DatasetWriter.open(damaged)
+
+
+@pytest.mark.parametrize("key", ["../../outside", "/outside", "a/b", ""])
+def test_features_named_like_paths(damaged, key):
+    info = msgspec.json.decode((damaged / "meta/info.json").read_bytes())
+    info["features"][key] = info["features"]["action"]
+    (damaged / "meta/info.json").write_bytes(msgspec.json.encode(info))
+    refused(damaged, f"feature {key!r} would be a path outside")

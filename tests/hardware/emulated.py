@@ -3,11 +3,11 @@
 import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from aloha_runtime.dynamixel import registers as reg
 from aloha_runtime.robot import Role
 from aloha_runtime.sim.chain import Chain
 from aloha_runtime.sim.faults import Faults
@@ -91,8 +91,7 @@ class _Controls:
         servo.refresh()
 
     def model(self, servo_id: int, number: int) -> None:
-        servo = self.chain.servos[servo_id - 1]
-        servo.model = replace(servo.model, number=number)
+        self.chain.servos[servo_id - 1].set(reg.MODEL_NUMBER, number)
 
 
 def _serve(wire: Connection, port: Path, role: Role, version: int) -> None:

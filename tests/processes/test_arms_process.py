@@ -49,6 +49,9 @@ class FakePair:
             self.position = goal.copy()
         return None if self.lost else self.reading(self.now_ns)
 
+    def newest(self) -> PairReading:
+        return self.reading(self.now_ns)
+
     def torque(self, on: bool, grippers: bool | None = None) -> None:
         if self.broken:
             raise HardwareError(self.broken)
@@ -158,6 +161,24 @@ def test_a_leader_adapter_gone_in_teleop_ends_nothing_and_is_asked_again(leaders
     assert leaders.turn(Mode.HOLD).hold_cause == ""
 
 
+def test_arming_after_an_adapter_was_gone_ramps_to_the_start_pose_before_it_is_settled(followers: Scene) -> None:
+    followers.turn(Mode.ARMED, 400, "start")
+    away = START.copy()
+    away[0] = 0.5
+    followers.turn(Mode.TELEOP, 200, action=away)
+    followers.pair.rearm = "the adapter was unplugged and is back"
+    followers.pair.broken = "follower_left: /dev/ttyDXL_follower_left was lost while switching torque"
+    followers.turn(Mode.HOLD)
+    followers.turn(Mode.ARMED, 1, "start")  # in vain
+    followers.turn(Mode.HOLD)
+    followers.pair.broken = ""
+    state = followers.turn(Mode.ARMED, 5, "start")
+    assert followers.pair.position[0] > 0.4
+    assert not state.settled
+    assert followers.turn(Mode.ARMED, 400, "start").settled
+    assert followers.pair.position[0] == pytest.approx(START[0], abs=0.01)
+
+
 def test_arming_with_an_adapter_gone_is_a_hold_with_its_name(followers: Scene) -> None:
     followers.pair.broken = "follower_left: /dev/ttyDXL_follower_left is not connected"
     state = followers.turn(Mode.ARMED, 1, "start")
@@ -173,6 +194,18 @@ def test_an_incomplete_cycle_is_published_as_invalid_with_the_last_position(foll
     assert not state.valid
     assert state.position == before.position
     assert followers.loop.counts["incomplete_cycles"] == 1
+
+
+def test_an_arm_that_answers_is_led_from_where_it_is_while_the_other_one_is_silent(followers: Scene) -> None:
+    followers.turn(Mode.ARMED, 400, "start")
+    target = START.copy()
+    target[7] = 1.0
+    followers.turn(Mode.TELEOP, 20, action=target)
+    followers.pair.lost = True
+    goal = followers.turn(Mode.TELEOP, 15, action=target).goal
+    assert goal is not None
+    assert goal[7] > 0.25  # it goes on, at most the lead beyond where it stands; from a reading of before it would stay
+    assert followers.loop.reading.present[7] == pytest.approx(goal[7], abs=0.02)
 
 
 def test_a_servo_error_is_a_fault_and_silence_a_hold(followers: Scene) -> None:

@@ -156,6 +156,37 @@ def test_ten_ticks_without_an_action_end_in_hold_with_the_policys_reason(scene: 
     assert "cam_high: frozen" in scene.bus.publishers["mode"].sent[-1].cause
 
 
+def test_an_inference_that_hangs_ends_in_hold_at_its_first_report(scene: Scene) -> None:
+    scene.move(Mode.POLICY)
+    hanging = PolicyTick(stamp_ns=scene.clock.now, tick=1, lateness_ns=0, on_time=True, reason="it hangs", stuck=True)
+    scene.bus.put(messages.POLICY_TICK, hanging)
+    scene.turn()
+    assert scene.mode is Mode.HOLD
+    assert "it hangs" in scene.bus.publishers["mode"].sent[-1].cause
+
+
+def test_late_ticks_are_degraded_health_before_they_are_a_hold(scene: Scene) -> None:
+    scene.move(Mode.POLICY)
+    for tick in range(20):
+        assert scene.loop.trouble(scene.clock.now) == "" or tick > 5
+        report = PolicyTick(stamp_ns=scene.clock.now, tick=tick, lateness_ns=0, on_time=tick >= 6)
+        scene.bus.put(messages.POLICY_TICK, report)
+        scene.turn()
+    assert scene.mode is Mode.POLICY
+    assert "degraded: policy: only 94% of the last 100 ticks" in scene.loop.trouble(scene.clock.now)
+
+
+def test_a_policy_whose_ticks_are_heard_is_not_silent(scene: Scene) -> None:
+    """Health comes five times a second: a stop of 300 ms must not look like one of 500."""
+    scene.move(Mode.POLICY)
+    scene.silent.add("policy")
+    for tick in range(60):
+        report = PolicyTick(stamp_ns=scene.clock.now, tick=tick, lateness_ns=0, on_time=True)
+        scene.bus.put(messages.POLICY_TICK, report)
+        scene.turn()
+    assert scene.mode is Mode.POLICY
+
+
 def test_late_ticks_end_in_hold(scene: Scene) -> None:
     scene.move(Mode.POLICY)
     for tick in range(100):
@@ -208,7 +239,7 @@ def test_nothing_is_reset_while_arms_move(scene: Scene) -> None:
 
 def test_a_process_gone_silent_is_named_in_the_health_report(scene: Scene) -> None:
     scene.turn(60)
-    assert scene.loop.silent(scene.clock.now) == ""
+    assert scene.loop.trouble(scene.clock.now) == ""
     scene.silent.add("camera@cam_high")
     scene.turn(60)
-    assert scene.loop.silent(scene.clock.now) == "silent: camera@cam_high"
+    assert scene.loop.trouble(scene.clock.now) == "silent: camera@cam_high"

@@ -279,3 +279,18 @@ def test_a_late_fast_reply_is_not_read_as_the_answer_to_a_later_question() -> No
     parts = b"".join(bytes([0, servo]) + bytes([0x80] * 12) for servo in (1, 2, 4, 6, 7, 8, 9))
     wire.monitor.servo(packets.frame(packets.BROADCAST_ID, b"\x55" + parts[:-2]), wire.now_ns)
     assert wire.monitor.report().first_error_ns == 0
+
+
+def test_a_late_answer_to_a_longer_question_is_no_sighting_although_its_length_divides() -> None:
+    """Seven parts of 16 bytes are as long as eight of 14: taken for those, servos would stand anywhere."""
+    wire = Wire(2048)
+    masters = [servo for servo in IDS if servo not in (3, 5)]
+    wire.tell(packets.sync_read(masters, 124, 12, fast=True))
+    late = packets.fast_status_packet([(servo, 0, bytes(2) + state(1500)) for servo in masters])
+    wire.tell(packets.sync_read(masters, 126, 10, fast=True))  # the driver has given up and asks anew
+    wire.now_ns += CYCLE_NS
+    wire.monitor.servo(late, wire.now_ns)
+    assert set(wire.monitor.report().present.values()) == {2048}
+    assert not [tick for _, _, tick in wire.monitor.wire(wire.now_ns).presents]
+    wire.monitor.servo(packets.fast_status_packet([(servo, 0, state(2049)) for servo in masters]), wire.now_ns)
+    assert wire.monitor.wire(wire.now_ns).presents == [(wire.now_ns, servo, 2049) for servo in masters]

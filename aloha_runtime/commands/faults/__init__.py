@@ -1,0 +1,1 @@
+"""`aloha bench faults`: what must hold when something fails, tried on the simulated rig. One file for each family."""
