@@ -57,10 +57,10 @@ class FakeStack:
 def test_the_space_bar_is_stop_and_nothing_else_is(hands: int) -> None:
     os.write(hands, b"xq\n")
     quiet = FakeStack(looks=3)
-    operate._watch_until_interrupted(quiet, None)  # type: ignore[arg-type]
+    operate.watch_until_interrupted(quiet, None)  # type: ignore[arg-type]
     assert quiet.asked == []
     stopped = FakeStack(3, lambda: os.write(hands, b" ") if not stopped.asked else None)
-    operate._watch_until_interrupted(stopped, None)  # type: ignore[arg-type]
+    operate.watch_until_interrupted(stopped, None)  # type: ignore[arg-type]
     assert stopped.asked == ["stop"]
     assert "HOLD: stop by operator; `aloha arm` goes on, Ctrl-C ends" in stopped.said
 
