@@ -89,7 +89,7 @@ def test_a_busy_thread_is_named_and_a_worker_or_a_waiting_one_is_not(monkeypatch
         thread.start()
     shares = {threads["hog"].native_id: 0.9, threads["waits"].native_id: 0.02}
     monkeypatch.setattr(busy_threads.time, "monotonic_ns", lambda: now_ns)
-    monkeypatch.setattr(busy_threads, "_used_ns", lambda native_id: int(shares[native_id] * now_ns))
+    monkeypatch.setattr(busy_threads, "_used_ns", lambda native_id: int(shares.get(native_id, 0.0) * now_ns))
     strict, lenient = busy_threads.BusyThreads(), busy_threads.BusyThreads(workers=("ho",))
     try:
         found, forgiven = [], []
