@@ -45,7 +45,7 @@ def test_every_topic_has_its_publisher_in_the_table() -> None:
 def test_a_real_rig_runs_nothing_simulated() -> None:
     for name in RIGS[1:]:
         kinds = {process.partition("@")[0] for process in every_process(config.load(name))}
-        assert kinds == {"supervisor", "camera", "arms", "teleop", "policy", "replay", "recorder"}
+        assert kinds == {"supervisor", "camera", "arms", "teleop", "policy", "replay", "recorder", "flight"}
 
 
 def test_one_camera_process_for_each_camera() -> None:
