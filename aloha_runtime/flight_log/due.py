@@ -17,7 +17,8 @@ class Due:
     def __init__(self, after_ns: int, longest_ns: int) -> None:
         self.events: list[Event] = []
         self._after_ns, self._longest_ns = after_ns, longest_ns
-        self._at_ns = self._latest_ns = self._until_ns = 0
+        self._at_ns = self._latest_ns = 0
+        self._until_ns: int | None = None
 
     def add(self, event: Event, now_ns: int) -> None:
         """Wait for what comes after this event; what a person asks for is written at once."""
@@ -38,7 +39,7 @@ class Due:
     def begin_ns(self, now_ns: int) -> int:
         """Where the log begins. What a person asks for begins as early as there is anything."""
         begin_ns = now_ns - self._longest_ns
-        if any(event.kind == "saved" for event in self.events):
+        if self._until_ns is None or any(event.kind == "saved" for event in self.events):
             return begin_ns
         return max(begin_ns, self._until_ns - OVERLAP_NS)
 

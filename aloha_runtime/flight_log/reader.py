@@ -119,18 +119,25 @@ def decoded(data: bytes, kind: type[S]) -> S:
     except msgspec.DecodeError as error:
         raise LogError(f"a message is damaged: {error}") from None
     try:
-        return msgspec.convert(_with_nan(msgspec.json.decode(data)), kind)
+        return msgspec.convert(_with_nan(msgspec.json.decode(data), kind), kind)
     except msgspec.ValidationError as error:
         raise LogError(f"a message is no {kind.__name__}: {error}; it is from another version") from None
 
 
-def _with_nan(fields: Any) -> Any:
-    if not isinstance(fields, dict):
-        return fields
-    return {
-        key: [NAN if item is None else item for item in value] if isinstance(value, list) else value
-        for key, value in fields.items()
-    }
+def _with_nan(value: Any, kind: Any) -> Any:
+    """NaN in place of null where a number belongs."""
+    if value is None:
+        return NAN if kind is float else None
+    if isinstance(value, list):
+        return [NAN if item is None else item for item in value]
+    if isinstance(value, dict):
+        kinds = {field.name: field.type for field in msgspec.structs.fields(kind)} if _is_struct(kind) else {}
+        return {key: _with_nan(item, kinds.get(key, float)) for key, item in value.items()}
+    return value
+
+
+def _is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 
 
 def _cause(found: dict[str, str], start_ns: int, end_ns: int) -> Cause:

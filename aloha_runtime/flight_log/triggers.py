@@ -15,6 +15,8 @@ ROUTINE: tuple[Kind, ...] = ("stop",)
 """Every session ends with one; these are the first to go when the folder is full."""
 SAYS_AGAIN_NS = 1000 * MS
 """The account of a process may change with every report (ages, counts): one line a second is enough."""
+JUST_NS = 10_000 * MS
+"""A recorder that begins so soon after the arms were stopped was away when it happened: killed, started again."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class Line:
 class Triggers:
     """Give it every heartbeat and health report; `lines` and `events` collect what came of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, began_ns: int) -> None:
+        self._began_ns = began_ns
         self.mode = ""
         self.lines: list[Line] = []
         self.events: list[Event] = []
@@ -59,7 +62,7 @@ class Triggers:
         self.lines.append(Line(beat.stamp_ns, "error" if stopped else "info", "mode", f"{mode}: {beat.cause}"))
         if mode != self.mode:
             self._before = self.mode
-            if stopped and self.mode:  # a recorder that starts beside a held arm knows nothing of why
+            if stopped and (self.mode or beat.since_ns > self._began_ns - JUST_NS):
                 self.events.append(Event(_kind(mode, beat.cause), beat.cause, beat.stamp_ns, self.mode))
         self.mode, self._cause = mode, beat.cause
 

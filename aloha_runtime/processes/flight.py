@@ -55,7 +55,7 @@ class FlightLoop:
         longest_ns = int(wishes.minutes * 60 * NS_PER_S)
         self.ring = Ring(longest_ns, wishes.memory_mb * MEGABYTE)
         self.due = Due(int(wishes.after_s * NS_PER_S), longest_ns)
-        self.triggers = Triggers()
+        self.triggers = Triggers(service.clock.now_ns())
         self.offset_ns = _wall_ns() - service.clock.now_ns()
         folder = Path(wishes.folder) if wishes.folder else default_log_dir()
         self.writer = LogWriter(folder, service.run_dir, self.channels, longest_ns, wishes.disk_mb)

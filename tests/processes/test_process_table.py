@@ -48,6 +48,15 @@ def test_a_real_rig_runs_nothing_simulated() -> None:
         assert kinds == {"supervisor", "camera", "arms", "teleop", "policy", "replay", "recorder", "flight"}
 
 
+def test_a_recorder_listens_on_every_rig_in_wall_time_that_does_not_refuse_it() -> None:
+    rig = config.load("sim")
+    assert rig.sim is not None
+    virtual = rig.model_copy(update={"sim": rig.sim.model_copy(update={"clock": "virtual"})})
+    assert "flight" in every_process(rig)
+    assert "flight" not in every_process(virtual)
+    assert "flight" not in every_process(rig.model_copy(update={"flight": None}))
+
+
 def test_one_camera_process_for_each_camera() -> None:
     rig = config.load("aloha")
     cameras = [process.name for process in table(rig, Job.TELEOP) if process.name.startswith("camera@")]
