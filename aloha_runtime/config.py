@@ -15,6 +15,7 @@ from aloha_runtime.config_parts import (
     CameraName,
     DeployConfig,
     EngineName,
+    FlightConfig,
     GripperRange,
     GuardConfig,
     JointAngles,
@@ -38,6 +39,7 @@ __all__ = [
     "CameraConfig",
     "DeployConfig",
     "EngineName",
+    "FlightConfig",
     "LimitsConfig",
     "QualityConfig",
     "RecordingConfig",
@@ -79,6 +81,7 @@ class RigConfig(Strict):
     deploy: DeployConfig = DeployConfig()
     teleop: TeleopConfig = TeleopConfig()
     recording: RecordingConfig = RecordingConfig()
+    flight: FlightConfig | None = FlightConfig()
     metrics_port: int | None = Field(None, ge=1024, le=65535)
     sim: SimConfig | None = None
 

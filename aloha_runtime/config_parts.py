@@ -205,3 +205,14 @@ class RecordingConfig(Strict):
         46: "next",
     }
     quality: QualityConfig = QualityConfig()
+
+
+class FlightConfig(Strict):
+    """The flight recorder: how much of the past it keeps, and what its logs may take. `flight: null` runs without."""
+
+    minutes: float = Field(5, ge=0.5, le=60, description="before what happened; less where `memory_mb` is not enough")
+    after_s: float = Field(5, ge=0, le=60, description="... and so long after it")
+    memory_mb: int = Field(128, ge=16, le=4096, description="five minutes of a rig with four cameras take about 70")
+    disk_mb: int = Field(4096, ge=64, le=1_000_000, description="of all logs; beyond it the oldest go")
+    thumbnails_hz: float = Field(1, ge=0, le=5, description="small pictures of each camera; 0: none")
+    folder: str | None = Field(None, description="default: /var/lib/aloha/logs, or ~/.local/state/aloha/logs")

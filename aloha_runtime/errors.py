@@ -43,6 +43,12 @@ class SimulationError(AlohaError):
     exit_code = 7
 
 
+class LogError(AlohaError):
+    """A log of the flight recorder is absent or damaged."""
+
+    exit_code = 8
+
+
 class ProcessError(AlohaError):
     """A process of the system could not start or gave up; the command exits with the process's own code."""
 

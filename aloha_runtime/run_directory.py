@@ -22,6 +22,8 @@ RIG_FILE = "rig.yaml"
 """The configuration of the running rig, for its processes and for `aloha status`."""
 SYSTEM_RUN_DIR = Path("/run/aloha")
 """Of a rig that systemd runs; it belongs to the user `aloha`."""
+SYSTEM_LOG_DIR = Path("/var/lib/aloha/logs")
+"""Logs of the flight recorder of such a rig."""
 _COMMAND_LIMIT = 160
 
 
@@ -32,6 +34,15 @@ def default_run_dir() -> Path:
         return SYSTEM_RUN_DIR
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     return Path(runtime) / "aloha" if runtime else Path(f"/tmp/aloha-{os.getuid()}")  # noqa: S108  (owner checked)
+
+
+def default_log_dir() -> Path:
+    """Logs of the flight recorder: the system's own where they are ours, else `$XDG_STATE_HOME/aloha/logs`, which is
+    `~/.local/state/aloha/logs` where nothing else is said."""
+    if _is_ours(SYSTEM_LOG_DIR):
+        return SYSTEM_LOG_DIR
+    state = os.environ.get("XDG_STATE_HOME")
+    return (Path(state) if state else Path.home() / ".local/state") / "aloha/logs"
 
 
 def ring_prefix(run_dir: Path) -> str:
@@ -111,7 +122,7 @@ def same_file(fd: int, path: Path) -> bool:
 def _is_ours(path: Path) -> bool:
     try:
         return path.stat().st_uid == os.getuid()
-    except FileNotFoundError:
+    except OSError:  # absent, or behind a door that is closed to us
         return False
 
 

@@ -5,12 +5,12 @@ from types import TracebackType
 from typing import Protocol, TypeVar
 
 from aloha_runtime.bus.pubsub import Publisher, Subscriber, wait_any
-from aloha_runtime.bus.request_reply import RECORDER, SUPERVISOR, Client, Server
+from aloha_runtime.bus.request_reply import FLIGHT, RECORDER, SUPERVISOR, Client, Server
 from aloha_runtime.bus.sockets import MAX_MESSAGE_BYTES, QUEUE_LIMIT, Sockets
 from aloha_runtime.messages import Topic
 from aloha_runtime.realtime import Clock
 
-__all__ = ["RECORDER", "SUPERVISOR", "Bus", "Client", "Publisher", "Server", "Subscriber", "wait_any"]
+__all__ = ["FLIGHT", "RECORDER", "SUPERVISOR", "Bus", "Client", "Publisher", "Server", "Subscriber", "wait_any"]
 
 
 class Closeable(Protocol):

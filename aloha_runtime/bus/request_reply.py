@@ -17,10 +17,10 @@ from aloha_runtime.messages import MS, Reply, Request
 from aloha_runtime.run_directory import lock_holder
 from aloha_runtime.virtual_time import VirtualClock
 
-SUPERVISOR, RECORDER = "supervisor", "recorder"
+SUPERVISOR, RECORDER, FLIGHT = "supervisor", "recorder", "flight"
 """The processes that answer requests."""
 _REPLY = "reply"
-_STARTED_BY = {SUPERVISOR: "`aloha up`", RECORDER: "`aloha record`"}
+_STARTED_BY = {SUPERVISOR: "`aloha up`", RECORDER: "`aloha record`", FLIGHT: "`aloha up`"}
 _QUEUE_LIMIT = 100
 _numbers = itertools.count()
 _decode_sender = msgspec.msgpack.Decoder(tuple[str, int]).decode

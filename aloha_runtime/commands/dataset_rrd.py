@@ -17,7 +17,7 @@ TIME_LINE = "time"
 
 def rrd(path: Path, episode: int, out: Path) -> None:
     """Write one episode to `out`. Raises ConfigError when Rerun is not installed, DatasetError for a bad index."""
-    rerun = _rerun()
+    rerun = need_rerun("--rrd")
     dataset = Dataset(path)
     (index,) = select([str(episode)], len(dataset.episodes))
     found = dataset.episodes[index]
@@ -53,9 +53,10 @@ def _film(rerun: Any, stream: Any, entity: str, film: Path) -> None:
     )
 
 
-def _rerun() -> Any:
+def need_rerun(what: str) -> Any:
+    """Rerun's module; ConfigError that says what needs it where it is not installed."""
     try:
         import rerun
     except ImportError:
-        raise ConfigError('--rrd needs Rerun: pip install "aloha-runtime[view]"') from None
+        raise ConfigError(f'{what} needs Rerun: pip install "aloha-runtime[view]"') from None
     return rerun

@@ -9,7 +9,7 @@ from string import Template
 from aloha_runtime.config import RigConfig
 from aloha_runtime.errors import ConfigError
 from aloha_runtime.processes.table import Job, Process, processes
-from aloha_runtime.run_directory import SYSTEM_RUN_DIR
+from aloha_runtime.run_directory import SYSTEM_LOG_DIR, SYSTEM_RUN_DIR
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "systemd"
 RIG = "/etc/aloha/rig.yaml"
@@ -68,6 +68,7 @@ def _unit(rig: RigConfig, wanted: Wanted, process: Process, table: list[Process]
         "cores": _cores(rig, module),
         "aloha": " ".join(_quoted(word) for word in [sys.executable, "-I", "-m", "aloha_runtime.cli"]),
         "dataset": _quoted(wanted.dataset),
+        "logs": _quoted((rig.flight and rig.flight.folder) or str(SYSTEM_LOG_DIR)),
         "port": str(rig.metrics_port),
     }
     parts = ["process.service", *fragments(rig, module)]

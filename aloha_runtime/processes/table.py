@@ -72,6 +72,7 @@ def processes(
     the recorder where there is one.
     """
     dataset, index = episode
+    watched = rig.flight is not None and (rig.sim is None or rig.sim.clock == "wall")
     shadowed = TELEOPERATED if rig.deploy.shadow else frozenset()
     table = [
         Process("supervisor", EVERY),
@@ -85,6 +86,7 @@ def processes(
         Process("demonstrator", frozenset({Job.DEMONSTRATE}), simulated=True),
         Process("policy", shadowed | {Job.DEPLOY}, arguments=("--checkpoint", checkpoint)),
         Process("replay", frozenset({Job.REPLAY}), arguments=("--dataset", dataset, "--episode", str(index))),
+        *([Process("flight", EVERY)] if watched else []),  # what happens in virtual time can be run again
         *([Process("metrics", EVERY)] if rig.metrics_port is not None else []),
         *([Process("recorder", EVERY, arguments=recording)] if recording else []),
     ]

@@ -37,6 +37,8 @@ MISTAKES = {
     "no followers": (("  follower_", "  # "), "name at least one follower"),
     "gripper without travel": (("arms_hz: 200", "leader_gripper: {angle_open: -0.6842}"), "leader_gripper: "),
     "gripper that is no number": (("arms_hz: 200", "leader_gripper: {position_open: .nan}"), "position_open"),
+    "recorder of a year": (("arms_hz: 200", "flight: {minutes: 500000}"), "flight.minutes"),
+    "recorder with a key that is none": (("arms_hz: 200", "flight: {minuts: 5}"), "unknown key 'flight.minuts'"),
     "policy camera that is absent": (("arms_hz: 200", "policy: {cameras: {top: cam_low}}"), "'cam_low'"),
 }
 

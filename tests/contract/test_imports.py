@@ -17,6 +17,7 @@ LAYERS = [
     {"service"},
     {"act"},
     {"collision"},
+    {"flight_log"},
     {"sim", "data", "inputs"},
     {"control"},
     {"hardware"},

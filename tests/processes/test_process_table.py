@@ -45,7 +45,16 @@ def test_every_topic_has_its_publisher_in_the_table() -> None:
 def test_a_real_rig_runs_nothing_simulated() -> None:
     for name in RIGS[1:]:
         kinds = {process.partition("@")[0] for process in every_process(config.load(name))}
-        assert kinds == {"supervisor", "camera", "arms", "teleop", "policy", "replay", "recorder"}
+        assert kinds == {"supervisor", "camera", "arms", "teleop", "policy", "replay", "recorder", "flight"}
+
+
+def test_a_recorder_listens_on_every_rig_in_wall_time_that_does_not_refuse_it() -> None:
+    rig = config.load("sim")
+    assert rig.sim is not None
+    virtual = rig.model_copy(update={"sim": rig.sim.model_copy(update={"clock": "virtual"})})
+    assert "flight" in every_process(rig)
+    assert "flight" not in every_process(virtual)
+    assert "flight" not in every_process(rig.model_copy(update={"flight": None}))
 
 
 def test_one_camera_process_for_each_camera() -> None:

@@ -45,6 +45,16 @@ def test_every_unit_runs_as_its_own_user_fed_by_its_loop_and_restarted() -> None
             assert "$" not in text.replace("$$", ""), name
 
 
+def test_the_recorder_may_write_its_logs_and_nothing_else() -> None:
+    rig = config.load("aloha")
+    assert rig.flight is not None
+    unit = units(rig, DEPLOY)["aloha-flight.service"]
+    assert "\nStateDirectory=aloha/logs\n" in unit
+    assert "\nReadWritePaths=-/var/lib/aloha/logs\n" in unit
+    elsewhere = rig.model_copy(update={"flight": rig.flight.model_copy(update={"folder": "/srv/my logs"})})
+    assert '\nReadWritePaths=-"/srv/my logs"\n' in units(elsewhere, DEPLOY)["aloha-flight.service"]
+
+
 def test_cores_come_from_the_rig_file() -> None:
     rig = config.load("aloha")
     rig = rig.model_copy(update={"realtime": rig.realtime.model_copy(update={"arms_cores": [2, 3]})})

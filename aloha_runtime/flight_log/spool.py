@@ -1,0 +1,121 @@
+"""The ring's copy on the disk, for the day on which the recorder itself is killed or the power goes.
+
+Two files take turns, each as long as the ring; chunks are appended as they are finished. What a dead recorder left is
+found by the next one of this folder, whoever it is: the kernel frees the lock of the dead.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import zstandard
+from mcap.exceptions import McapError
+from mcap.records import Channel, Chunk, Schema
+from mcap.stream_reader import StreamReader, get_chunk_data_stream
+
+from aloha_runtime.flight_log.channels import Channels
+from aloha_runtime.flight_log.mcap_file import head
+from aloha_runtime.flight_log.ring import MESSAGE, OPCODE_AND_LENGTH, Sealed, around
+
+SYNC_EVERY = 10
+"""Chunks (seconds) between two syncs: what a power cut costs at most, and one small write in ten seconds."""
+LONGEST_RECORD = 64 << 20
+"""Bytes; a second of messages has a hundredth of it."""
+_DAMAGED = (McapError, zstandard.ZstdError, struct.error, ValueError)
+
+
+class Spool:
+    """Appends chunks; `close` takes the files away, since a recorder that ended well has written its logs."""
+
+    def __init__(self, folder: Path, run_dir: Path, channels: Channels, longest_ns: int) -> None:
+        """Raises OSError when the folder cannot be written."""
+        self._head, self._longest_ns = head(channels), longest_ns
+        name = hashlib.sha256(os.fsencode(run_dir.absolute())).hexdigest()[:12]
+        self._lock_path = folder / f".ring-{name}.lock"
+        self._lock = self._lock_path.open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._paths = [folder / f".ring-{name}.{number}.mcap" for number in range(2)]
+        self._began_ns: int | None = None
+        self._appended = 0
+        self._file = self._begin(0)
+
+    def _begin(self, number: int) -> IO[bytes]:
+        self._number, self._began_ns = number, None
+        file = self._paths[number].open("wb")
+        file.write(self._head)
+        return file
+
+    def append(self, chunk: Sealed) -> None:
+        """Raises OSError when the disk is full."""
+        if self._began_ns is not None and chunk.end_ns - self._began_ns > self._longest_ns:
+            self._file.close()
+            self._file = self._begin(1 - self._number)
+        self._began_ns = chunk.start_ns if self._began_ns is None else self._began_ns
+        self._file.write(chunk.record + chunk.indexes)
+        self._file.flush()
+        self._appended += 1
+        if self._appended % SYNC_EVERY == 0:
+            os.fdatasync(self._file.fileno())
+
+    def close(self) -> None:
+        """Forget everything; twice is harmless."""
+        with contextlib.suppress(OSError):  # of a full disk
+            self._file.close()
+        for path in (*self._paths, self._lock_path):
+            path.unlink(missing_ok=True)
+        self._lock.close()
+
+
+def left_behind(folder: Path) -> Iterator[tuple[Channels, list[Sealed]]]:
+    """What dead recorders left in this folder: channels and chunks of each. Its files go when the next one is asked
+    for, so that what could not be written anew stays."""
+    for lock_path in sorted(folder.glob(".ring-*.lock")):
+        with contextlib.suppress(FileNotFoundError), lock_path.open("r+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue  # its recorder is alive
+            paths = sorted(folder.glob(f"{lock_path.stem}.*.mcap"))
+            found = [read(path) for path in paths]
+            chunks = sorted((chunk for _, some in found for chunk in some), key=lambda chunk: chunk.start_ns)
+            if chunks:
+                yield next(channels for channels, some in found if some), chunks
+            for path in (*paths, lock_path):
+                path.unlink(missing_ok=True)
+
+
+def read(path: Path) -> tuple[Channels, list[Sealed]]:
+    """Channels and whole chunks of a file that may end anywhere."""
+    channels = Channels([], [])
+    channels.schemas.clear()
+    channels.channels.clear()
+    chunks: list[Sealed] = []
+    with path.open("rb") as file, contextlib.suppress(*_DAMAGED):
+        for record in StreamReader(file, emit_chunks=True, record_size_limit=LONGEST_RECORD).records:
+            if isinstance(record, Schema):
+                channels.schemas.append(record)
+            elif isinstance(record, Channel):
+                channels.channels.append(record)
+            elif isinstance(record, Chunk):
+                chunks.append(around(record, _places(record)))
+    return channels, chunks
+
+
+def _places(chunk: Chunk) -> dict[int, list[tuple[int, int]]]:
+    """Time and offset of every message by channel; ValueError and the like when the chunk is not whole."""
+    if chunk.uncompressed_size > LONGEST_RECORD:
+        raise ValueError("larger than any chunk of ours")
+    stream, length = get_chunk_data_stream(chunk, validate_crc=True)
+    data = stream.read(length)
+    places: dict[int, list[tuple[int, int]]] = {}
+    offset = 0
+    while offset < length:
+        _, size, channel, _, stamp_ns, _ = MESSAGE.unpack_from(data, offset)
+        places.setdefault(channel, []).append((stamp_ns, offset))
+        offset += size + OPCODE_AND_LENGTH
+    return {channel: sorted(entries) for channel, entries in places.items()}

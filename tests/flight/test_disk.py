@@ -1,0 +1,148 @@
+"""Logs and the ring's copy on the disk: whole or absent, within their bound, back after a kill."""
+
+import os
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import IO
+
+import made_logs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aloha_runtime.flight_log import shelf, spool
+from aloha_runtime.flight_log.reader import FlightLog
+from aloha_runtime.flight_log.ring import Ring, Sealed
+from aloha_runtime.flight_log.triggers import Event
+from aloha_runtime.flight_log.writer import LogWriter
+
+S = made_logs.S
+
+
+def chunks(count: int) -> list[Sealed]:
+    ring = Ring(1000 * S, 1 << 30)
+    for second in range(count):
+        for index in range(20):
+            made_logs.say(ring, second * S + index, "info", "mode", f"line {second} {index}")
+        ring.seal()
+    return ring.since(0)
+
+
+def write(text: str) -> object:
+    return lambda file: file.write(text.encode())
+
+
+def test_a_log_that_fails_half_way_leaves_nothing_that_counts(tmp_path: Path) -> None:
+    def half(file: IO[bytes]) -> None:
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        shelf.publish(tmp_path, "a.mcap", half)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_logs_of_one_second_keep_apart(tmp_path: Path) -> None:
+    event = Event("fault", "arms@followers: left elbow: Overload (0x20)!", 0, "policy")
+    name = shelf.name_for(event, datetime(2026, 11, 26, 21, 55, 3))
+    assert name == "2026-11-26_21-55-03_fault_arms-followers-left-elbow-overload-0x20.mcap"
+    paths = [shelf.publish(tmp_path, name, lambda file: None) for _ in range(3)]
+    assert len(set(paths)) == 3
+    assert shelf.logs(tmp_path) == sorted(paths)
+    assert {shelf.kind_of(path) for path in paths} == {"fault"}
+
+
+def test_ordinary_stops_go_first_and_the_newest_log_stays(tmp_path: Path) -> None:
+    for index, kind in enumerate(("fault", "stop", "hold", "stop")):
+        (tmp_path / f"2026-01-0{index + 1}_10-00-00_{kind}_x.mcap").write_bytes(bytes(100))
+    there = shelf.logs(tmp_path)
+    assert shelf.make_room(tmp_path, 400, there[3]) == []
+    assert shelf.make_room(tmp_path, 250, there[3]) == [there[1].name, there[0].name]
+    assert shelf.make_room(tmp_path, 10, there[3]) == [there[2].name]
+    assert shelf.logs(tmp_path) == [there[3]]
+
+
+def test_halves_of_the_dead_go_and_those_of_the_living_stay(tmp_path: Path) -> None:
+    mine, dead = tmp_path / f".a.mcap.{os.getpid()}.part", tmp_path / ".b.mcap.999999999.part"
+    for path in (mine, dead):
+        path.write_bytes(b"half")
+    shelf.remove_halves(tmp_path)
+    assert list(tmp_path.iterdir()) == [mine]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder = tmp_path_factory.mktemp("spool")
+    kept = spool.Spool(folder, folder, made_logs.CHANNELS, 1000 * S)
+    for chunk in chunks(5):
+        kept.append(chunk)
+    (path, _) = sorted(folder.glob(".ring-*.*.mcap"))[0], kept
+    return path.read_bytes()
+
+
+@given(data=st.data())
+def test_a_spool_cut_at_any_byte_gives_every_whole_second(
+    whole: bytes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    length = data.draw(st.integers(0, len(whole)))
+    path = tmp_path_factory.mktemp("cut") / "ring.mcap"
+    path.write_bytes(whole[:length])
+    found = spool.read(path)[1]
+    ends, at = [], whole.index(chunks(1)[0].record[:9])
+    for chunk in chunks(5):
+        ends.append(at + len(chunk.record))
+        at += chunk.size
+    assert [chunk.counts for chunk in found] == [chunk.counts for chunk in chunks(5)][
+        : sum(end <= length for end in ends)
+    ]
+    assert [chunk.indexes for chunk in found] == [chunk.indexes for chunk in chunks(5)][: len(found)]
+
+
+def test_a_spool_with_a_flipped_byte_loses_no_more_than_what_follows(whole: bytes, tmp_path: Path) -> None:
+    broken = bytearray(whole)
+    broken[-40] ^= 0xFF
+    (tmp_path / "ring.mcap").write_bytes(broken)
+    assert len(spool.read(tmp_path / "ring.mcap")[1]) >= 4
+
+
+def test_a_spool_is_bounded_and_gone_after_a_clean_end(tmp_path: Path) -> None:
+    kept = spool.Spool(tmp_path, tmp_path, made_logs.CHANNELS, 3 * S)
+    for chunk in chunks(40):
+        kept.append(chunk)
+    paths = sorted(tmp_path.glob(".ring-*.*.mcap"))
+    seconds = sorted(chunk.start_ns for path in paths for chunk in spool.read(path)[1])
+    assert 3 <= len(seconds) <= 9, "between one and two times the ring"
+    assert seconds[-1] == made_logs.WALL + 39 * S
+    kept.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_dead_recorder_left_becomes_a_log_and_a_living_one_is_left_alone(tmp_path: Path) -> None:
+    folder, alive = tmp_path / "logs", tmp_path / "alive"
+    folder.mkdir()
+    living = spool.Spool(folder, alive, made_logs.CHANNELS, 300 * S)
+    living.append(chunks(1)[0])
+    dead = spool.Spool(folder, tmp_path / "dead", made_logs.CHANNELS, 300 * S)
+    for chunk in chunks(4):
+        dead.append(chunk)
+    dead._lock.close()  # as the kernel does for the dead
+    writer = LogWriter(folder, tmp_path / "mine", made_logs.CHANNELS, 300 * S, 1000)
+    (written,) = writer.begin().result()
+    with FlightLog(written.path) as log:
+        assert (log.about.kind, log.about.event_ns) == ("recovered", made_logs.WALL + 3 * S + 19)
+        assert log.counts() == {"/log": 80}
+    writer.close(forget=True)
+    assert re.match(r"\.ring-\w+\.(0\.mcap|lock)", living._paths[0].name)
+    assert living._paths[0].exists()
+    living.close()
+    assert shelf.logs(folder) == list(folder.iterdir()) == [written.path]
+
+
+def test_a_folder_that_cannot_be_is_said_and_the_ring_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    writer = LogWriter(tmp_path / "file", tmp_path, made_logs.CHANNELS, 300 * S, 1000)
+    assert isinstance(writer.begin().exception(), OSError)
+    writer.keep(chunks(1)[0])
+    assert isinstance(writer.write(Event("stop", "x", 0, ""), chunks(1), {}, []).exception(), OSError)
+    writer.close(forget=True)
