@@ -15,8 +15,10 @@ from aloha_runtime.remote.keys import Keys, to_z85
 
 DOMAIN = b"aloha"
 ZAP = "inproc://zeromq.zap.01"
-QUEUE = 4
-"""Messages that wait for one peer, either way: one request is outstanding by design."""
+INCOMING, OUTGOING = 4, 64
+"""Messages that wait for one peer. One request is outstanding by design, but libzmq returns the room of what was sent
+late, and a full outgoing queue loses messages (with room for 4, about one answer in 70 that follow each other at once);
+a full incoming one only makes the sender wait."""
 HANDSHAKE_MS = 3000
 """Whoever has not proved its key by then is disconnected."""
 HEARTBEAT_MS, DEAD_MS = 500, 2000
@@ -92,6 +94,7 @@ def listen(
     socket.setsockopt(zmq.ZAP_DOMAIN, DOMAIN)
     socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
     socket.setsockopt(zmq.BACKLOG, BACKLOG)
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # an answer that cannot be sent is counted, not lost in silence
     socket.setsockopt(zmq.IPV6, int("[" in endpoint))
     try:
         socket.bind(endpoint)
@@ -123,8 +126,8 @@ def connect(
 def _limit(socket: "zmq.Socket[bytes]", max_bytes: int) -> None:
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.MAXMSGSIZE, max_bytes)
-    socket.setsockopt(zmq.SNDHWM, QUEUE)
-    socket.setsockopt(zmq.RCVHWM, QUEUE)
+    socket.setsockopt(zmq.SNDHWM, OUTGOING)
+    socket.setsockopt(zmq.RCVHWM, INCOMING)
     socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, DEAD_MS)

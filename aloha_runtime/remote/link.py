@@ -41,6 +41,7 @@ class PolicyLink:
         """`connections`; `unanswered` requests; answers that were dropped: `stale`, `not understood`."""
         self._trips_ns: deque[int] = deque(maxlen=KEPT)
         self._encode_ns = self._bytes = self._inference_ns = 0
+        self._connected = False
         self._session = b""
         self._digest = address.digest
         self._number = 0
@@ -66,11 +67,10 @@ class PolicyLink:
 
     def predict(self, observation: Mapping[str, Any]) -> NDArray[np.float32] | None:
         """Chunk (n, 14) of the server for this observation, or None."""
-        if not self._session and self._greet(GIVE_UP_S) is None:
-            return None
         self._hear_monitor()
         if not self._session:
-            return None
+            self._greet(GIVE_UP_S)
+            return None  # this observation has become old meanwhile
         began_ns = time.monotonic_ns()
         self._number += 1
         message = wire.encode(frames.pack(observation, self._session, self._number))
@@ -127,8 +127,16 @@ class PolicyLink:
 
     def _greet(self, patience_s: float) -> wire.Card | None:
         """Say hello on the connection there is; None when it was not answered."""
+        give_up = time.monotonic() + patience_s
+        while not self._connected:  # what is sent on a connection that has ended is lost
+            left_s = give_up - time.monotonic()
+            if left_s <= 0 or self._closing:
+                return None
+            self._monitor.poll(max(1, min(POLL_MS, int(left_s * 1000))))
+            self._hear_monitor()
+            if NO_AUTH in self.trouble:
+                return None
         if not self._send(wire.encode(wire.Hello(wire.PROTOCOL, self._rate_hz))):
-            self._await(0, min(patience_s, POLL_MS / 1000))  # for what the monitor has to say
             return None
         card = self._await(0, patience_s)
         if not isinstance(card, wire.Card):
@@ -144,10 +152,8 @@ class PolicyLink:
     def _send(self, message: bytes) -> bool:
         try:
             self._socket.send(message, zmq.NOBLOCK)
-        except zmq.Again:
-            self._session = b""
-            self._hear_monitor()
-            self.trouble = self.trouble or "is not connected"
+        except zmq.Again:  # the connection has just ended, or its queue is full of what a stalled one did not take
+            self.trouble = self.trouble or "takes nothing"
             return False
         return True
 
@@ -189,12 +195,12 @@ class PolicyLink:
             event = recv_monitor_message(self._monitor)["event"]
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self.counts["connections"] += 1
-                self.trouble = ""
+                self._connected, self.trouble = True, ""
             elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
                 self.trouble = f"{NO_AUTH}: there, `aloha keys allow {self._keys.public()} NAME`"
             elif event == zmq.EVENT_CONNECTED:
                 self.trouble = NO_PROOF  # until it has
             elif event == zmq.EVENT_DISCONNECTED:
-                self._session, ended = b"", True
+                self._connected, self._session, ended = False, b"", True
                 self.trouble = self.trouble or "the connection was cut"
         return ended
