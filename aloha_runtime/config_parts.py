@@ -167,6 +167,12 @@ class PolicyConfig(Strict):
     engine: EngineName = Field("auto", description="auto: the fastest, measured at the start; in virtual time eager")
     chunk_deadline_ms: float = Field(14, gt=0, lt=20, description="The tick waits this long for its own fresh chunk")
     threads: int = Field(1, ge=1, le=64)
+    remote_max_age_ms: float = Field(
+        400,
+        ge=100,
+        le=2000,
+        description="HOLD when a remote policy's newest answer is for an observation older than this",
+    )
 
 
 class TeleopConfig(Strict):

@@ -90,8 +90,8 @@ class ModeHeartbeat(Message):
 class FrameInfo(Message):
     """One camera frame: where its pixels are. (height, width, 3) uint8 RGB.
 
-    Local readers find the pixels in shared-memory ring `ring`, at `slot` under sequence `seq`; a remote reader gets
-    them in `pixels`, `encoding` "raw" or "jpeg".
+    The pixels are in shared-memory ring `ring`, at `slot` under sequence `seq`; where there is none, in `pixels`,
+    `encoding` "raw" or "jpeg".
     """
 
     camera: str

@@ -1,4 +1,4 @@
-"""Camera frames on the bus: pixels in a shared-memory ring on this machine, in the message itself for a remote one."""
+"""Camera frames on the bus: pixels in a shared-memory ring, or in the message itself (what rings are measured with)."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -30,20 +30,18 @@ class FramePublisher:
         shape: tuple[int, int, int],
         *,
         inline: Inline | None = None,
-        endpoint: str | None = None,
         slots: int = SLOTS,
     ) -> None:
-        """`shape`: (height, width, 3). `inline`: put the pixels into the message instead of a ring, for readers on
-        another machine, who connect to the tcp `endpoint` (loopback only). One publisher of each kind a camera.
+        """`shape`: (height, width, 3). `inline`: put the pixels into the message instead of a ring.
 
-        TransportError when the topic has a publisher already, shared memory is full, or the endpoint is refused.
+        TransportError when the topic has a publisher already, or shared memory is full.
         """
         self._camera = topic.publisher.partition("@")[2]
         self._shape = shape
         self._inline = inline
         self._ring: RingWriter | None = None
         if inline:
-            self._publisher = bus.publisher(topic, endpoint, max_bytes=MAX_FRAME_BYTES, queue_limit=INLINE_QUEUE_LIMIT)
+            self._publisher = bus.publisher(topic, max_bytes=MAX_FRAME_BYTES, queue_limit=INLINE_QUEUE_LIMIT)
         else:
             self._publisher = bus.publisher(topic)
             self._ring = bus.own(RingWriter(bus.run_dir, self._camera, shape[:2], slots))
@@ -73,8 +71,8 @@ class FrameSubscriber:
     `dropped` counts frames whose message was lost, `overwritten` those whose pixels were gone before they were read.
     """
 
-    def __init__(self, bus: Bus, topic: Topic, depth: int = SLOTS, endpoint: str | None = None) -> None:
-        self.messages = bus.subscribe(topic, depth, endpoint, max_bytes=MAX_FRAME_BYTES)
+    def __init__(self, bus: Bus, topic: Topic, depth: int = SLOTS) -> None:
+        self.messages = bus.subscribe(topic, depth, max_bytes=MAX_FRAME_BYTES)
         """The topic itself, for `bus.wait_any`."""
         self._ring = RingReader()
         self.topic = topic

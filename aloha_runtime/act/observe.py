@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from aloha_runtime import messages
+from aloha_runtime.act.card import is_card
 from aloha_runtime.act.config import ENVIRONMENT_STATE, IMAGE_PREFIX, STATE, ACTConfig
 from aloha_runtime.act.header import check_cameras, check_weights, load_config
 from aloha_runtime.bus import Bus
@@ -49,12 +50,19 @@ def camera_sizes(rig: RigConfig) -> dict[str, tuple[int, int]]:
 
 
 def refuse_unfit(directory: Path, rig: RigConfig) -> None:
-    """Raise `CheckpointError` unless this policy directory is whole and this rig has what the policy looks at."""
+    """Raise `CheckpointError` unless this policy directory is whole (or the card of a remote policy, without weights),
+    and this rig has what the policy looks at."""
     config = load_config(directory)
+    refuse_inputs(config, directory, rig)
+    if not is_card(directory):
+        check_weights(directory)
+
+
+def refuse_inputs(config: ACTConfig, directory: Path, rig: RigConfig) -> None:
+    """Raise `CheckpointError` unless this rig has what the policy looks at."""
     check_cameras(config, camera_sizes(rig), directory)
     if ENVIRONMENT_STATE in config.input_shapes and rig.sim is None:
         raise CheckpointError(
             f"checkpoint {directory} needs {ENVIRONMENT_STATE}, which only the simulated rig can give; rig {rig.name} "
             "is a real one: use a checkpoint trained on images"
         )
-    check_weights(directory)

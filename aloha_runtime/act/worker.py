@@ -14,6 +14,8 @@ from aloha_runtime.act.policy import ACTPolicy
 
 Predict = Callable[[Mapping[str, Any]], NDArray[np.float32]]
 """Observation in raw units -> chunk (n, 14) in raw units."""
+MayPredict = Callable[[Mapping[str, Any]], NDArray[np.float32] | None]
+"""The same; None: there will be none for this one (a remote policy's link is cut)."""
 
 WARM_UP = 3
 """Inferences on zeros before the first real one: memory is allocated and kernels are chosen by then."""
@@ -38,7 +40,7 @@ class InferenceWorker:
     An error of the network is raised by the next call of `take`, in the caller's thread.
     """
 
-    def __init__(self, predict: Predict) -> None:
+    def __init__(self, predict: MayPredict) -> None:
         self._predict = predict
         self._condition = threading.Condition()
         self._next: tuple[int, int, Mapping[str, Any]] | None = None
@@ -85,7 +87,7 @@ class InferenceWorker:
                 if self._closing or self._next is None:
                     return
                 (tick, stamp_ns, observation), self._next = self._next, None
-                self._begun_ns = time.monotonic_ns()
+                begun_ns = self._begun_ns = time.monotonic_ns()
             try:
                 actions = self._predict(observation)
             except BaseException as error:  # handed to the tick, which names it; a dead thread would say nothing
@@ -94,9 +96,11 @@ class InferenceWorker:
                     self._condition.notify_all()
                 return
             with self._condition:
-                duration = time.monotonic_ns() - self._begun_ns
-                self.usual_ns += int((duration - self.usual_ns) * (USUAL_SHARE if self.usual_ns else 1.0))
                 self._begun_ns = None
+                if actions is None:
+                    continue
+                duration = time.monotonic_ns() - begun_ns
+                self.usual_ns += int((duration - self.usual_ns) * (USUAL_SHARE if self.usual_ns else 1.0))
                 self._done.append(Chunk(tick, actions, stamp_ns, duration))
                 self._newest_done = max(self._newest_done, tick)
                 self._condition.notify_all()

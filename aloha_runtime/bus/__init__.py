@@ -33,29 +33,24 @@ class Bus(Sockets):
     def publisher(
         self,
         topic: Topic,
-        endpoint: str | None = None,
         *,
         max_bytes: int = MAX_MESSAGE_BYTES,
         queue_limit: int = QUEUE_LIMIT,
     ) -> Publisher:
-        """Become the publisher of `topic`; TransportError naming the process that already is.
-
-        `endpoint`: publish at this tcp address of the local machine instead of in the run directory.
-        """
-        return self.own(Publisher(self, topic, endpoint=endpoint, max_bytes=max_bytes, queue_limit=queue_limit))
+        """Become the publisher of `topic`; TransportError naming the process that already is."""
+        return self.own(Publisher(self, topic, max_bytes=max_bytes, queue_limit=queue_limit))
 
     def subscribe(
         self,
         topic: Topic,
         depth: int = 1,
-        endpoint: str | None = None,
         *,
         max_bytes: int = MAX_MESSAGE_BYTES,
         queue_limit: int = QUEUE_LIMIT,
     ) -> Subscriber:
         """Read `topic`, whether or not its publisher runs yet. `depth`: how many messages wait for `drain`; with 1 a
         newer message replaces the older one, which does not count as dropped."""
-        return self.own(Subscriber(self, topic, depth, endpoint=endpoint, max_bytes=max_bytes, queue_limit=queue_limit))
+        return self.own(Subscriber(self, topic, depth, max_bytes=max_bytes, queue_limit=queue_limit))
 
     def server(self, name: str = SUPERVISOR) -> Server:
         """Answer requests as the supervisor or the recorder; TransportError when one runs already."""

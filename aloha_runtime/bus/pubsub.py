@@ -16,7 +16,7 @@ import msgspec
 import zmq
 
 from aloha_runtime import messages
-from aloha_runtime.bus.sockets import PROMISED_MS, QUEUE_LIMIT, Sockets, bind_tcp
+from aloha_runtime.bus.sockets import PROMISED_MS, QUEUE_LIMIT, Sockets
 from aloha_runtime.messages import MS, Message, Topic
 from aloha_runtime.realtime import WallClock
 from aloha_runtime.run_directory import Lock
@@ -31,24 +31,17 @@ _log = logging.getLogger(__name__)
 class Publisher:
     """The one publisher of a topic. Made by `Bus.publisher`."""
 
-    def __init__(
-        self, sockets: Sockets, topic: Topic, *, endpoint: str | None, max_bytes: int, queue_limit: int
-    ) -> None:
+    def __init__(self, sockets: Sockets, topic: Topic, *, max_bytes: int, queue_limit: int) -> None:
         self.topic = topic
         self._max_bytes = max_bytes
         self.seq = 0
         self._clock = sockets.clock
         self._epoch = WallClock().now_ns()
         self._reached: set[str] = set()
-        self._lock: Lock | None = None
-        if endpoint is None:
-            taken = f"topic {topic.name} has a publisher already: pid {{pid}} ({{command}}); stop that process first"
-            self._lock = sockets.take(topic.name, taken)
+        taken = f"topic {topic.name} has a publisher already: pid {{pid}} ({{command}}); stop that process first"
+        self._lock: Lock = sockets.take(topic.name, taken)
         self._socket = sockets.socket(zmq.XPUB if sockets.clock.virtual else zmq.PUB, queue_limit)
-        if endpoint is None:
-            self._socket.bind(sockets.ipc(topic.name))
-        else:
-            bind_tcp(self._socket, endpoint, topic.name)
+        self._socket.bind(sockets.ipc(topic.name))
 
     def send(self, message: Message, stamp: bool = False) -> None:
         """Number `message` (in place) and send it; never blocks. `stamp`: also set `stamp_ns` to now.
@@ -85,8 +78,7 @@ class Publisher:
     def close(self) -> None:
         """Stop publishing and free the topic."""
         self._socket.close(0)
-        if self._lock is not None:
-            self._lock.release()
+        self._lock.release()
 
 
 class Subscriber:
@@ -96,9 +88,7 @@ class Subscriber:
     as a new process; `invalid`: bytes that were not the topic's message, skipped.
     """
 
-    def __init__(
-        self, sockets: Sockets, topic: Topic, depth: int, *, endpoint: str | None, max_bytes: int, queue_limit: int
-    ) -> None:
+    def __init__(self, sockets: Sockets, topic: Topic, depth: int, *, max_bytes: int, queue_limit: int) -> None:
         self.topic = topic
         self.dropped = 0
         self.restarts = 0
@@ -119,7 +109,7 @@ class Subscriber:
             self._missed = self._clock.expected.get(topic.name, self._missed)
             self._socket.setsockopt(zmq.SUBSCRIBE, _TOKEN + self._token.encode())
             self._clock.subscribe(topic.name, self._token)
-        self._socket.connect(endpoint or sockets.ipc(topic.name))
+        self._socket.connect(sockets.ipc(topic.name))
 
     def _accept(self, data: bytes) -> None:
         """Take one message from the wire: look for a gap, decode it, queue it."""

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import zmq
 
-from aloha_runtime.errors import TransportError
 from aloha_runtime.realtime import TRANSPORT_THREAD, Clock
 from aloha_runtime.run_directory import Lock, check_run_dir, socket_path
 
@@ -71,17 +70,3 @@ def _started_context() -> "zmq.Context[zmq.Socket[bytes]]":
         while not (thread / "comm").read_text().startswith(TRANSPORT_THREAD) and time.monotonic() < give_up:
             time.sleep(0.001)
     return context
-
-
-def bind_tcp(socket: "zmq.Socket[bytes]", endpoint: str, what: str) -> None:
-    """Bind to a loopback tcp address; anything else is refused, because there is no authentication yet."""
-    host = endpoint.removeprefix("tcp://").rpartition(":")[0]
-    if not endpoint.startswith("tcp://") or host not in ("127.0.0.1", "localhost", "[::1]"):
-        raise TransportError(
-            f"{what} may not be published at {endpoint}: only loopback addresses (tcp://127.0.0.1:PORT) are allowed; "
-            "carry it to other machines through an ssh tunnel"
-        )
-    try:
-        socket.bind(endpoint)
-    except zmq.ZMQError as error:
-        raise TransportError(f"cannot publish {what} at {endpoint} ({error.strerror}): choose another port") from None

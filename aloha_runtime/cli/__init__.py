@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from aloha_runtime.cli import bench, datasets, learn, logs, operate, robot, tools
+from aloha_runtime.cli import bench, datasets, learn, logs, network, operate, robot, tools
 from aloha_runtime.errors import AlohaError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -13,6 +13,8 @@ for commands in (operate, learn, robot, tools):
 app.add_typer(bench.app, name="bench")
 app.add_typer(datasets.app, name="dataset")
 app.add_typer(logs.app, name="log")
+app.add_typer(network.keys_app, name="keys")
+app.add_typer(network.policy_app, name="policy")
 
 
 def main() -> None:

@@ -62,6 +62,17 @@ def bench_faults(
         raise typer.Exit(1)
 
 
+@app.command("peers")
+def bench_peers(
+    count: Annotated[int, typer.Option("--count", min=1, help="messages of each kind of peer")] = 10_000,
+    json: Json = None,
+) -> None:
+    """Peers without a key, with an unknown one, and with what was said before: what a policy server accepts of them."""
+    from aloha_runtime.commands import bench, bench_peers
+
+    bench.finish(bench_peers.run(count), json)
+
+
 @app.command("record")
 def bench_record(seconds: Seconds = 60, json: Json = None) -> None:
     """Recording four cameras of 640x480 at 50 fps: frames, CPU, what the control loop feels, against LeRobot."""

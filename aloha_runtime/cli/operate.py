@@ -90,7 +90,9 @@ def record(
 
 @app.command()
 def deploy(
-    checkpoint: Annotated[str, typer.Argument(help="LeRobot policy directory, or `demo`")],
+    checkpoint: Annotated[
+        str, typer.Argument(help="LeRobot policy directory, `demo`, or tcp://HOST:PORT of `aloha policy serve`")
+    ],
     rig: Rig = "sim",
     seed: Seed = None,
     task: Task = None,

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from aloha_runtime import config
+from aloha_runtime.act.card import directory_of, pinned
 from aloha_runtime.act.observe import refuse_unfit
 from aloha_runtime.commands import operate
 from aloha_runtime.commands.findings import Level
@@ -45,7 +46,8 @@ def deploy(
         if engine not in known:
             raise ConfigError(f"--engine {engine} is none of {', '.join(known)}")
         rig = rig.model_copy(update={"policy": rig.policy.model_copy(update={"engine": engine})})
-    refuse_unfit(config.policy_path(checkpoint), rig)
+    checkpoint = pinned(checkpoint)
+    refuse_unfit(directory_of(checkpoint), rig)
     from aloha_runtime.commands.preflight import Preflight  # brings torch, which a wrong path need not wait for
 
     flight = Preflight(checkpoint, rig, accepted, Console(highlight=False, soft_wrap=True))

@@ -7,11 +7,12 @@ from pathlib import Path
 from rich.console import Console
 
 from aloha_runtime import config
+from aloha_runtime.act.card import directory_of
 from aloha_runtime.commands import findings, preflight_checks, preflight_live, preflight_page
 from aloha_runtime.commands.findings import Finding, Level
 from aloha_runtime.commands.preflight_checks import Checkpoint
 from aloha_runtime.commands.stack import Stack
-from aloha_runtime.config import RigConfig, policy_path
+from aloha_runtime.config import RigConfig
 from aloha_runtime.errors import AlohaError, CheckpointError
 from aloha_runtime.processes.table import Job
 
@@ -29,7 +30,7 @@ class Preflight:
 
     def files(self) -> None:
         """What the checkpoint's files and the rig file say."""
-        self._loaded, found = preflight_checks.examine(policy_path(self.name), self.rig)
+        self._loaded, found = preflight_checks.examine(directory_of(self.name), self.rig)
         self._add(found)
 
     def live(self, stack: Stack, out: Path, at_start: bool) -> None:

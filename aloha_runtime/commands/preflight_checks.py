@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aloha_runtime.act import checkpoint, provenance
+from aloha_runtime.act.card import is_card
 from aloha_runtime.act.config import ACTION, ENVIRONMENT_STATE, IMAGE_PREFIX, STATE, ACTConfig, feature_type
 from aloha_runtime.act.header import check_weights, load_config
 from aloha_runtime.act.observe import camera_sizes
@@ -55,12 +56,13 @@ def examine(directory: Path, rig: RigConfig) -> tuple[Checkpoint | None, list[Fi
     """The checkpoint and every finding; None when it cannot be read, which then is the only one."""
     try:
         config = load_config(directory)
-        check_weights(directory)
+        if not is_card(directory):
+            check_weights(directory)
         origin = provenance.read(directory)
     except AlohaError as error:
         return None, [fail("checkpoint", str(error), "name another checkpoint, or copy this one again")]
     try:
-        stats: Stats = checkpoint.load(directory).stats
+        stats: Stats = (checkpoint.load_stats if is_card(directory) else _all_stats)(directory)
     except AlohaError as error:
         return None, [fail("statistics", str(error), "copy the whole checkpoint again, or train")]
     loaded = Checkpoint(directory, config, stats, origin)
@@ -68,6 +70,10 @@ def examine(directory: Path, rig: RigConfig) -> tuple[Checkpoint | None, list[Fi
     found += [*cameras(loaded, rig), *sizes(loaded, rig), *names(loaded), *rate(loaded)]
     found += [*statistics(loaded), *start_pose(loaded, rig), *training_rig(loaded, rig)]
     return loaded, found
+
+
+def _all_stats(directory: Path) -> Stats:
+    return checkpoint.load(directory).stats
 
 
 def cameras(loaded: Checkpoint, rig: RigConfig) -> Iterator[Finding]:

@@ -10,13 +10,14 @@ from types import TracebackType
 import yaml
 
 from aloha_runtime import messages
+from aloha_runtime.act.card import directory_of
 from aloha_runtime.act.observe import refuse_unfit
 from aloha_runtime.bus import Bus
 from aloha_runtime.commands.children import Children
 from aloha_runtime.commands.interrupts import Interrupts
 from aloha_runtime.commands.lockstep import LockStep
 from aloha_runtime.commands.parking import park
-from aloha_runtime.config import RigConfig, policy_path
+from aloha_runtime.config import RigConfig
 from aloha_runtime.errors import AlohaError, ProcessError, ShutDown
 from aloha_runtime.messages import Health, Reply, Request
 from aloha_runtime.processes.table import Job, Process, processes
@@ -55,7 +56,7 @@ class Stack:
         self.rig = rig
         self.table = processes(rig, job, checkpoint, episode, recording)
         if any(process.name == "policy" for process in self.table):
-            refuse_unfit(policy_path(checkpoint), rig)
+            refuse_unfit(directory_of(checkpoint), rig)
         self._say = say
         self.run_dir = run_dir or default_run_dir()
         self.clock: Clock = WallClock()

@@ -13,24 +13,30 @@ import numpy as np
 
 from aloha_runtime import messages
 from aloha_runtime.act import ACTPolicy, TemporalEnsemble
+from aloha_runtime.act.card import remote_config
 from aloha_runtime.act.config import ACTConfig
 from aloha_runtime.act.engine_choice import AUTO, choose
 from aloha_runtime.act.engines import EAGER, Engine
 from aloha_runtime.act.ensemble import slowed
-from aloha_runtime.act.observe import PolicyInputs, refuse_unfit
-from aloha_runtime.act.worker import InferenceWorker, Predict
+from aloha_runtime.act.observe import PolicyInputs, refuse_inputs, refuse_unfit
+from aloha_runtime.act.worker import Chunk, InferenceWorker, MayPredict
 from aloha_runtime.config import policy_path
 from aloha_runtime.control.sync import Missing, Observation
-from aloha_runtime.errors import CheckpointError
+from aloha_runtime.errors import CheckpointError, ConfigError
 from aloha_runtime.messages import MS, Action, Mode, PolicyTick
 from aloha_runtime.realtime import NS_PER_S, Beat, Pacer
-from aloha_runtime.robot import TICK_NS
+from aloha_runtime.remote.address import Address, is_remote
+from aloha_runtime.remote.keys import Keys, default_keys_dir
+from aloha_runtime.remote.link import PolicyLink
+from aloha_runtime.robot import CONTROL_HZ, TICK_NS
 from aloha_runtime.service import Service, run
 
 STUCK_AFTER_NS = 200 * MS
 STUCK_FACTOR = 3
 """An inference that takes longer than 200 ms and three times its usual time is stuck: no action goes out any more, and
 the gate beside the motors turns that into HOLD."""
+LINK_PATIENCE_S = 15.0
+"""A server that is not there within this ends the process, which is then started again."""
 ENOUGH_SHARE = 0.5
 """Of the deadline for a tick's own chunk: what needs no more is fast enough even when the machine is busy."""
 READY = (Mode.ARMED, Mode.POLICY)
@@ -51,12 +57,19 @@ class Sources:
 class PolicyLoop:
     """One tick after the other; the network runs elsewhere."""
 
-    def __init__(self, service: Service, config: ACTConfig, predict: Predict) -> None:
+    def __init__(
+        self, service: Service, config: ACTConfig, predict: MayPredict, link: PolicyLink | None = None
+    ) -> None:
+        """`link`: where `predict` runs on another machine, whose answers are judged by the age of what they answer."""
         rig = service.rig
         self.service = service
         self.settings = rig.policy
         self.inputs = PolicyInputs(service.bus, rig, config)
         self.worker = InferenceWorker(predict)
+        self.link = link
+        self.oldest_ns = int(rig.policy.remote_max_age_ms * MS)
+        self.ready_ns: int | None = None
+        """Since when there has been inference without a break; None: there is none now."""
         self.speed = rig.deploy.speed
         # Weights and open-loop stretches are a matter of trained steps, of which a slower motion makes fewer in a tick.
         steps = math.ceil(config.n_action_steps / self.speed)
@@ -78,6 +91,10 @@ class PolicyLoop:
         if (mode in self.sends) != self.running:
             self.running = mode in self.sends
             self.ensemble.reset()  # what was predicted for another motion must not join this one
+        if mode not in self.ready:
+            self.ready_ns = None
+        elif self.ready_ns is None:
+            self.ready_ns = beat.deadline_ns
         found = self.inputs.at(beat.index) if mode in self.ready else Missing(f"mode is {mode}")
         if not isinstance(found, Missing):
             observation, tensors = found
@@ -101,6 +118,8 @@ class PolicyLoop:
         left_ns = beat.deadline_ns + int(self.settings.chunk_deadline_ms * MS) - self.service.clock.now_ns()
         timeout_s = None if self.service.clock.virtual else max(0, left_ns) / NS_PER_S
         for chunk in self.worker.take(beat.index, timeout_s):
+            if self.link is not None and self._is_old(chunk):
+                continue
             try:
                 self.ensemble.add(chunk.tick, slowed(chunk.actions, self.speed))
             except ValueError as error:
@@ -113,12 +132,35 @@ class PolicyLoop:
         """The action of a tick, (14,) raw units; None when no chunk covers it or the network is stuck."""
         return None if self.stuck() else self.ensemble.action(tick)
 
+    def _is_old(self, chunk: Chunk) -> bool:
+        """Whether a remote answer comes too late to be used at all: its observation is from before this motion or older
+        than anything that may be acted on."""
+        age_ns = self.service.clock.now_ns() - chunk.observation_stamp_ns
+        return age_ns > self.oldest_ns or self.ready_ns is None or chunk.tick * TICK_NS < self.ready_ns
+
     def stuck(self) -> str:
-        """That the inference under way takes far too long; empty when it does not."""
+        """That the inference under way takes far too long, or that a remote one answers what is long gone; empty when
+        neither is so."""
+        if self.link is not None:
+            return self._too_old(self.link)
         running_ns = self.worker.running_ns()
         if running_ns <= max(STUCK_AFTER_NS, STUCK_FACTOR * self.worker.usual_ns):
             return ""
         return f"inference is stuck for {running_ns // MS} ms (usual: {self.worker.usual_ns // MS} ms)"
+
+    def _too_old(self, link: PolicyLink) -> str:
+        """By the age of the observation behind the newest answer, never by when it arrived."""
+        if self.ready_ns is None:
+            return ""
+        answered_ns = self.newest.observation_stamp_ns
+        age_ns = self.service.clock.now_ns() - max(answered_ns, self.ready_ns)
+        if age_ns <= self.oldest_ns:
+            return ""
+        found = f"its newest answer is for an observation {age_ns // MS} ms old"
+        if answered_ns < self.ready_ns:
+            found = f"no answer within {age_ns // MS} ms"
+        why = f"; {link.name} {link.trouble}" if link.trouble else f"; round trips take {self.worker.usual_ns // MS} ms"
+        return f"remote policy: {found}, allowed are {self.oldest_ns // MS} ms{why}"
 
     def _report(self, beat: Beat, found: Observation | Missing, sent: bool) -> None:
         now_ns = self.service.clock.now_ns()
@@ -143,10 +185,11 @@ class PolicyLoop:
 
 
 def main(service: Service) -> None:
-    path = policy_path(service.arguments.checkpoint)
-    refuse_unfit(path, service.rig)
-    config, engine = start_engine(service, path)
-    loop = PolicyLoop(service, config, engine.predict)
+    name = service.arguments.checkpoint
+    start = start_link if is_remote(name) else start_local
+    config, engine = start(service, name)
+    link = engine if isinstance(engine, PolicyLink) else None
+    loop = PolicyLoop(service, config, engine.predict, link)
     service.prepare_realtime(service.rig.realtime.policy_cores, workers=("inference",))
     pacer = Pacer(service.clock, TICK_NS)
     try:
@@ -157,12 +200,40 @@ def main(service: Service) -> None:
                     "ticks": pacer.beats,
                     "skipped": pacer.skipped_total,
                     "inference_ms": loop.worker.usual_ns / MS,
+                    **(link.figures() if link else {}),
                 },
-                message=loop.stuck() or f"engine {engine.name}, {loop.worker.usual_ns / MS:.1f} ms",
+                message=loop.stuck() or summary(engine, loop),
             )
     finally:
+        if link is not None:
+            link.stop()
         loop.worker.close()
         engine.close()
+
+
+def summary(engine: Engine | PolicyLink, loop: PolicyLoop) -> str:
+    """One line for `aloha status`."""
+    if isinstance(engine, PolicyLink):
+        return engine.summary()
+    return f"engine {engine.name}, {loop.worker.usual_ns / MS:.1f} ms"
+
+
+def start_link(service: Service, name: str) -> tuple[ACTConfig, PolicyLink]:
+    """The connection to a policy server, whose checkpoint fits this rig and is the one that the address says."""
+    if service.clock.virtual:
+        raise ConfigError(f"{name} answers in real time: set `sim: {{clock: wall}}`")
+    link = PolicyLink(Address.parse(name), Keys(default_keys_dir()), CONTROL_HZ)
+    config, path = remote_config(link.open(LINK_PATIENCE_S))
+    refuse_inputs(config, path, service.rig)
+    service.log.info("policy of %s, checkpoint %s", link.name, path.name[:12])
+    return config, link
+
+
+def start_local(service: Service, name: str) -> tuple[ACTConfig, Engine]:
+    """A checkpoint on this machine, which fits this rig."""
+    path = policy_path(name)
+    refuse_unfit(path, service.rig)
+    return start_engine(service, path)
 
 
 def start_engine(service: Service, path: Path) -> tuple[ACTConfig, Engine]:

@@ -24,7 +24,7 @@ LAYERS = [
     {"dynamixel"},
     {"rings"},
     {"ring_memory"},
-    {"bus"},
+    {"bus", "remote"},
     {"time_server"},
     {"virtual_time", "time_server"},
     {"realtime", "run_directory", "busy_threads"},

@@ -263,6 +263,111 @@ def test_a_shadow_speaks_while_others_move_the_arms_and_never_on_the_topic_of_ac
     assert [action.tick - FIRST for action in publishers["shadow_policy"].sent] == list(range(6))
 
 
+class FakeLink:
+    """A link as the loop sees it: a name, and what is wrong with it."""
+
+    name, trouble = "gpu at tcp://10.0.0.7:5571", ""
+
+
+@pytest.fixture
+def remote(start: Start) -> Start:
+    def begin(duration_ns: int | None) -> Scene:
+        scene = start(duration_ns)
+        scene.loop.link = FakeLink()
+        scene.loop.ensemble = TemporalEnsemble("paper", 0.01)
+        return scene
+
+    return begin
+
+
+def long_answers(scene: Scene, length: int = 100) -> None:
+    """Chunks of two seconds, so that only the age of observations can end the motion."""
+    take = scene.worker.take
+
+    def longer(tick: int, timeout_s: float | None) -> list[Chunk]:
+        return [
+            Chunk(c.tick, np.zeros((length, 14)), c.observation_stamp_ns, c.duration_ns) for c in take(tick, timeout_s)
+        ]
+
+    scene.worker.take = longer
+
+
+@pytest.mark.parametrize("round_trip_ms", [5, 50, 100, 150, 190])
+def test_a_remote_policy_goes_on_while_its_answers_are_for_young_observations(
+    remote: Start, round_trip_ms: int
+) -> None:
+    scene = remote(round_trip_ms * MS)
+    long_answers(scene)
+    scene.ticks(150)
+    assert not any(report.stuck for report in scene.reports)
+    assert len(scene.sent) >= 150 - round_trip_ms // 20 - 1
+
+
+@pytest.mark.parametrize("round_trip_ms", [450, 1000])
+def test_answers_that_come_for_old_observations_are_not_used_however_regularly_they_come(
+    remote: Start, round_trip_ms: int
+) -> None:
+    scene = remote(round_trip_ms * MS)
+    long_answers(scene)
+    scene.ticks(150)
+    assert scene.sent == []
+    stuck = [report for report in scene.reports if report.stuck]
+    assert stuck[0].tick == FIRST + 20  # 400 ms
+    assert "remote policy: no answer within" in stuck[0].reason
+
+
+def test_a_link_that_falls_silent_ends_the_actions_by_the_age_of_the_observation(remote: Start) -> None:
+    scene = remote(30 * MS)
+    long_answers(scene)
+    scene.ticks(50)
+    answered_ns = scene.loop.newest.observation_stamp_ns
+    scene.worker.duration_ns = None
+    scene.loop.link.trouble = "the connection was cut"
+    scene.ticks(50)
+    assert scene.sent[-1].stamp_ns - answered_ns <= 400 * MS
+    assert scene.sent[-1].stamp_ns - answered_ns > 380 * MS - TICK_NS
+    report = scene.reports[-1]
+    assert report.stuck
+    assert "its newest answer is for an observation" in report.reason
+    assert report.reason.endswith("allowed are 400 ms; gpu at tcp://10.0.0.7:5571 the connection was cut")
+
+
+def test_what_was_asked_before_a_hold_is_not_acted_on_after_it(remote: Start) -> None:
+    scene = remote(100 * MS)
+    long_answers(scene)
+    scene.ticks(20)
+    scene.ticks(3, Mode.HOLD)  # shorter than the round trip: an answer is still under way
+    sent = len(scene.sent)
+    scene.ticks(1)
+    assert len(scene.sent) == sent
+    scene.ticks(20)
+    first = scene.sent[sent]
+    assert first.observation_stamp_ns >= scene.loop.ready_ns
+
+
+def test_the_operator_arms_again_and_the_age_counts_from_then_on(remote: Start) -> None:
+    scene = remote(30 * MS)
+    long_answers(scene)
+    scene.ticks(10)
+    scene.ticks(100, Mode.HOLD)  # two seconds without a question
+    scene.ticks(5, Mode.ARMED)
+    scene.ticks(10)
+    assert not any(report.stuck for report in scene.reports)
+
+
+@given(round_trips_ms=st.lists(st.integers(1, 900), min_size=20, max_size=80))
+def test_no_action_is_ever_sent_on_an_observation_older_than_allowed(round_trips_ms: list[int]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        scene = Scene(patch, MS)
+        scene.loop.link = FakeLink()
+        long_answers(scene)
+        for round_trip_ms in round_trips_ms:
+            scene.worker.duration_ns = round_trip_ms * MS
+            scene.ticks(3)
+    for action in scene.sent:
+        assert action.stamp_ns - action.observation_stamp_ns <= 400 * MS
+
+
 class TestWorker:
     """The real thread, with a network that ends when the test says so."""
 
@@ -291,6 +396,16 @@ class TestWorker:
         assert seen == [1, 3]
         worker.close()
         assert worker.running_ns() == 0
+
+    def test_where_no_answer_came_the_next_observation_is_tried(self) -> None:
+        answers = iter([None, np.zeros((2, 14), np.float32)])
+        worker = InferenceWorker(lambda _: next(answers))
+        worker.offer(1, 10, {})
+        assert worker.take(1, 0.2) == []
+        worker.offer(2, 20, {})
+        assert [chunk.tick for chunk in worker.take(2, None)] == [2]
+        assert worker.running_ns() == 0
+        worker.close()
 
     def test_an_error_of_the_network_reaches_the_tick(self) -> None:
         def predict(observation: Any) -> np.ndarray:

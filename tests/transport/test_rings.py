@@ -218,7 +218,7 @@ def test_a_slow_reader_counts_what_it_lost(bus: Bus, other_bus: Bus) -> None:
 
 
 @pytest.mark.parametrize("inline", ["raw", "jpeg"])
-def test_inline_pixels_for_a_remote_reader(bus: Bus, other_bus: Bus, inline: str) -> None:
+def test_inline_pixels(bus: Bus, other_bus: Bus, inline: str) -> None:
     y, x = np.mgrid[0:48, 0:64]
     image = np.stack([y * 5, x * 4, x + y], axis=-1).astype(np.uint8)
     publisher = FramePublisher(bus, TOP, image.shape, inline=inline)  # type: ignore[arg-type]
