@@ -15,6 +15,7 @@ from aloha_runtime.commands.faults.controllers import CONTROLLERS, REALTIME
 from aloha_runtime.commands.faults.hostile import HOSTILE
 from aloha_runtime.commands.faults.policies import POLICY
 from aloha_runtime.commands.faults.recorders import RECORDER
+from aloha_runtime.commands.faults.remote_links import REMOTE_LINK
 from aloha_runtime.commands.faults.scenario import Family, Result, Scenario
 from aloha_runtime.commands.faults.servos import SERVOS
 from aloha_runtime.commands.faults.setup import SETUP
@@ -29,6 +30,7 @@ FAMILIES: tuple[Family, ...] = (
     SETUP,
     CAMERAS,
     RECORDER,
+    REMOTE_LINK,
     CLOCKS,
     HOSTILE,
     WHOLE_RIG,

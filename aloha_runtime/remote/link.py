@@ -23,7 +23,8 @@ POLL_MS = 50
 KEPT = 3000
 """Round trips in the figures: the last minute."""
 LARGEST_ANSWER = wire.CARD_BYTES + wire.SPARE_BYTES
-NO_AUTH, NO_PROOF = "does not let this machine in", "does not prove the key that is allowed here"
+NO_AUTH = "does not let this machine in"
+NO_PROOF = "does not prove the key that is allowed here: it is another machine, or the link breaks off"
 
 
 class PolicyLink:

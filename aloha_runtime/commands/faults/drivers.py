@@ -19,9 +19,12 @@ from numpy.typing import NDArray
 
 from aloha_runtime import config
 from aloha_runtime.act.config import STATE, ACTConfig
-from aloha_runtime.processes.policy import PolicyLoop
+from aloha_runtime.processes.policy import LINK_PATIENCE_S, PolicyLoop
 from aloha_runtime.realtime import NS_PER_S, Beat, Pacer, WallClock
-from aloha_runtime.robot import START_POSE, TICK_NS, pose_vector
+from aloha_runtime.remote.address import Address
+from aloha_runtime.remote.keys import Keys
+from aloha_runtime.remote.link import PolicyLink
+from aloha_runtime.robot import CONTROL_HZ, START_POSE, TICK_NS, pose_vector
 from aloha_runtime.service import Service
 
 Fault = Literal["none", "hang", "nan", "late", "busy"]
@@ -78,12 +81,27 @@ class Network:
         return chunk()
 
 
-def drive(rig_file: str, run_dir: str, cameras: Mapping[str, tuple[int, int]], fault: Fault, failed_ns: Any) -> None:
-    """The child: the policy process until it is killed."""
+Server = tuple[str, str]
+"""Address of a policy server, and the folder of the keys."""
+
+
+def drive(
+    rig_file: str,
+    run_dir: str,
+    cameras: Mapping[str, tuple[int, int]],
+    server: Server | None,
+    fault: Fault,
+    failed_ns: Any,
+) -> None:
+    """The child: the policy process until it is killed; its network runs at `server`, where there is one."""
     arguments = argparse.Namespace(checkpoint="made up")
     service = Service("policy", config.load(rig_file), Path(run_dir), WallClock(), arguments)
     network = Network(fault, failed_ns)
-    loop = PolicyLoop(service, cast(ACTConfig, Sees(cameras)), network)
+    link = None
+    if server is not None:
+        link = PolicyLink(Address.parse(server[0]), Keys(Path(server[1])), CONTROL_HZ)
+        link.open(LINK_PATIENCE_S)
+    loop = PolicyLoop(service, cast(ACTConfig, Sees(cameras)), link.predict if link else network, link)
     loop.actions.send = _spoilt(loop.actions.send, network)  # type: ignore[method-assign]
     service.prepare_realtime([])
     pacer = Pacer(service.clock, TICK_NS)
@@ -124,9 +142,14 @@ class Drivers:
     """Children of one server that has the policy process loaded."""
 
     def __init__(
-        self, rig_file: Path, run_dir: Path, cameras: Mapping[str, tuple[int, int]], method: StartMethod
+        self,
+        rig_file: Path,
+        run_dir: Path,
+        cameras: Mapping[str, tuple[int, int]],
+        method: StartMethod,
+        server: Server | None = None,
     ) -> None:
-        self._asked = (str(rig_file), str(run_dir), dict(cameras))
+        self._asked = (str(rig_file), str(run_dir), dict(cameras), server)
         self._context: Any = multiprocessing.get_context(method)
         self._context.set_forkserver_preload([__name__])
         self.failed_ns = self._context.Value("q", 0)

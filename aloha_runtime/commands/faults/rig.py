@@ -17,7 +17,7 @@ from random import Random
 
 from aloha_runtime import messages
 from aloha_runtime.commands.faults.canary import Canary
-from aloha_runtime.commands.faults.drivers import Drivers, Fault, StartMethod
+from aloha_runtime.commands.faults.drivers import Drivers, Fault, Server, StartMethod
 from aloha_runtime.commands.faults.wire import changes, longest_pause, travel
 from aloha_runtime.commands.stack import Stack
 from aloha_runtime.config import RigConfig
@@ -88,9 +88,12 @@ class FaultRig:
         cameras: Mapping[str, str] | None = None,
         size: tuple[int, int] = (48, 64),
         start: StartMethod = "forkserver",
+        server: Server | None = None,
     ) -> None:
-        """`cameras`: URLs by name, each of `size` (height, width). `start`: of the policy's process."""
+        """`cameras`: URLs by name, each of `size` (height, width). `start`: of the policy's process.
+        `server`: where its network runs instead of in it."""
         self._start: StartMethod = start
+        self._server = server
         self._urls, self._size = dict(cameras or {}), size
         self.driver: BaseProcess | None = None
         self._spoilt = False
@@ -120,7 +123,7 @@ class FaultRig:
             self.actions = self.stack.bus.subscribe(messages.ACTION_POLICY, depth=100)
             self.health = self.stack.bus.subscribe(messages.health_topic("policy"))
             sizes = dict.fromkeys(self._urls, self._size)
-            self._drivers = Drivers(self.stack.run_dir / RIG_FILE, self.stack.run_dir, sizes, self._start)
+            self._drivers = Drivers(self.stack.run_dir / RIG_FILE, self.stack.run_dir, sizes, self._start, self._server)
             held.callback(self.end_driver)
             self.canary = held.enter_context(Canary())
             self._held = held.pop_all()
@@ -143,7 +146,8 @@ class FaultRig:
             for name, url in self._urls.items()
         }
         arms = {arm: {"port": str(emulated.port)} for arm, emulated in self.arms.items()}
-        plain = {"name": "faults", "kit": "aloha", "arms": arms, "cameras": cameras, "realtime": {"require": False}}
+        plain = {"name": "faults", "kit": "aloha", "arms": arms, "cameras": cameras}
+        plain |= {"realtime": {"require": False}, "flight": None}  # its logs would fill the user's own folder
         return RigConfig.model_validate(plain)
 
     def ask(self, arm: str, request: Request) -> Answer:
