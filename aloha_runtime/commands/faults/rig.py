@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from aloha_runtime import messages
 from aloha_runtime.commands.faults.canary import Canary
@@ -146,7 +147,7 @@ class FaultRig:
             for name, url in self._urls.items()
         }
         arms = {arm: {"port": str(emulated.port)} for arm, emulated in self.arms.items()}
-        plain = {"name": "faults", "kit": "aloha", "arms": arms, "cameras": cameras}
+        plain: dict[str, Any] = {"name": "faults", "kit": "aloha", "arms": arms, "cameras": cameras}
         plain |= {"realtime": {"require": False}, "flight": None}  # its logs would fill the user's own folder
         return RigConfig.model_validate(plain)
 
