@@ -15,7 +15,7 @@ from aloha_runtime.commands.findings import Level
 from aloha_runtime.commands.shadow import job_of, shadow
 from aloha_runtime.commands.stack import Stack
 from aloha_runtime.config import DeployConfig, RigConfig, TighterLimits
-from aloha_runtime.control.limits import limits_from, tightened
+from aloha_runtime.control.limits import rig_limits
 from aloha_runtime.errors import ConfigError
 from aloha_runtime.processes.table import Job
 from aloha_runtime.robot import ROLES
@@ -72,7 +72,7 @@ def deploy(
         flight.refuse()
         stack.ask("policy")
         over = "; squeeze both leader grippers to take over, `aloha handback` gives back" if takeover else ""
-        stack.say(f"{checkpoint} drives the followers{careful(rig)}; Ctrl-C stops it and parks the arms{over}")
+        stack.say(f"{checkpoint} drives the followers{careful(rig)}; space is STOP, Ctrl-C ends and parks{over}")
         operate.watch_until_interrupted(stack, None, deploys=True)
 
 
@@ -94,7 +94,7 @@ def care_from(
 def with_care(rig: RigConfig, care: DeployConfig) -> RigConfig:
     """The rig on which everything is at least as careful as `care`; ConfigError for a limit that is looser than its."""
     for role in ROLES:
-        tightened(limits_from(rig.limits.overrides(), role), care.limits.overrides(), care.speed)
+        rig_limits(rig.limits, care, role)
     return rig.model_copy(update={"deploy": rig.deploy.and_also(care)})
 
 

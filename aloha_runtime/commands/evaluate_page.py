@@ -3,12 +3,11 @@
 import html
 from collections.abc import Sequence
 from datetime import datetime
-from importlib.resources import files
 from pathlib import PurePosixPath
-from string import Template
 
 import aloha_runtime
 from aloha_runtime.commands.evaluate_figures import PAPER, STAGES, Outcome, Result, compare
+from aloha_runtime.commands.templates import fill
 from aloha_runtime.sim.model import Task
 
 STAGE_NAMES: dict[Task, tuple[str, ...]] = {
@@ -25,11 +24,11 @@ def video_path(contender: int, seed: int) -> PurePosixPath:
 
 def page(task: str, results: Sequence[Result], videos: bool) -> str:
     """The whole page; with `videos` its cells play those at `video_path`."""
-    template = Template((files("aloha_runtime.commands") / "evaluate_template.html").read_text(encoding="utf-8"))
     seeds = [outcome.seed for outcome in results[0].outcomes]
     first = results[0]
     headline = f"{first.success_rate:.0%} solved" if len(results) == 1 else f"{len(results)} policies side by side"
-    return template.substitute(
+    return fill(
+        "evaluate_template.html",
         title=html.escape(f"{task}: {headline}"),
         headline=html.escape(headline),
         task=html.escape(task),

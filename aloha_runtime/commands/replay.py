@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from aloha_runtime import config, messages
+from aloha_runtime.commands.joint_plot import Curve, draw
 from aloha_runtime.commands.observe import Log, Observer
 from aloha_runtime.commands.operate import mode_of, raise_arms, with_task
-from aloha_runtime.commands.replay_plot import draw
+from aloha_runtime.commands.report_plots import BLUE, GREEN, ORANGE
 from aloha_runtime.commands.stack import Stack
-from aloha_runtime.control.limits import limits_from
+from aloha_runtime.control.limits import rig_limits
 from aloha_runtime.data import recording
 from aloha_runtime.data.recording import Recording
 from aloha_runtime.errors import AlohaError
@@ -46,7 +47,7 @@ def replay(
     """Play one episode and write `replay.json` and `replay.png` to `out`. Raises AlohaError when the arms stop."""
     console = Console(highlight=False)
     rig = with_task(config.load(rig_name), seed, task)
-    found = recording.load(dataset, episode, limits_from(rig.limits.overrides(), "follower"))
+    found = recording.load(dataset, episode, rig_limits(rig.limits, rig.deploy, "follower"))
     seconds = len(found.actions) / found.fps
     stack = Stack(rig, Job.REPLAY, run_dir, say=console.print, episode=(str(dataset.absolute()), episode))
     with stack, Observer(stack) as observer:
@@ -59,9 +60,14 @@ def replay(
     tracking = compare(found, log, play_ns)
     out.mkdir(parents=True, exist_ok=True)
     (out / "replay.json").write_text(json.dumps(_figures(dataset, episode, tracking), indent=2) + "\n")
-    draw(found, tracking.position, out / "replay.png")
+    draw(np.arange(len(found.actions)) / found.fps, _curves(found, tracking), out / "replay.png")
     console.print(_table(tracking))
     console.print(f"picture: {out / 'replay.png'}   figures: {out / 'replay.json'}")
+
+
+def _curves(found: Recording, tracking: Tracking) -> list[Curve]:
+    state = [] if found.state is None else [("recorded state", GREEN, found.state)]
+    return [("recorded action", ORANGE, found.actions), *state, ("replayed state", BLUE, tracking.position)]
 
 
 def _wait_done(stack: Stack, observer: Observer, seconds: float) -> int:

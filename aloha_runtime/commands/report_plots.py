@@ -81,7 +81,7 @@ def joints_chart(log: Log) -> Chart:
                 index = len(panels)
                 panel.plot(time_s, target[:, index], color=ORANGE, linewidth=1.4)
                 panel.plot(time_s, position[:, index], color=BLUE, linewidth=1.2)
-                _mark_limits(panel, time_s, limited[:, index])
+                mark_limits(panel, time_s, limited[:, index])
                 _joint_axis(panel, f"{side} {joint.replace('_', ' ')}", index)
                 panels.append(panel)
             _legend(spare)
@@ -158,7 +158,7 @@ def widen(panel: Axes, least: float) -> None:
         panel.set_ylim((low + high - least) / 2, (low + high + least) / 2)
 
 
-def _mark_limits(panel: Axes, time_s: NDArray[np.float64], limited: NDArray[np.bool_]) -> None:
+def mark_limits(panel: Axes, time_s: NDArray[np.float64], limited: NDArray[np.bool_]) -> None:
     """A red tick at the foot of the panel for each moment at which a limit changed this joint's target."""
     if limited.any():
         panel.plot(

@@ -3,20 +3,19 @@
 import html
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from importlib.resources import files
-from string import Template
 
 import aloha_runtime
 from aloha_runtime.commands.evaluate_figures import wilson
 from aloha_runtime.commands.score_scene import starts
 from aloha_runtime.commands.score_trials import Scored, Trials
+from aloha_runtime.commands.templates import fill
 
 
 def page(trials: Trials, cameras: Mapping[str, object]) -> str:
     """The whole page; pictures lie beside it."""
     plan = trials.plan
-    template = Template((files("aloha_runtime.commands") / "score_template.html").read_text(encoding="utf-8"))
-    return template.substitute(
+    return fill(
+        "score_template.html",
         task=html.escape(plan.task),
         scored=len(trials.done),
         wanted=len(plan.order()),

@@ -4,16 +4,15 @@ been from whoever moved the arms meanwhile, or from arms that stood still."""
 import json
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from aloha_runtime import messages
 from aloha_runtime.commands import operate
-from aloha_runtime.commands.report_plots import BLUE, GREEN, ORANGE, STYLE, widen
+from aloha_runtime.commands.joint_plot import draw
+from aloha_runtime.commands.report_plots import BLUE, GREEN, ORANGE
 from aloha_runtime.commands.shadow_log import ShadowLog, distances
 from aloha_runtime.commands.stack import Stack
 from aloha_runtime.config import RigConfig
@@ -21,7 +20,7 @@ from aloha_runtime.errors import AlohaError, ConfigError
 from aloha_runtime.messages import Mode
 from aloha_runtime.processes.table import Job
 from aloha_runtime.realtime import NS_PER_S
-from aloha_runtime.robot import IS_GRIPPER, JOINTS, NAMES, SIDES, TICK_NS
+from aloha_runtime.robot import NAMES, TICK_NS
 
 ACTIONS, FIGURES, PICTURE = "actions.csv", "shadow.json", "shadow.png"
 DEPTH = 4000
@@ -96,7 +95,7 @@ def _write(checkpoint: str, log: ShadowLog, out: Path, console: Console) -> None
     }
     try:
         (out / FIGURES).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        draw(rows, out / PICTURE)
+        _draw(rows, out / PICTURE)
     except OSError as error:
         raise AlohaError(f"{out} cannot be written ({error.strerror}); the actions are in {out / ACTIONS}") from None
     words = "what was commanded" if what == "commanded" else "where the arms stood"
@@ -112,19 +111,10 @@ def _write(checkpoint: str, log: ShadowLog, out: Path, console: Console) -> None
     console.print(f"{len(rows)} ticks: {out / ACTIONS}   figures: {out / FIGURES}   picture: {out / PICTURE}")
 
 
-def draw(rows: NDArray[np.float32], path: Path) -> None:
-    """Write a PNG: fourteen panels of predicted, commanded and measured, from rows (T, 3, 14), over seconds."""
-    thin = rows[:: max(1, len(rows) // DRAWN)]
-    time_s = np.arange(len(rows))[:: max(1, len(rows) // DRAWN)] * TICK_NS / NS_PER_S
-    titles = [f"{side} {joint.replace('_', ' ')}" for side in SIDES for joint in JOINTS]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(14, 5.6), dpi=110, layout="constrained")
-        panels = figure.subplots(len(SIDES), len(JOINTS), sharex=True).ravel()
-        for index, panel in enumerate(panels):
-            for part, colour, label in ((1, GREEN, "commanded"), (2, BLUE, "measured"), (0, ORANGE, "policy")):
-                panel.plot(time_s, thin[:, part, index], color=colour, linewidth=1.1, label=label)
-            panel.set_title(f"{titles[index]} ({'0..1' if IS_GRIPPER[index] else 'rad'})")
-            panel.margins(x=0)
-            widen(panel, 0.3)
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-        figure.savefig(path)
+def _draw(rows: NDArray[np.float32], path: Path) -> None:
+    """Write a PNG of predicted, commanded and measured, from rows (T, 3, 14)."""
+    every = max(1, len(rows) // DRAWN)
+    thin = rows[::every]
+    time_s = np.arange(len(rows))[::every] * TICK_NS / NS_PER_S
+    curves = (("commanded", GREEN, thin[:, 1]), ("measured", BLUE, thin[:, 2]), ("policy", ORANGE, thin[:, 0]))
+    draw(time_s, curves, path)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
+from aloha_runtime.config_parts import DeployConfig, LimitsConfig
 from aloha_runtime.errors import ConfigError
 from aloha_runtime.robot import DOF, IS_GRIPPER, NAMES, Role, Vector, joint_limits
 
@@ -189,6 +190,11 @@ def tightened(limits: Limits, overrides: Mapping[str, float], speed: float = 1.0
             )
         tight[name][joints] = np.minimum(tight[name][joints], value)
     return replace(limits, **tight)
+
+
+def rig_limits(limits: LimitsConfig, deploy: DeployConfig, role: Role) -> Limits:
+    """The limits that the gate beside a role's motors goes by: the rig's own, tightened by its `deploy`."""
+    return tightened(limits_from(limits.overrides(), role), deploy.limits.overrides(), deploy.speed)
 
 
 def default_limits(role: Role = "follower") -> Limits:

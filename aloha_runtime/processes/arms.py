@@ -13,7 +13,7 @@ from aloha_runtime.bus import Subscriber
 from aloha_runtime.config import ArmConfig
 from aloha_runtime.control import gravity
 from aloha_runtime.control.gate import GateTiming, Target
-from aloha_runtime.control.limits import limits_from, tightened
+from aloha_runtime.control.limits import rig_limits
 from aloha_runtime.control.margins import margins_for
 from aloha_runtime.control.pilot import Command, Pilot, Torque
 from aloha_runtime.errors import HardwareError
@@ -87,9 +87,7 @@ class ArmsLoop:
         self.pair.connect()
         self.reading = self._first_reading()
         rig = self.service.rig
-        limits = tightened(
-            limits_from(rig.limits.overrides(), self.role), rig.deploy.limits.overrides(), rig.deploy.speed
-        )
+        limits = rig_limits(rig.limits, rig.deploy, self.role)
         self.pilot = Pilot(
             self.role,
             limits,

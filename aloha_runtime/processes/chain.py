@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 
 from aloha_runtime.control.gravity import weight_torques
-from aloha_runtime.control.limits import limits_from, tightened
+from aloha_runtime.control.limits import rig_limits
 from aloha_runtime.errors import SimulationError, TransportError
 from aloha_runtime.messages import MS
 from aloha_runtime.robot import SIDES, Role, Side
@@ -44,8 +44,7 @@ class ChainLoop:
             self._await_world()
         virtual = service.clock.virtual
         ports = {str(name): arm.port for name, arm in self.rig.arms.items()}
-        deploy = self.rig.deploy
-        limits = tightened(limits_from(self.rig.limits.overrides(), role), deploy.limits.overrides(), deploy.speed)
+        limits = rig_limits(self.rig.limits, self.rig.deploy, role)
         bounds = envelope(role, limits, self.rig.gripper(role), side)
         self.server = ChainServer(
             Chain(role, self.plant),

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from aloha_runtime import messages
-from aloha_runtime.control.limits import limits_from
+from aloha_runtime.control.limits import rig_limits
 from aloha_runtime.control.replay import Phase, Replay
 from aloha_runtime.data import recording
 from aloha_runtime.messages import Action, ArmsState, Mode
@@ -49,7 +49,7 @@ class ReplayLoop:
 
 
 def main(service: Service) -> None:
-    limits = limits_from(service.rig.limits.overrides(), "follower")
+    limits = rig_limits(service.rig.limits, service.rig.deploy, "follower")
     found = recording.load(service.arguments.dataset, service.arguments.episode, limits)
     loop = ReplayLoop(service, Replay(found.actions, found.fps))
     service.prepare_realtime(service.rig.realtime.policy_cores)

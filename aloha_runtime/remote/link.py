@@ -15,6 +15,7 @@ from aloha_runtime.errors import CheckpointError, TransportError
 from aloha_runtime.remote import frames, gate, wire
 from aloha_runtime.remote.address import Address
 from aloha_runtime.remote.keys import Keys
+from aloha_runtime.robot import DOF
 
 GIVE_UP_S = 3.0
 """An answer that has not come by then never will; the age of the observation has long ended the motion."""
@@ -83,13 +84,13 @@ class PolicyLink:
             self.counts["unanswered"] += 1
             return None
         actions = np.frombuffer(answer.actions, "<f4")
-        if len(actions) != answer.rows * 14:
+        if len(actions) != answer.rows * DOF:
             self.trouble = f"its chunk of {answer.rows} actions has {len(actions)} numbers"
             return None
         self._trips_ns.append(time.monotonic_ns() - began_ns)
         self._inference_ns = answer.inference_ns
         self.trouble = ""
-        return actions.reshape(answer.rows, 14).astype(np.float32)
+        return actions.reshape(answer.rows, DOF).astype(np.float32)
 
     def figures(self) -> dict[str, float]:
         """For the health report: round trips (encoding and inference included), what travels, what went wrong."""

@@ -1,7 +1,7 @@
 """Limits are data: right by default, refused when they make no sense, every override honoured."""
 
 import math
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError, fields, replace
 
 import numpy as np
 import pytest
@@ -9,8 +9,8 @@ from envelope import HIGH, JOINTS, LOW
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aloha_runtime.config import LimitsConfig
-from aloha_runtime.control.limits import OVERRIDES, default_limits, limits_from, tightened
+from aloha_runtime.config import DeployConfig, LimitsConfig, TighterLimits
+from aloha_runtime.control.limits import OVERRIDES, default_limits, limits_from, rig_limits, tightened
 from aloha_runtime.errors import ConfigError
 from aloha_runtime.robot import IS_GRIPPER, KITS, START_POSE, joint_limits, pose_vector
 
@@ -238,3 +238,14 @@ def test_looser_unknown_and_impossible_wishes_are_refused(asked: dict, speed: fl
 def test_a_position_of_another_shape_is_refused_and_not_judged():
     outside = default_limits().outside(np.zeros(7))
     assert outside == "the arms' position has shape (7,) instead of (14,); check their servos"
+
+
+@pytest.mark.parametrize("role", ["leader", "follower"])
+def test_the_limits_of_a_rig_are_its_own_tightened_by_its_care(role) -> None:
+    own = LimitsConfig(velocity_rad_s=2.0, lead_rad=0.08)
+    care = DeployConfig(speed=0.5, limits=TighterLimits(lead_rad=0.05))
+    expected = tightened(limits_from({"velocity_rad_s": 2.0, "lead_rad": 0.08}, role), {"lead_rad": 0.05}, 0.5)
+    found = rig_limits(own, care, role)
+    for field in fields(found):
+        np.testing.assert_array_equal(getattr(found, field.name), getattr(expected, field.name))
+    assert found.velocity.max() < default_limits(role).velocity.max()
