@@ -14,7 +14,7 @@ demo: setup ## the whole runtime on a simulated rig; ends with outputs/demo/repo
 	@$(BIN)/aloha demo $(ARGS)
 
 test: setup ## the test suite
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 check: setup ## ruff, mypy, import directions
 	@$(BIN)/ruff check aloha_runtime tests && $(BIN)/ruff format --check aloha_runtime tests

@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aloha_runtime import messages
-from aloha_runtime.commands import operate
-from aloha_runtime.commands.joint_plot import draw
+from aloha_runtime.commands import joint_plot, operate
 from aloha_runtime.commands.report_plots import BLUE, GREEN, ORANGE
 from aloha_runtime.commands.shadow_log import ShadowLog, distances
 from aloha_runtime.commands.stack import Stack
@@ -95,7 +94,7 @@ def _write(checkpoint: str, log: ShadowLog, out: Path, console: Console) -> None
     }
     try:
         (out / FIGURES).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        _draw(rows, out / PICTURE)
+        draw(rows, out / PICTURE)
     except OSError as error:
         raise AlohaError(f"{out} cannot be written ({error.strerror}); the actions are in {out / ACTIONS}") from None
     words = "what was commanded" if what == "commanded" else "where the arms stood"
@@ -111,10 +110,10 @@ def _write(checkpoint: str, log: ShadowLog, out: Path, console: Console) -> None
     console.print(f"{len(rows)} ticks: {out / ACTIONS}   figures: {out / FIGURES}   picture: {out / PICTURE}")
 
 
-def _draw(rows: NDArray[np.float32], path: Path) -> None:
+def draw(rows: NDArray[np.float32], path: Path) -> None:
     """Write a PNG of predicted, commanded and measured, from rows (T, 3, 14)."""
     every = max(1, len(rows) // DRAWN)
     thin = rows[::every]
     time_s = np.arange(len(rows))[::every] * TICK_NS / NS_PER_S
     curves = (("commanded", GREEN, thin[:, 1]), ("measured", BLUE, thin[:, 2]), ("policy", ORANGE, thin[:, 0]))
-    draw(time_s, curves, path)
+    joint_plot.draw(time_s, curves, path)

@@ -61,9 +61,14 @@ def name(number: int) -> str:
     return f"number {number}"
 
 
+HELPERS = ("resource_tracker", "forkserver")
+"""Of `multiprocessing`, which serve this process until it ends."""
+
+
 def children() -> list[psutil.Process]:
     """Workers of this process that are alive."""
-    return [child for child in psutil.Process().children() if "resource_tracker" not in " ".join(child.cmdline())]
+    found = ((child, " ".join(child.cmdline())) for child in psutil.Process().children())
+    return [child for child, command in found if not any(helper in command for helper in HELPERS)]
 
 
 def test_every_job_has_its_result_and_no_worker_is_left() -> None:
