@@ -20,7 +20,6 @@ from aloha_runtime.control.gate import GateTiming, Motion
 from aloha_runtime.control.limits import Limits, default_limits
 from aloha_runtime.control.pilot import Pilot, Torque
 from aloha_runtime.data.progress import progress
-from aloha_runtime.messages import MOVING
 from aloha_runtime.robot import DOF, KITS, START_POSE, Vector
 from aloha_runtime.sim.monitor import Offence
 
@@ -81,7 +80,7 @@ def one(seed: int, actions: int = RUN, limits: Limits | None = None) -> Found:
         target = fuzzer.action(pilot.gate.goal)
         trouble = "the watchdog tripped" if chance.random() < 0.0005 else ""
         command = pilot.step(now_ns, fuzzer.heartbeat(wants_out), present, target, trouble)
-        wants_out = bool(command.hold_cause) or command.mode not in MOVING
+        wants_out = bool(command.hold_cause)
         found.followed += command.gate.motion is Motion.FOLLOW and command.gate.target is not None
         if command.torque is not torque or command.rearm:
             torque = command.torque

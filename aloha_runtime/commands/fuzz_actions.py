@@ -68,7 +68,8 @@ class Fuzzer:
         return self.now_ns
 
     def heartbeat(self, wants_out: bool) -> ModeHeartbeat | None:
-        """The mode: mostly one that moves, armed anew after a HOLD (`wants_out`), now and then any other or silence."""
+        """The mode: mostly one that moves, armed anew when something ended the motion (`wants_out`),
+        now and then any other or silence."""
         chance = self.chance
         if chance.random() < 0.004:
             self._enter(chance.choice(MODES))

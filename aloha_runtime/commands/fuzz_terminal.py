@@ -20,7 +20,7 @@ from aloha_runtime.data.progress import progress
 from aloha_runtime.errors import HardwareError
 from aloha_runtime.hardware.dynamixel import DynamixelArm
 from aloha_runtime.hardware.pair import ArmPair
-from aloha_runtime.messages import MOVING, MS
+from aloha_runtime.messages import MS
 from aloha_runtime.robot import KITS, START_POSE, pose_vector
 from aloha_runtime.sim.chain_control import GetReport, SetFaults
 from aloha_runtime.sim.faults import Faults
@@ -93,7 +93,7 @@ class _Loop:
         command = self.pilot.step(
             now_ns, fuzzer.heartbeat(self.wants_out), self.present, target, self.pair.rearm_cause()
         )
-        self.wants_out = bool(command.hold_cause) or command.mode not in MOVING
+        self.wants_out = bool(command.hold_cause)
         goal = command.goal if self._switch(command) else None
         reading = self.pair.cycle(goal, time.monotonic_ns() + REPLY_NS)
         if reading is not None:
