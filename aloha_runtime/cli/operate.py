@@ -195,6 +195,12 @@ def status(
     job(run_dir, once)
 
 
+Driver = Annotated[
+    Literal["policy", "teleop", "replay"],
+    typer.Argument(help="policy, teleop (a squeeze of both leader grippers does it, too) or replay"),
+]
+
+
 @app.command()
 def stop(run_dir: RunDir = None) -> None:
     """STOP: freeze the arms where they are, torque on."""
@@ -205,6 +211,12 @@ def stop(run_dir: RunDir = None) -> None:
 def arm(run_dir: RunDir = None) -> None:
     """Torque on and a slow ramp to the start pose; after HOLD: ready to go on from where the arms are."""
     _ask("arm", run_dir)
+
+
+@app.command()
+def start(driver: Driver = "policy", run_dir: RunDir = None) -> None:
+    """The arms are armed and at rest: now whoever drives them begins."""
+    _ask(driver, run_dir)
 
 
 @app.command()

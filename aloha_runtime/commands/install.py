@@ -79,7 +79,7 @@ def install(rig_name: str, wanted: Wanted, root: Path, dry_run: bool) -> None:
         say(f"no udev rule for {key}: it has no `serial` in {rig_name}; find it with `aloha setup`")
     if root == SYSTEM:
         _run_all(AFTER_INSTALL, say)
-        say("now `aloha doctor`, then `sudo systemctl enable --now aloha.target`, then `sudo -u aloha aloha status`")
+        say("now `sudo systemctl enable --now aloha.target`, then `sudo -u aloha aloha status`; nothing moves before `aloha arm`")
 
 
 def uninstall(root: Path, dry_run: bool) -> None:
@@ -133,9 +133,9 @@ def unseen(wanted: Wanted) -> str:
         real = f"{Path(place).resolve()}/"
         if place and real.startswith(HOMES):
             return (
-                f"{what} lies in {real}, and units see no home directories: use /opt/aloha for the environment"
-                " (`sudo python3 -m venv /opt/aloha`, then `sudo /opt/aloha/bin/pip install 'aloha-runtime[robot]'` and"
-                " `sudo /opt/aloha/bin/aloha install ...`), /var/lib/aloha for datasets and checkpoints"
+                f"{what} lies in {real}, and units see no home directories: clone the runtime to /opt/aloha and make it"
+                " there with the system's own Python (`sudo make -C /opt/aloha setup`), install with `sudo"
+                " /opt/aloha/.venv/bin/aloha install ...`, and keep datasets and checkpoints in /var/lib/aloha"
             )
     return ""
 

@@ -4,7 +4,8 @@
 
 A take begins by itself when the arms move after `next`, so that a person's hands stay on the leaders. It ends by an
 order, by a sign of the leader grippers (`SignDetector`), and by itself when the arms stop, when there was nothing to
-record for a second, or when it is long enough. What ends it says whether it is kept.
+record for a second, or when it is long enough. What ends it says whether it is kept. Continuous recording is always
+ready for the next one.
 """
 
 from dataclasses import dataclass
@@ -94,9 +95,9 @@ class Take:
     """The recorder's state. Call `order` for a wish, `tick` once per tick with what there was to record."""
 
     def __init__(self, limits: TakeLimits, continuous: bool = False) -> None:
-        """`continuous`: the next take follows by itself."""
+        """`continuous`: the first take and every next one begin without an order, when the arms move."""
         self.limits = limits
-        self.phase = Phase.IDLE
+        self.phase = Phase.READY if continuous else Phase.IDLE
         self.frames = 0
         """Of the take that is running, or of the last one."""
         self._continuous = continuous
