@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 NS_PER_S = 1_000_000_000
+NS_PER_MS = 1_000_000
 TRANSPORT_THREAD = "ZMQbg"
 """Name of the threads that carry the bus's messages; they get the same priority as the loop that waits for them."""
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -144,6 +145,16 @@ class Pacer:
         self.skipped_total += beat.skipped
         self.lateness.add(beat.lateness_ns)
         return beat
+
+    def figures(self) -> dict[str, float]:
+        """For the health report: beats, beats lost, and how long after each beat the loop woke (ms)."""
+        return {
+            "beats": self.beats,
+            "skipped": self.skipped_total,
+            "lateness_p50_ms": self.lateness.p50_ns / NS_PER_MS,
+            "lateness_p99_ms": self.lateness.p99_ns / NS_PER_MS,
+            "lateness_worst_ms": self.lateness.max_ns / NS_PER_MS,
+        }
 
 
 @dataclass

@@ -45,6 +45,18 @@ def bench_kills(
     bench.finish(bench_kills.run(policy, "wall" if wall else "virtual"), json)
 
 
+@app.command("jitter")
+def bench_jitter(
+    seconds: Seconds = 20,
+    hogs: Annotated[int, typer.Option("--hogs", min=1, help="busy processes beside the loops")] = 4,
+    json: Json = None,
+) -> None:
+    """How late the loops of arms and policy wake, with and without real-time priority, idle and on a busy machine."""
+    from aloha_runtime.commands import bench_jitter
+
+    bench_jitter.run(seconds, hogs, json)
+
+
 @app.command("faults")
 def bench_faults(
     only: Annotated[

@@ -79,7 +79,7 @@ def install(rig_name: str, wanted: Wanted, root: Path, dry_run: bool) -> None:
         say(f"no udev rule for {key}: it has no `serial` in {rig_name}; find it with `aloha setup`")
     if root == SYSTEM:
         _run_all(AFTER_INSTALL, say)
-        say("now `sudo systemctl enable --now aloha.target`, then `sudo -u aloha aloha status`; nothing moves before `aloha arm`")
+        say("now `sudo systemctl enable --now aloha.target`, then `sudo -u aloha aloha status`; nothing moves yet")
 
 
 def uninstall(root: Path, dry_run: bool) -> None:

@@ -49,20 +49,39 @@ class Robot:
 
 def setup(base: str, out: Path, steps: Sequence[str], person: Person, run_dir: Path | None = None) -> None:
     """Go through the steps and write the rig file `out`. `base`: kit (aloha, aloha2, sim) or a rig file to redo steps
-    of. `run_dir`: of emulated chains, on the simulated rig."""
+    of. `run_dir`: of emulated chains on the simulated rig; without one it is a rehearsal on arms of its own."""
     if unknown := [step for step in steps if step not in STEPS]:
         raise ConfigError(f"no step named {', '.join(unknown)}: choose among {', '.join(STEPS)}")
     rig = config.load(base)
     refuse_to_overwrite(base, out, person)
-    adapters = setup_ports.real_adapters
-    if rig.sim is not None:
-        if run_dir is None:
-            raise ConfigError(
-                "a simulated rig has no adapters of its own: name the folder of its chains with --run-dir"
-            )
-        folder = run_dir
-        adapters = lambda: setup_ports.emulated_adapters(folder)  # noqa: E731
-    robot = Robot(base, rig, yaml.safe_load(config.find(base).read_text()), adapters, person, {})
+    with contextlib.ExitStack() as stack:
+        adapters: Adapters = setup_ports.real_adapters
+        if rig.sim is not None:
+            adapters = _emulated(rig, run_dir, person, stack)
+        robot = Robot(base, rig, yaml.safe_load(config.find(base).read_text()), adapters, person, {})
+        _work(robot, steps)
+    if unused := person.unused():
+        raise ConfigError(
+            f"nothing asked for {', '.join(unused)}: correct or remove these answers; nothing was written"
+        )
+    write(robot.data, base, out)
+    person.say(f"\nwrote {out}; now `aloha doctor --rig {out}`, then `sudo aloha install --rig {out}`")
+
+
+def _emulated(rig: RigConfig, run_dir: Path | None, person: Person, stack: contextlib.ExitStack) -> Adapters:
+    """The adapters of a simulated rig; without `run_dir` of arms that live as long as `stack`."""
+    folder = run_dir
+    if folder is None:
+        from aloha_runtime.commands.setup_rehearsal import rehearsal
+
+        folder, person.hands = stack.enter_context(rehearsal(rig))
+        person.say("a rehearsal: the arms are emulated, and what you are asked to do by hand is done for you")
+    there = folder
+    return lambda: setup_ports.emulated_adapters(there)
+
+
+def _work(robot: Robot, steps: Sequence[str]) -> None:
+    """The steps that were asked for, in their order."""
     robot.ports = _ports_of(robot, "ports" in steps)
     work: dict[str, Callable[[Robot], None]] = {
         "servos": _servos,
@@ -72,14 +91,8 @@ def setup(base: str, out: Path, steps: Sequence[str], person: Person, run_dir: P
     }
     for step in STEPS[1:]:
         if step in steps:
-            person.say(f"\n== {step}")
+            robot.person.say(f"\n== {step}")
             work[step](robot)
-    if unused := person.unused():
-        raise ConfigError(
-            f"nothing asked for {', '.join(unused)}: correct or remove these answers; nothing was written"
-        )
-    write(robot.data, base, out)
-    person.say(f"\nwrote {out}; now `aloha doctor --rig {out}`, then `sudo aloha install --rig {out}`")
 
 
 def refuse_to_overwrite(base: str, out: Path, person: Person) -> None:

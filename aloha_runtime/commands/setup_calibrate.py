@@ -93,10 +93,12 @@ def set_zero(access: ServoAccess, role: Role, person: Person) -> None:
             f"{access.arm}: {', '.join(far)} are more than {ZERO_LIMIT_TICKS * RAD_PER_TICK:.2f} rad from zero: hold"
             " the pose shown in the kit's manual, or mount the horn a notch further"
         )
-    for servo in masters:
-        if abs(wrong[servo.id]) > ZERO_EXACT_TICKS:
-            _shift(access, servo, wrong[servo.id])
-            person.say(f"{access.arm}: {servo.joint} moved by {wrong[servo.id]} ticks")
+    off = [servo for servo in masters if abs(wrong[servo.id]) > ZERO_EXACT_TICKS]
+    for servo in off:
+        _shift(access, servo, wrong[servo.id])
+        person.say(f"{access.arm}: {servo.joint} moved by {wrong[servo.id]} ticks")
+    if not off:
+        person.say(f"{access.arm}: reads zero there already")
     for servo in servos.values():
         if servo.shadow_of is not None:
             dynamixel_setup.align(access, servos[servo.shadow_of], servo, held=False)

@@ -1,6 +1,7 @@
 """How `aloha setup` talks to a person, or to a file of answers."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import typer
@@ -19,6 +20,8 @@ class Person:
         self._answers = answers or {}
         self._yes = yes
         self._used: set[str] = set()
+        self.hands: Callable[[str], None] = lambda _: None
+        """Does by name what is asked for by hand, where there is no robot to do it to."""
 
     def say(self, text: str) -> None:
         typer.echo(text)
@@ -48,6 +51,7 @@ class Person:
         if self.known(name) is None and not self._yes:
             self.say(what)
             self.ask(name, "... then press Enter", "")
+        self.hands(name)
 
     def unused(self) -> list[str]:
         """Answers that nothing asked for: typing mistakes, most likely."""

@@ -216,10 +216,7 @@ class ArmsLoop:
         """Named numbers for the health report."""
         return {
             "realtime_priority": realtime.priority or 0,
-            "cycles": pacer.beats,
-            "skipped": pacer.skipped_total,
-            "lateness_p50_ms": pacer.lateness.p50_ns / MS,
-            "lateness_p99_ms": pacer.lateness.p99_ns / MS,
+            **pacer.figures(),
             **self.counts,
             **{f"gate_{name}": value for name, value in vars(self.pilot.gate.counters).items()},
             **self.pair.figures(),

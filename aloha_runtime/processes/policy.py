@@ -197,8 +197,7 @@ def main(service: Service) -> None:
             loop.tick(pacer.wait())
             service.report(
                 lambda: {
-                    "ticks": pacer.beats,
-                    "skipped": pacer.skipped_total,
+                    **pacer.figures(),
                     "inference_ms": loop.worker.usual_ns / MS,
                     **(link.figures() if link else {}),
                 },

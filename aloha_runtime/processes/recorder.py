@@ -26,7 +26,7 @@ from aloha_runtime.data.recorded import ENVIRONMENT
 from aloha_runtime.data.session import Ended, Session
 from aloha_runtime.errors import DatasetError
 from aloha_runtime.inputs import RigInputs
-from aloha_runtime.messages import MS, ArmsState, Health, Mode, RecorderState, Reply, Request, SimState
+from aloha_runtime.messages import ArmsState, Health, Mode, RecorderState, Reply, Request, SimState
 from aloha_runtime.realtime import Beat, Pacer
 from aloha_runtime.ring_memory import Image
 from aloha_runtime.robot import KITS, TICK_NS
@@ -248,15 +248,10 @@ def main(service: Service) -> None:
     loop = RecorderLoop(service, session, bool(asked.continuous), asked.intervenes)
     os.nice(NICENESS)
     pacer = Pacer(service.clock, TICK_NS)
-    lateness = pacer.lateness
     try:
         while not service.stopping:
             loop.tick(pacer.wait())
-            service.report(
-                lambda: {"lateness_p50_ms": lateness.p50_ns / MS, "lateness_p99_ms": lateness.p99_ns / MS},
-                ok=not session.trouble,
-                message=session.trouble,
-            )
+            service.report(pacer.figures, ok=not session.trouble, message=session.trouble)
     finally:
         loop.finish()
 

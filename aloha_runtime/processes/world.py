@@ -97,7 +97,7 @@ def main(service: Service) -> None:
         while not service.stopping:
             beat = pacer.wait()
             loop.cycle(beat.deadline_ns, PERIOD_NS * (1 + min(beat.skipped, LAG_LIMIT)))
-            service.report(lambda: {"skipped": pacer.skipped_total, "stage": loop.world.stage()})
+            service.report(lambda: {**pacer.figures(), "stage": loop.world.stage()})
     finally:
         loop.link.close()
 

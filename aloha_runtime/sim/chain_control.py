@@ -16,6 +16,7 @@ from aloha_runtime.run_directory import Lock, socket_path
 from aloha_runtime.sim.faults import Faults
 from aloha_runtime.sim.monitor import Report, Wire
 from aloha_runtime.sim.pty import ChainServer
+from aloha_runtime.sim.servo import ServoPlant
 
 PACKET_BYTES = 1 << 17
 """Room for a second of the wire of one arm; the kernel's default socket buffer is not much larger."""
@@ -64,6 +65,13 @@ class Poke(msgspec.Struct, tag=True):
     value: int
 
 
+class Place(msgspec.Struct, tag=True):
+    """Take a joint of an arm without a world (0 waist .. 6 gripper) by hand and put it at an angle (rad)."""
+
+    joint: int
+    angle: float
+
+
 class GetReport(msgspec.Struct, tag=True):
     """The goal monitor's account; `reset` starts a new one."""
 
@@ -76,7 +84,7 @@ class GetWire(msgspec.Struct, tag=True):
     since_ns: int
 
 
-Request = SetFaults | RaiseError | BrownOut | Unplug | Plug | Peek | Poke | GetReport | GetWire
+Request = SetFaults | RaiseError | BrownOut | Unplug | Plug | Peek | Poke | Place | GetReport | GetWire
 
 
 class Answer(msgspec.Struct):
@@ -141,7 +149,7 @@ class BackDoor:
         with connection, contextlib.suppress(OSError):  # a client that gave up is its own affair
             try:
                 answer = self._carry_out(_decode(connection.recv(PACKET_BYTES)))
-            except (msgspec.MsgspecError, KeyError, OverflowError) as error:
+            except (msgspec.MsgspecError, LookupError, OverflowError) as error:
                 answer = Answer(error=f"{type(error).__name__}: {error}")
             connection.send(msgspec.json.encode(answer))
 
@@ -165,6 +173,8 @@ class BackDoor:
                 answer.value = server.chain.peek(servo, reg.BY_NAME[register], server.now_ns())
             case Poke(servo, register, value):
                 server.chain.poke(servo, reg.BY_NAME[register], value)
+            case Place(joint, angle):
+                self._place(joint, angle)
             case GetReport(reset):
                 answer.report = server.monitor.report()
                 if reset:
@@ -172,6 +182,12 @@ class BackDoor:
             case GetWire(since_ns):
                 answer.wire = server.monitor.wire(since_ns)
         return answer
+
+    def _place(self, joint: int, angle: float) -> None:
+        plant = self._server.chain.drive.plant
+        if not isinstance(plant, ServoPlant):
+            raise KeyError("the joints of this arm are moved by a world")
+        plant.angles[joint] = angle
 
 
 def ask(run_dir: Path, arm: str, request: Request) -> Answer:

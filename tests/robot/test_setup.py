@@ -98,6 +98,17 @@ def test_from_four_plugs_to_a_rig_file(arms: dict[str, Emulated], tmp_path: Path
     assert config.load(str(out)).gripper("follower").angle_open == pytest.approx(1.3, abs=2 * RAD_PER_TICK)
 
 
+def test_a_rehearsal_needs_no_robot(tmp_path: Path) -> None:
+    """As a student does it on a laptop: every step, with hands that are emulated, too."""
+    out = tmp_path / "mine.yaml"
+    setup.setup("sim", out, ["ports", "grippers", "zero"], Person(yes=True))
+    rig = config.load(str(out))
+    assert {name: arm.port for name, arm in rig.arms.items()} == {name: f"ttyDXL_{name}" for name in ARMS}
+    kit = KITS["aloha"].follower_gripper
+    assert rig.gripper("follower").angle_open == pytest.approx(kit.angle_open, abs=2 * RAD_PER_TICK)
+    assert rig.gripper("follower").angle_close == pytest.approx(kit.angle_close, abs=2 * RAD_PER_TICK)
+
+
 def test_a_leader_on_a_followers_plug_is_refused(arms: dict[str, Emulated]) -> None:
     settings = config.ArmConfig(port="x")
     with pytest.raises(HardwareError, match="Model_Number"):

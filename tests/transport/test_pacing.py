@@ -88,6 +88,16 @@ def test_an_overrun_of_three_and_a_half_periods_loses_three_slots_and_keeps_the_
     assert [(beat.index, beat.lateness_ns, beat.skipped) for beat, _ in sequence] == [(5, 0, 0), (8, 10, 2), (9, 0, 0)]
 
 
+def test_figures_of_a_loop_are_in_milliseconds() -> None:
+    pacer = Pacer(FakeClock(1, [500_000, 1_500_000, 5_000_000]), 2_000_000)
+    for _ in range(3):
+        pacer.wait()
+    found = pacer.figures()
+    assert (found["beats"], found["skipped"], found["lateness_worst_ms"]) == (3, 2, 1.5)
+    assert 1.0 <= found["lateness_p50_ms"] <= 1.0 * 1.13
+    assert found["lateness_p99_ms"] == 1.5
+
+
 def test_the_first_beat_may_be_now() -> None:
     assert beats(100, [0], [])[0][0].index == 5
 

@@ -103,14 +103,14 @@ def drive(
         link.open(LINK_PATIENCE_S)
     loop = PolicyLoop(service, cast(ACTConfig, Sees(cameras)), link.predict if link else network, link)
     loop.actions.send = _spoilt(loop.actions.send, network)  # type: ignore[method-assign]
-    service.prepare_realtime([])
+    realtime = service.prepare_realtime([])
     pacer = Pacer(service.clock, TICK_NS)
     while True:
         beat = pacer.wait()
         _tick(loop, beat, network)
         if loop.running and network.fail_from_s == float("inf"):
             network.fail_from_s = time.monotonic() + FAULT_AFTER_S
-        service.report(message=loop.stuck())
+        service.report(lambda: {"realtime_priority": realtime.priority or 0, **pacer.figures()}, message=loop.stuck())
 
 
 def _tick(loop: PolicyLoop, beat: Beat, network: Network) -> None:

@@ -90,9 +90,11 @@ class FaultRig:
         size: tuple[int, int] = (48, 64),
         start: StartMethod = "forkserver",
         server: Server | None = None,
+        priority: int | None = 50,
     ) -> None:
         """`cameras`: URLs by name, each of `size` (height, width). `start`: of the policy's process.
-        `server`: where its network runs instead of in it."""
+        `server`: where its network runs instead of in it. `priority`: of the loops, None for ordinary processes."""
+        self._priority = priority
         self._start: StartMethod = start
         self._server = server
         self._urls, self._size = dict(cameras or {}), size
@@ -148,7 +150,8 @@ class FaultRig:
         }
         arms = {arm: {"port": str(emulated.port)} for arm, emulated in self.arms.items()}
         plain: dict[str, Any] = {"name": "faults", "kit": "aloha", "arms": arms, "cameras": cameras}
-        plain |= {"realtime": {"require": False}, "flight": None}  # its logs would fill the user's own folder
+        realtime = {"require": False, "priority": self._priority}
+        plain |= {"realtime": realtime, "flight": None}  # its logs would fill the user's own folder
         return RigConfig.model_validate(plain)
 
     def ask(self, arm: str, request: Request) -> Answer:
