@@ -16,10 +16,11 @@ demo: setup ## the whole runtime on a simulated rig; ends with outputs/demo/repo
 test: setup ## the test suite
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
-check: setup ## ruff, mypy, import directions
-	@$(BIN)/ruff check aloha_runtime tests && $(BIN)/ruff format --check aloha_runtime tests
+check: setup ## ruff, mypy, import directions, known vulnerabilities (AUDIT=required: fail where none can be looked up)
+	@$(BIN)/ruff check aloha_runtime tests scripts && $(BIN)/ruff format --check aloha_runtime tests scripts
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest tests/contract
+	@$(BIN)/python scripts/audit.py
 
 bench: setup ## every benchmark, as tables
 	@$(BIN)/aloha bench all $(ARGS)
@@ -31,4 +32,4 @@ mutants: setup ## mutation test of the limits
 	@bash scripts/mutants.sh $(ARGS)
 
 clean: ## remove the environments and outputs
-	rm -rf .venv .venv-interop outputs
+	rm -rf .venv .venv-interop .venv-audit outputs

@@ -145,7 +145,7 @@ def find(name_or_path: str) -> Path:
     """Path of a configuration given as `sim` (shipped) or as a file; raises ConfigError naming the shipped ones."""
     path = Path(name_or_path)
     if path.suffix in (".yaml", ".yml"):
-        if path.is_file():
+        if _is_file(path):
             return path
         raise ConfigError(f"configuration {path} does not exist; give the path of an existing .yaml file")
     shipped = CONFIG_DIR / f"{name_or_path}.yaml"
@@ -155,6 +155,13 @@ def find(name_or_path: str) -> Path:
     raise ConfigError(
         f"no configuration named {name_or_path!r}: choose one of {names}, or give the path of a .yaml file"
     )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except PermissionError:
+        raise ConfigError(f"{path} lies in a folder that this user may not enter: put it elsewhere") from None
 
 
 def policy_path(name_or_path: str) -> Path:
@@ -169,7 +176,7 @@ def load(name_or_path: str) -> RigConfig:
 
 def load_limits(path: Path) -> TighterLimits:
     """Read and check a file of limits below a rig's own: the keys of `deploy.limits`; raises ConfigError as `load`."""
-    if not path.is_file():
+    if not _is_file(path):
         raise ConfigError(f"limits {path} do not exist; give the path of a .yaml file")
     return _read(path, TighterLimits)
 

@@ -68,10 +68,10 @@ else
         apt_install "Python's venv module" python3-venv
         "$PYTHON_FOUND" -m venv .venv || fail "$PYTHON_FOUND cannot make a virtual environment; install its venv package"
     }
-    .venv/bin/python -m pip install -q --disable-pip-version-check uv || fail "pip could not fetch uv; is there a network?"
+    .venv/bin/python -m pip install -q --disable-pip-version-check uv==0.13.9 || fail "pip could not fetch uv; is there a network?"
     UV=.venv/bin/uv
 fi
 say "installing into .venv (about 6 GB the first time, mostly PyTorch with CUDA; later runs skip this)"
-"$UV" pip install -q --python .venv/bin/python -r requirements.txt || fail "could not install requirements.txt (see above)"
+"$UV" pip install -q --python .venv/bin/python --require-hashes -r requirements.txt || fail "could not install requirements.txt (see above)"
 "$UV" pip install -q --python .venv/bin/python --no-deps -e . || fail "could not install aloha_runtime itself (see above)"
 echo "$want" >"$stamp"

@@ -56,7 +56,7 @@ stuck() {
 
 echo "== teleoperation by a script, all motion recorded"
 $aloha install --rig "$RIG" --job demonstrate
-as_aloha aloha record --rig "$RIG" --dataset /var/lib/aloha/cubes --task "hand the cube over" --scripted --episodes 1 | tail -3
+as_aloha aloha record --rig /etc/aloha/rig.yaml --dataset /var/lib/aloha/cubes --task "hand the cube over" --scripted --episodes 1 | tail -3
 $aloha install --rig "$RIG" --job demonstrate --dataset /var/lib/aloha/cubes --task "hand the cube over"
 start
 for unit in $(systemctl show -p Wants --value aloha.target); do killed "$unit"; done

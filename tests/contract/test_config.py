@@ -88,6 +88,15 @@ def test_absent_rig_names_the_shipped_ones() -> None:
         config.load("nowhere.yaml")
 
 
+def test_a_folder_that_may_not_be_entered_is_named(monkeypatch):
+    def refuse(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(ConfigError, match=r"/root/mine\.yaml lies in a folder that this user may not enter"):
+        config.load("/root/mine.yaml")
+
+
 def test_yaml_cannot_build_objects(tmp_path: Path) -> None:
     path = tmp_path / "rig.yaml"
     path.write_text("name: !!python/object/apply:os.getpid []\n")
