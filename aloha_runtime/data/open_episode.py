@@ -8,7 +8,7 @@ last key frame.
 import contextlib
 import queue
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from aloha_runtime.data import features
+from aloha_runtime.data import features, files
 from aloha_runtime.data.layout import Info
 from aloha_runtime.data.statistics import ImageHistogram, Stats
 from aloha_runtime.data.video import Image, VideoReader
@@ -24,7 +24,7 @@ from aloha_runtime.data.video_cut import cut, packets
 from aloha_runtime.data.video_encoder import VideoEncoder, on_this_machine
 from aloha_runtime.errors import DatasetError
 
-HEADER, ROWS = "open.json", "rows.bin"
+HEADER, ROWS, RESERVE = "open.json", "rows.bin", "reserve"
 
 
 class Header(msgspec.Struct):
@@ -51,14 +51,20 @@ class Taken:
 
 
 class OpenEpisode:
-    """Takes one frame after the other; nothing here waits for the disk but `finish` (and `add`, when asked to)."""
+    """Takes one frame after the other; nothing here waits for the disk but `finish` (and `add`, when asked to): files
+    are made and written by threads."""
 
-    def __init__(self, aside: Path, info: Info, task: str) -> None:
+    def __init__(self, aside: Path, info: Info, task: str, reserve: int = 0) -> None:
+        """`reserve`: bytes of the disk to keep in `aside` meanwhile."""
         self._aside, self._info = aside, info
         self._rows: list[NDArray[np.float32]] = []
-        header = Header(info.total_episodes, task, info.vectors)
-        (aside / HEADER).write_bytes(msgspec.json.encode(header))
-        self._journal = _Journal(aside / ROWS)
+        header = msgspec.json.encode(Header(info.total_episodes, task, info.vectors))
+
+        def prepare() -> None:
+            (aside / HEADER).write_bytes(header)
+            files.reserve(aside / RESERVE, reserve)
+
+        self._journal = _Journal(aside / ROWS, prepare)
         self._encoders = {key: self._encoder(key) for key in _video_keys(info)}
 
     def _encoder(self, key: str) -> VideoEncoder:
@@ -192,21 +198,30 @@ def _video_keys(info: Info) -> list[str]:
 
 
 class _Journal:
-    """A file that grows in a thread of its own, so that a slow disk holds nobody up."""
+    """A file that grows in a thread of its own, so that a slow disk holds nobody up. `prepare` runs there before."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, prepare: Callable[[], None]) -> None:
         self._waiting: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, args=(path,), name="journal", daemon=True)
+        self._error: OSError | None = None
+        self._thread = threading.Thread(target=self._run, args=(path, prepare), name="journal", daemon=True)
         self._thread.start()
 
     def put(self, data: bytes) -> None:
+        """Raises OSError when `prepare` has failed: without the header nothing would come back."""
+        if self._error is not None:
+            raise self._error
         self._waiting.put(data)
 
     def close(self) -> None:
         self._waiting.put(None)
         self._thread.join()
 
-    def _run(self, path: Path) -> None:
+    def _run(self, path: Path, prepare: Callable[[], None]) -> None:
+        try:
+            prepare()
+        except OSError as error:
+            self._error = error
+            return
         # A full disk ends the journal, not the episode: the rows are in memory, too.
         with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
             while (data := self._waiting.get()) is not None:

@@ -180,7 +180,12 @@ class VideoEncoder:
 
     def _encode(self, images: Iterator[Image]) -> None:
         height, width = self._size
-        with av.open(self.path, "w", format="mp4", options=HYBRID_MP4) as container:
+        # Through a file of Python's: FFmpeg's own, as PyAV calls it, holds the interpreter while the header is written,
+        # so that a disk that stalls then would stop every thread.
+        with (
+            self.path.open("w+b", buffering=0) as file,
+            av.open(file, "w", format="mp4", options=HYBRID_MP4) as container,
+        ):
             stream = container.add_stream(self._codec.encoder, rate=self._fps)
             stream.width, stream.height, stream.pix_fmt = width, height, self._codec.feed
             context = stream.codec_context

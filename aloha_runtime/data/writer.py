@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from aloha_runtime.data import features, files, layout
 from aloha_runtime.data.episode_store import EpisodeStore, pretty_json
 from aloha_runtime.data.layout import Info
-from aloha_runtime.data.open_episode import OpenEpisode, recover
+from aloha_runtime.data.open_episode import RESERVE, OpenEpisode, recover
 from aloha_runtime.errors import DatasetError
 
 ASIDE = ".writing"
@@ -129,8 +129,7 @@ class DatasetWriter:
         images, vectors = features.fitting(frame, self.path, self.info, self.episode_frames)
         with self._failing():
             if self._episode is None:
-                files.reserve(self._aside / "reserve", self._reserve)
-                self._episode = OpenEpisode(self._aside, self.info, self._task)
+                self._episode = OpenEpisode(self._aside, self.info, self._task, self._reserve)
             self._episode.add(images, vectors)
 
     def save_episode(
@@ -150,7 +149,7 @@ class DatasetWriter:
         if not task.strip():
             raise DatasetError(f"{self.path}: the task is empty. Say in a few words what the episode shows.")
         with self._failing():
-            (self._aside / "reserve").unlink(missing_ok=True)
+            (self._aside / RESERVE).unlink(missing_ok=True)
             self._store.commit(self._episode.finish(task, first, frames), report)
             self._episode = None
             self._clear_aside()
@@ -208,7 +207,7 @@ class DatasetWriter:
 
     def _recover(self) -> None:
         """Commit what an earlier writer left open, remove what nobody counts."""
-        (self._aside / "reserve").unlink(missing_ok=True)
+        (self._aside / RESERVE).unlink(missing_ok=True)
         try:
             taken = recover(self._aside, self.info, self._store.next_videos())
         except DatasetError as error:

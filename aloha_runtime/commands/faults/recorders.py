@@ -43,12 +43,18 @@ class RecorderRig:
     @contextmanager
     def take(self) -> Iterator[tuple[Child, HeldDisk]]:
         """A recorder in the middle of a take; afterwards it is ended, and the disk is well."""
+        with self.recorder() as (recorder, disk):
+            self.begin()
+            yield recorder, disk
+
+    @contextmanager
+    def recorder(self) -> Iterator[tuple[Child, HeldDisk]]:
+        """The same before its first take."""
         if not supported():
             raise AlohaError("this kernel cannot hold writes back (seccomp user notification, x86-64): not tried")
         with HeldDisk(self.disk_folder) as disk:
             recorder = self.scene.start(disk.install)
             try:
-                self.begin()
                 yield recorder, disk
             finally:
                 disk.mend()
@@ -100,6 +106,22 @@ def stalled(rig: RecorderRig, _chance: Random) -> Trial:
     with rig.take() as (_, disk):
         disk.stall()
         time.sleep(STALL_S)
+        held = disk.stopped_calls
+        disk.mend()
+        time.sleep(TAKE_S)
+        ended_ns = time.monotonic_ns()
+        rig.success()
+        broken = ["" if held else "the recorder wrote nothing meanwhile, so nothing was tried", rig.unloadable()]
+        return Trial("; ".join(filter(None, broken)), _unaccounted(rig, ended_ns))
+
+
+def stalled_at_the_start(rig: RecorderRig, _chance: Random) -> Trial:
+    """The disk stalls before the first frame and for two seconds after it: every tick is there or counted."""
+    with rig.recorder() as (_, disk):
+        wait(lambda: rig.scene.state.phase == "idle", "a recorder that is set up")
+        disk.stall()
+        rig.begin()
+        time.sleep(STALL_S - TAKE_S)
         held = disk.stopped_calls
         disk.mend()
         time.sleep(TAKE_S)
@@ -224,6 +246,14 @@ RECORDER = Family(
             "ticks not accounted for",
             0.0,
             stalled,
+            soak=5,
+        ),
+        Scenario(
+            "disk stalls for 2 s at the start of a take",
+            "every tick is there or counted; the dataset loads",
+            "ticks not accounted for",
+            0.0,
+            stalled_at_the_start,
             soak=5,
         ),
         Scenario(
