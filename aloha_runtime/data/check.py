@@ -52,7 +52,9 @@ def check(path: Path, decode: bool = False, advance: Callable[[int], None] = lam
 def _left_over(dataset: Dataset) -> Iterator[Finding]:
     root = dataset.path
     if (root / ASIDE / "open.json").exists():
-        yield Finding(ASIDE, "an episode was left open by a recording that was killed", f"aloha dataset repair {root}")
+        yield Finding(
+            ASIDE, "an episode was left open by a recording that was killed", f"`aloha dataset repair {root}`"
+        )
     try:
         episode_rows = rows.read_episode_rows(root, dataset.info.total_episodes, with_stats=False)
     except DatasetError:
@@ -61,7 +63,7 @@ def _left_over(dataset: Dataset) -> Iterator[Finding]:
     counted = rows.used_files(root, dataset.info, rows.places(episode_rows, keys))
     for file in rows.numbered_files(root):
         if file not in counted:
-            yield Finding(str(file.relative_to(root)), "no episode counts this file", f"aloha dataset repair {root}")
+            yield Finding(str(file.relative_to(root)), "no episode counts this file", f"`aloha dataset repair {root}`")
 
 
 def _counters(dataset: Dataset) -> Iterator[Finding]:
@@ -92,7 +94,7 @@ def _counters(dataset: Dataset) -> Iterator[Finding]:
             yield Finding(
                 where,
                 f"its frames are of task {_listed(named)}, its row says {_listed(episode.tasks)}",
-                f"aloha dataset relabel {dataset.path} {episode.index} --task ...",
+                f"`aloha dataset relabel {dataset.path} {episode.index} --task ...`",
             )
     if end != len(dataset):
         yield Finding(layout.INFO_PATH, f"counts {len(dataset)} frames, the episodes have {end}", COPY)
@@ -134,13 +136,13 @@ def _still(dataset: Dataset) -> Iterator[Finding]:
         state = dataset.vectors(STATE)[episode.from_index : episode.to_index]
         for end, seconds in zip(("start", "end"), still_ends(state) if len(state) else (), strict=False):
             if seconds > QualityConfig().still_s:
-                remedy = f"aloha dataset trim {dataset.path} {episode.index} --still"
+                remedy = f"`aloha dataset trim {dataset.path} {episode.index} --still`"
                 yield Finding(f"episode {episode.index}", f"no arm moves for {seconds:.1f} s at its {end}", remedy)
 
 
 def _statistics(dataset: Dataset, by_episode: Sequence[Stats]) -> Iterator[Finding]:
     """`stats.json`, and what each episode's row says, against the numbers themselves."""
-    remedy = f"aloha dataset stats {dataset.path}"
+    remedy = f"`aloha dataset stats {dataset.path}`"
     for key in dataset.info.vectors if len(dataset) else ():
         values = dataset.vectors(key).astype(np.float64)
         if said := _off(key, dataset.stats, values):

@@ -61,7 +61,7 @@ def _kind(dataset: Dataset, camera: str, path: Path, where: str) -> Iterator[Fin
     info = dataset.features[_key(dataset, camera)].info or {}
     if info.get("video.codec", codec) != codec:
         said = f"{name} is {codec}, {layout.INFO_PATH} says {info['video.codec']}"
-        yield Finding(where, said, f"aloha dataset reencode {dataset.path}")
+        yield Finding(where, said, f"`aloha dataset reencode {dataset.path}`")
 
 
 def _key(dataset: Dataset, camera: str) -> str:
@@ -97,5 +97,5 @@ def check_pictures(dataset: Dataset, episode: Episode, stats: Stats) -> Iterator
         off = 0.0 if mean is None else float(np.abs(mean - histogram.stats()["mean"]).max())
         if off > IMAGE_TOLERANCE:
             yield Finding(
-                where, f"its mean colour is {off:.3f} off its statistics", f"aloha dataset stats {dataset.path}"
+                where, f"its mean colour is {off:.3f} off its statistics", f"`aloha dataset stats {dataset.path}`"
             )

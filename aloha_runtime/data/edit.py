@@ -182,7 +182,7 @@ def _editing(path: Path) -> Iterator[Source]:
 def open_source(path: Path) -> Source:
     """The dataset at `path` with its episodes; DatasetError when a recording was left open in it."""
     if (path / ASIDE / "open.json").exists():
-        raise DatasetError(f"{path}: a recording was left open or is still running. aloha dataset repair {path}")
+        raise DatasetError(f"{path}: a recording was left open or is still running: `aloha dataset repair {path}`")
     source = Source(Dataset(path))
     if not source.dataset.episodes:
         raise DatasetError(f"{path} has no episodes")

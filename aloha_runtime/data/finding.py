@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-COPY = "restore the file from a copy of the dataset, or take the episode out: aloha dataset delete"
+COPY = "restore the file from a copy of the dataset, or take the episode out: `aloha dataset delete`"
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def read_info(root: Path) -> Info:
     """Read and judge `meta/info.json`; raises DatasetError naming the file, the value and what to do."""
     path = root / INFO_PATH
     if not root.exists() and root.with_name(f".{root.name}.old").is_dir():
-        raise DatasetError(f"An edit of {root} was interrupted while it took its place: aloha dataset repair {root}")
+        raise DatasetError(f"An edit of {root} was interrupted while it took its place: `aloha dataset repair {root}`")
     if not root.is_dir():
         raise DatasetError(f"There is no dataset at {root}: no such directory. Check the path, or record one there.")
     try:
@@ -132,7 +132,7 @@ def _check_version(path: Path, raw: Any) -> None:
         return
     advice = f"This runtime reads {VERSION}."
     if isinstance(version, str) and version.startswith("v2"):
-        advice += " Import it: aloha dataset import."
+        advice += " Import it: `aloha dataset import`."
     raise DatasetError(f"{path}: codebase_version is {version!r}. {advice}")
 
 

@@ -127,7 +127,7 @@ def _not_kept(pieces: Sequence[Piece], other_rigs: bool, encoded: int) -> list[s
     if splits:
         found.append(f"the splits {', '.join(sorted(splits))} are not kept")
     if any(count > 1 for source in sources for count in source.shared.values()):
-        found.append("every episode has files of its own now, aloha dataset compact joins them")
+        found.append("every episode has files of its own now, `aloha dataset compact` joins them")
     return found
 
 

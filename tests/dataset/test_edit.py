@@ -255,7 +255,7 @@ def test_what_cannot_be_kept_is_said(dataset: Path, tmp_path: Path) -> None:
     )
     edit.compact(dataset)
     assert edit.delete(dataset, ["3"]) == (
-        "1 episode deleted, 3 left; every episode has files of its own now, aloha dataset compact joins them"
+        "1 episode deleted, 3 left; every episode has files of its own now, `aloha dataset compact` joins them"
     )
 
 
