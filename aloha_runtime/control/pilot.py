@@ -147,10 +147,12 @@ class Pilot:
             self._enter_hold(present)
 
     def _enter_armed(self, now_ns: int, pose: str, present: Vector, rearm_cause: str) -> None:
-        self._refusal = self.gate.limits.outside(present) if self.torque in LIMP else ""
+        anew = self.torque is not Torque.ON or bool(rearm_cause)
+        self._refusal = self.gate.limits.outside(present) if anew else ""
         if self._refusal:
+            self.gate.hold()
             return
-        if self.torque is not Torque.ON or rearm_cause:
+        if anew:
             self.gate.freeze(present)
             self._rearm = True
         self.torque = Torque.ON
@@ -173,6 +175,9 @@ class Pilot:
             self.torque = self._led
         elif self._follows and self.mode is Mode.POLICY:
             if self.torque in LIMP:  # handed back: from where the person lets go
+                self._refusal = self.gate.limits.outside(present)
+                if self._refusal:
+                    return
                 self.gate.freeze(present)
                 self._rearm = True
             self.torque = Torque.GRIPPERS_FREE

@@ -83,6 +83,11 @@ class GoalTrack:
         at = bisect_right(self._stamps, stamp_ns) - 1
         return (self._stamps[at], self._goals[at]) if at >= 0 else None
 
-    def lead(self, tick: int) -> float:
-        """Distance of a goal from where the servo was last seen; of recent sightings the nearest counts."""
-        return min((abs(tick - present) for present in self.presents), default=0)
+    def runs_away(self, tick: int, bound: float) -> bool:
+        """Whether a goal is further than `bound` from the servo and no nearer than the goal before, to one tick; by
+        every recent sighting, since it is not known which of them the gate had heard of."""
+        last = self._goals[-1] if self._goals else None
+        return all(
+            abs(tick - present) > bound and (last is None or abs(tick - present) > abs(last - present) + 1)
+            for present in self.presents
+        )

@@ -205,7 +205,7 @@ class Monitor:
         last = track.last()
         if moved or last is None:
             self._judge_position(servo, track, last, stamp_ns, tick)
-            self._judge_lead(servo, track, last, stamp_ns, tick)
+            self._judge_lead(servo, track, stamp_ns, tick)
         track.add(stamp_ns, tick)
         if moved and last is not None:
             self._judge_speed(servo, track, last, stamp_ns, tick)
@@ -223,7 +223,7 @@ class Monitor:
             nearest = bounds.low if tick < bounds.low else bounds.high
             self._offend(servo, track, "position", stamp_ns, tick, nearest, tick)
 
-    def _judge_lead(self, servo: int, track: GoalTrack, last: tuple[int, int] | None, stamp_ns: int, tick: int) -> None:
+    def _judge_lead(self, servo: int, track: GoalTrack, stamp_ns: int, tick: int) -> None:
         """A goal further from the arm than the lead may stand or come back, but not move away."""
         bound = track.bounds.lead + LEAD_MARGIN_RAD / RAD_PER_TICK
         if not track.presents:
@@ -232,9 +232,8 @@ class Monitor:
         if nearest <= bound:
             self._note("lead", nearest, bound)
             return
-        lead = track.lead(tick)
-        if lead > bound and (last is None or lead > track.lead(last[1]) + 1):
-            self._offend(servo, track, "lead", stamp_ns, lead, bound, tick)
+        if track.runs_away(tick, bound):
+            self._offend(servo, track, "lead", stamp_ns, nearest, bound, tick)
 
     def _judge_speed(self, servo: int, track: GoalTrack, last: tuple[int, int], stamp_ns: int, tick: int) -> None:
         """Speed of the last step and over one and two spans; then how it grew from the one span to the other."""

@@ -224,6 +224,20 @@ def test_servos_that_no_longer_obey_are_a_hold_and_arming_switches_them_on_anew(
     assert command.hold_cause == ""
 
 
+def test_servos_are_not_switched_on_anew_where_that_would_snap_the_arm_into_its_range() -> None:
+    followers = armed(Arms("follower"))
+    goal = followers.turn(Mode.HOLD, 5, rearm=TRIPPED).goal
+    inside = followers.present.copy()
+    followers.present[1] = default_limits().high[1] + 0.15  # somebody has pushed it out, and still does
+    command = followers.turn(Mode.ARMED, 5, rearm=TRIPPED)
+    assert "left_shoulder stands at" in command.hold_cause
+    assert (command.rearm, command.torque, command.settled) == (False, Torque.ON, False)
+    assert np.abs(command.goal - goal).max() < 0.05  # it yields to the push, slowly, as under any
+    followers.present = inside
+    followers.turn(Mode.HOLD, 1, rearm=TRIPPED)
+    assert followers.turn(Mode.ARMED, 1, rearm=TRIPPED).rearm
+
+
 @dataclass(frozen=True)
 class Step:
     """Some cycles of one mode."""

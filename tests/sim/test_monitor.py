@@ -167,6 +167,21 @@ def test_a_goal_may_not_run_away_from_a_stuck_arm() -> None:
     assert wire.counts() == {}
 
 
+def test_a_goal_may_follow_an_arm_that_a_blow_has_carried_past_it() -> None:
+    """Coming back to where the arm is now leads away from where it was a moment ago."""
+    wire = Wire()
+    for tick in range(2048, 2048 + 76, 3):
+        wire.goal(tick, seen=False)
+    wire.see(2048)
+    wire.see(2048 + 400)
+    for tick in range(2048 + 76, 2048 + 130, 3):
+        wire.goal(tick, seen=False)
+    assert wire.counts() == {}
+    for tick in range(2048 + 127, 2048 - 110, -3):  # away from both
+        wire.goal(tick, seen=False)
+    assert set(wire.counts()) == {"lead"}
+
+
 def test_torque_off_frees_the_goal_and_torque_on_starts_anew() -> None:
     wire = Wire()
     wire.goal(2048)
