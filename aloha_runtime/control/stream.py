@@ -72,7 +72,7 @@ class ActionStream:
         self._timing = timing
         self._counters = counters
         self._began_ns = began_ns
-        self._seen = (-1, -1)
+        self._seen: tuple[int, int] | None = None
         self._invalid_in_row = 0
 
     def take(self, now_ns: int, target: Target) -> Vector | str:
@@ -127,7 +127,7 @@ def numbers(position: Any) -> Vector | str:
         array = np.array(position)
     except (TypeError, ValueError, OverflowError):
         return "it is no list of numbers"
-    if array.dtype.kind not in "fiu":
+    if array.dtype.kind not in ("f", "i", "u"):
         return f"it holds {array.dtype} instead of numbers"
     if array.shape != (DOF,):
         return f"its shape is {array.shape} instead of ({DOF},)"
@@ -135,4 +135,4 @@ def numbers(position: Any) -> Vector | str:
     if not finite.all():
         index = int(np.argmin(finite))
         return f"{NAMES[index]} is {array[index]}"
-    return array.astype(np.float64)
+    return np.asarray(array, np.float64)
