@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
-# Mutation test of one module: every small change of its code must make a test fail. Needs `make setup` before.
-#   bash scripts/mutants.sh                                          control/limits.py, judged by its own tests
-#   bash scripts/mutants.sh control/stream.py tests/control/test_gate.py
-# Works on a copy in outputs/mutants; survivors are listed at the end.
+# Mutation test: every small change of a module's code must make a test fail. Needs `make setup` before.
+#   bash scripts/mutants.sh                                    control/limits.py and control/stream.py, by their own tests
+#   bash scripts/mutants.sh control/trajectory.py tests/control/test_trajectory.py tests/control/test_gate.py
+# Works on copies in outputs/mutants; survivors are listed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-module=aloha_runtime/${1:-control/limits.py}
-tests=${2:-tests/control/test_limits.py}
+if [ $# = 0 ]; then
+    for room in limits stream; do bash "$0" control/$room.py tests/control/test_$room.py; done
+    exit
+fi
+module=aloha_runtime/$1; shift
+tests=$(printf '"%s", ' "$@")
 bin=$PWD/.venv/bin
 [ -x "$bin/mutmut" ] || "$bin/python" -m pip install --quiet mutmut==3.8.1
 
@@ -17,7 +21,7 @@ cat >>"$copy/pyproject.toml" <<TOML
 
 [tool.mutmut]
 source_paths = ["$module"]
-pytest_add_cli_args_test_selection = ["$tests"]
+pytest_add_cli_args_test_selection = [$tests]
 also_copy = ["aloha_runtime", "tests/control"]
 TOML
 cd "$copy"
@@ -26,4 +30,4 @@ survivors=$("$bin/mutmut" results | awk -F: '/survived|timeout|suspicious|no tes
 for mutant in $survivors; do
     "$bin/mutmut" show "$mutant" | grep -E '^[-+] ' || true
 done
-echo "survivors: $(wc -w <<<"$survivors")"
+echo "$module: $("$bin/mutmut" results --all true | grep -c ": ") changes, $(wc -w <<<"$survivors") survivors"
