@@ -12,7 +12,7 @@ fi
 module=aloha_runtime/$1; shift
 tests=$(printf '"%s", ' "$@")
 bin=$PWD/.venv/bin
-[ -x "$bin/mutmut" ] || "$bin/python" -m pip install --quiet mutmut==3.8.1
+[ -x "$bin/mutmut" ] || "$(command -v uv || echo "$bin/uv")" pip install -q --python "$bin/python" mutmut==3.8.1
 
 copy=outputs/mutants/$(basename "$module" .py)
 rm -rf "$copy" && mkdir -p "$copy"

@@ -118,6 +118,8 @@ class Chain:
         """Set a register past every rule, as a servo may come from the shop."""
         servo = self.servo(servo_id)
         servo.set(entry, value)
+        if entry is reg.PRESENT_TEMPERATURE:
+            servo.temperature = value
         servo.refresh()
         self.drive.changed()
         self._tune(self._baud, self._heard_ns)

@@ -14,11 +14,13 @@ from aloha_runtime.commands.faults.rig import ARMS, FOLLOWER, JOINT_IDS, FaultRi
 from aloha_runtime.commands.faults.scenario import Family, Scenario, Trial
 from aloha_runtime.messages import MS, ArmsState, Mode
 from aloha_runtime.robot import RAD_PER_TICK, SIDE_SLICE, SIDES
-from aloha_runtime.sim.chain_control import BrownOut, GetReport, GetWire, Plug, RaiseError, SetFaults, Unplug
+from aloha_runtime.sim.chain_control import BrownOut, GetReport, GetWire, Plug, Poke, RaiseError, SetFaults, Unplug
 from aloha_runtime.sim.faults import Faults
 from aloha_runtime.sim.monitor import Wire
 
 OVERLOAD = 0x20
+HOT_C = 77
+"""Within the 5 degrees below the servos' Temperature_Limit of 80, at which they switch themselves off."""
 BAD_LINE_S = 3.0
 """So long the line is bad; a thousand and two hundred replies of both arms."""
 WIRE_S = 0.6
@@ -70,6 +72,20 @@ def overloaded(rig: FaultRig, chance: Random) -> tuple[int, str]:
     fault_ns = rig.ask(arm, RaiseError(servo, OVERLOAD)).now_ns
     rig.faulty = arm
     return fault_ns, f"{arm.removeprefix('follower_')}_{joint}.*overload"
+
+
+def hot(rig: FaultRig, chance: Random) -> tuple[int, str]:
+    arm, servo, joint = _pick(chance)
+    rig.faulty = arm
+    fault_ns = rig.ask(arm, Poke(servo, "Present_Temperature", HOT_C)).now_ns
+    return fault_ns, f"{arm.removeprefix('follower_')}_{joint}.* has {HOT_C} degrees C"
+
+
+def cooled(rig: FaultRig, _look: Look) -> str:
+    for servo in FOLLOWER:
+        rig.ask(rig.faulty, Poke(servo.id, "Present_Temperature", 30))
+    rig.pause(0.5)
+    return moved_since(rig, int(0.4e9))
 
 
 def power_cycled(rig: FaultRig, _look: Look) -> str:
@@ -217,6 +233,15 @@ SERVOS = Family(
             Motion(overloaded, torque=False, figure=lambda look: look.still_ms, after=power_cycled),
             count=5,
             soak=100,
+        ),
+        scenario(
+            "servo nearly too hot",
+            "HOLD before it switches itself off, with joint and temperature; nothing moves when it has cooled down",
+            "ms to HOLD",
+            1500.0,
+            Motion(hot, figure=lambda look: look.hold_ms, after=cooled, timeout_s=4.0),
+            count=3,
+            soak=30,
         ),
         Scenario(
             "adapter unplugged, back under a new name",
