@@ -133,10 +133,13 @@ def bench_fuzz(
     workers: Annotated[int, typer.Option("--workers", min=1, help="processes")] = 2,
     json: Json = None,
 ) -> None:
-    """Random actions, broken ones included, through the gate: goals outside the envelope, as read on the wire."""
+    """Random actions, broken ones included, through the gate: goals outside the envelope, as read on the wire.
+
+    With --json the figures are on disk as they grow; a run that was cut off goes on with --seed.
+    """
     from aloha_runtime.commands import bench, bench_fuzz
 
-    bench.finish(bench_fuzz.both(actions, terminal, seed, workers), json)
+    bench.finish(bench_fuzz.both(actions, terminal, seed, workers, json), json)
 
 
 @app.command("all")

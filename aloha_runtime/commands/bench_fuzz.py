@@ -9,11 +9,12 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 from multiprocessing import get_context
+from pathlib import Path
 
 import msgspec
 import numpy as np
 
-from aloha_runtime.commands.bench import Row
+from aloha_runtime.commands.bench import Row, write_json
 from aloha_runtime.commands.fuzz_actions import Fuzzer, Joints
 from aloha_runtime.commands.fuzz_wire import Wire
 from aloha_runtime.control.gate import GateTiming, Motion
@@ -27,6 +28,8 @@ RUN = 1000
 """Actions from one seed: five seconds of an arm's life."""
 RULES = ("position", "velocity", "acceleration", "lead")
 NICENESS = 10
+SAVED_EVERY = 50
+"""Runs between two writings of the figures so far."""
 
 
 class Found(msgspec.Struct):
@@ -111,14 +114,19 @@ def _look(fuzzer: Fuzzer, joints: Joints, wire: Wire, goal: Vector | None, dt_s:
     return wire.see(position, fuzzer.now_ns)
 
 
-def run(actions: int, seed: int, workers: int) -> Found:
-    """`actions` (in whole runs) from the seeds `seed`, `seed` + 1, ... in so many worker processes."""
+def run(actions: int, seed: int, workers: int, so_far: Path | None = None) -> Found:
+    """`actions` (in whole runs) from the seeds `seed`, `seed` + 1, ... in so many worker processes.
+
+    The figures are written to `so_far` as runs end, so that a run which is cut off still says what it did.
+    """
     seeds = range(seed, seed + math.ceil(actions / RUN))
     total = Found()
     with progress("actions", len(seeds) * RUN, print) as advance:
-        for found in _each(seeds, workers):
+        for done, found in enumerate(_each(seeds, workers), start=1):
             total.add(found)
             advance(found.actions)
+            if so_far is not None and done % SAVED_EVERY == 0:
+                write_json(rows(total, "one process"), so_far)
     return total
 
 
@@ -130,13 +138,13 @@ def _each(seeds: range, workers: int) -> Iterable[Found]:
         yield from pool.imap_unordered(one, seeds, chunksize=4)
 
 
-def both(actions: int, terminal: int, seed: int, workers: int) -> list[Row]:
-    """`actions` in one process, then `terminal` of them through the driver."""
+def both(actions: int, terminal: int, seed: int, workers: int, so_far: Path | None = None) -> list[Row]:
+    """`actions` in one process (see `run`), then `terminal` of them through the driver."""
     from aloha_runtime.commands import fuzz_terminal
 
     made = []
     for where, found in (
-        ("one process", run(actions, seed, workers) if actions else Found()),
+        ("one process", run(actions, seed, workers, so_far) if actions else Found()),
         ("terminal", fuzz_terminal.run(terminal, seed) if terminal else Found()),
     ):
         if found.actions:

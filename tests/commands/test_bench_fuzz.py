@@ -1,5 +1,8 @@
 """The fuzzer finds nothing in the gate, and finds at once a gate that is a little too generous."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from aloha_runtime.commands import bench_fuzz, fuzz_terminal
@@ -36,6 +39,24 @@ def test_a_generous_gate_is_found_out(change: dict[str, float], rule: str) -> No
 
 def test_a_seed_repeats_itself() -> None:
     assert bench_fuzz.one(7) == bench_fuzz.one(7)
+
+
+def test_a_run_that_is_cut_off_has_said_what_it_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, last = bench_fuzz.one, 5
+
+    def cut_off(seed: int) -> bench_fuzz.Found:
+        if seed == last:
+            raise KeyboardInterrupt
+        return real(seed)
+
+    monkeypatch.setattr(bench_fuzz, "SAVED_EVERY", 2)
+    monkeypatch.setattr(bench_fuzz, "one", cut_off)
+    path = tmp_path / "fuzz.json"
+    with pytest.raises(KeyboardInterrupt):
+        bench_fuzz.run(10_000, seed=0, workers=1, so_far=path)
+    rows = {row["name"]: row for row in json.loads(path.read_text())["rows"]}
+    assert rows["one process: actions tried"]["value"] == 4000
+    assert rows["one process: goals outside the envelope"]["met"] is True
 
 
 def test_no_goal_leaves_the_envelope_on_the_terminal() -> None:
