@@ -20,7 +20,14 @@ from aloha_runtime.commands.faults.scenario import Result, Scenario, Trial
 from aloha_runtime.commands.faults.servos import SERVOS
 from aloha_runtime.errors import ConfigError
 
-SHORT = ("policy killed", "inference hangs", "NaN in actions", "servo in overload", "one servo silent")
+SHORT = (
+    "policy killed",
+    "inference hangs",
+    "NaN in actions",
+    "servo in overload",
+    "servo nearly too hot",
+    "one servo silent",
+)
 ATTEMPTS = 8
 """What was broken while the machine itself stood still is tried anew."""
 
