@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,23 @@ for _ in range(2):
 session.writer.close()
 """
 
+BY_NAME = {
+    "open": "open(folder + '/a', 'w')",
+    "mkdir": "os.mkdir(folder + '/b')",
+    "rename": "os.rename(folder + '/there', folder + '/c')",
+    "unlink": "os.unlink(folder + '/there')",
+    "unlink in a directory": "os.unlink('there', dir_fd=descriptor)",
+}
+TOUCH = """
+import os, sys
+folder = sys.argv[1]
+descriptor = os.open(folder, os.O_RDONLY)
+print("ready", flush=True)
+sys.stdin.readline()
+open("/dev/null", "w")
+{call}
+"""
+
 pytestmark = pytest.mark.skipif(not supported(), reason="needs seccomp user notification on x86-64")
 
 
@@ -67,6 +85,33 @@ class Recording:
         assert self.child.stdin is not None
         self.child.stdin.write("\n")
         self.child.stdin.flush()
+
+
+@pytest.mark.parametrize("call", BY_NAME.values(), ids=BY_NAME)
+def test_a_stalled_disk_holds_what_goes_by_name(tmp_path: Path, call: str) -> None:
+    (tmp_path / "there").touch()
+    before = sorted(tmp_path.iterdir())
+    with HeldDisk(tmp_path) as disk:
+        child = subprocess.Popen(
+            [sys.executable, "-c", TOUCH.format(call=call), str(tmp_path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            preexec_fn=disk.install,  # noqa: PLW1509 (system calls only)
+        )
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdout.readline()
+        disk.stall()
+        child.stdin.write(b"\n")
+        child.stdin.flush()
+        while disk.stopped_calls == 0:
+            assert child.poll() is None, "it was not held"
+            time.sleep(0.005)
+        assert sorted(tmp_path.iterdir()) == before
+        disk.mend()
+        assert child.wait() == 0
+    assert disk.stopped_calls == 1
+    assert sorted(tmp_path.iterdir()) != before
 
 
 def test_a_stalled_disk_holds_no_frame_up_and_the_episode_is_committed_when_it_goes_on(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """A disk that stalls or is full, for one process and one folder: its writes wait, or fail, in the kernel.
 
-Seccomp's user notification (man 2 seccomp, `SECCOMP_RET_USER_NOTIF`): the kernel stops the thread that writes, as a
-slow disk does, whichever library it is in, and asks us. Needs no rights; x86-64 and Linux 5.5 or later.
+Seccomp's user notification (man 2 seccomp, `SECCOMP_RET_USER_NOTIF`): the kernel stops the thread that writes, opens,
+makes, renames or removes something, as a slow disk does, whichever library it is in, and asks us. Needs no rights;
+x86-64 and Linux 5.5 or later.
 """
 
 import contextlib
@@ -26,6 +27,11 @@ _LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
 WRITES = {1: "write", 18: "pwrite64", 20: "writev", 285: "fallocate"}
 SYNCS = {74: "fsync", 75: "fdatasync", 77: "ftruncate"}
 """Numbers of the calls that are asked about; each has the file descriptor first."""
+NAMES = {2: ("open", 0), 82: ("rename", 0), 83: ("mkdir", 0), 84: ("rmdir", 0), 87: ("unlink", 0)}
+NAMES |= {257: ("openat", 1), 258: ("mkdirat", 1), 263: ("unlinkat", 1), 264: ("renameat", 1), 316: ("renameat2", 1)}
+"""The same of calls by name, and which argument is the path; where it is the second, the first is the directory."""
+_PAGE = 4096
+"""Bytes of a page of memory, and of the longest path (PATH_MAX)."""
 _RECEIVE, _SEND = 0xC0502100, 0xC0182101
 _QUESTION, _ANSWER = struct.Struct("<QIIiIQ6Q"), struct.Struct("<QqiI")
 _CONTINUE = 1
@@ -70,7 +76,7 @@ class HeldDisk:
     def install(self) -> None:
         """In the child, between fork and exec: from now on its writes are asked about."""
         _LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        numbers = [*WRITES, *SYNCS]
+        numbers = [*WRITES, *SYNCS, *NAMES]
         code = [(_LOAD, 0, 0, 4), (_JUMP_IF_EQUAL, 1, 0, _ARCH_X86_64), (_RETURN, 0, 0, _ALLOW), (_LOAD, 0, 0, 0)]
         code += [(_JUMP_IF_EQUAL, len(numbers) - place, 0, number) for place, number in enumerate(numbers)]
         code += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _NOTIFY)]
@@ -122,8 +128,8 @@ class HeldDisk:
             fcntl.ioctl(self._listener, _RECEIVE, question)
         except OSError:
             return  # the thread was killed meanwhile
-        number, pid, _, call, _, _, descriptor, *_ = _QUESTION.unpack(question)
-        concerned = self._state != "well" and self._is_in_folder(pid, descriptor)
+        number, pid, _, call, _, _, *arguments = _QUESTION.unpack(question)
+        concerned = self._state != "well" and _target(pid, call, arguments).startswith(self._folder)
         with self._guard:
             if concerned and self._state == "stalled":
                 self.stopped_calls += 1
@@ -135,12 +141,26 @@ class HeldDisk:
         else:
             self._answer(number, _CONTINUE)
 
-    def _is_in_folder(self, pid: int, descriptor: int) -> bool:
-        try:
-            return os.readlink(f"/proc/{pid}/fd/{descriptor}").startswith(self._folder)
-        except OSError:
-            return False
-
     def _answer(self, number: int, flags: int, error: int = 0) -> None:
         with contextlib.suppress(OSError):  # the thread was killed meanwhile
             fcntl.ioctl(self._listener, _SEND, bytearray(_ANSWER.pack(number, 0, error, flags)))
+
+
+def _target(pid: int, call: int, arguments: list[int]) -> str:
+    """The path that a call of a thread is about; empty when the thread is gone."""
+    try:
+        if call not in NAMES:
+            return os.readlink(f"/proc/{pid}/fd/{arguments[0]}")
+        with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+            start = arguments[NAMES[call][1]]
+            memory.seek(start)
+            # Up to the end of the page at least: what is behind it may be nobody's memory.
+            content = memory.read(_PAGE - start % _PAGE)
+            if b"\0" not in content:
+                content += memory.read(_PAGE)
+        path = os.fsdecode(content.split(b"\0", 1)[0])
+        if NAMES[call][1] and not path.startswith("/"):
+            path = os.path.join(os.readlink(f"/proc/{pid}/fd/{arguments[0]}"), path)
+        return path
+    except (OSError, ValueError, OverflowError):
+        return ""
