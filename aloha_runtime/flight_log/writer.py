@@ -66,7 +66,17 @@ class LogWriter:
         self, event: Event, chunks: Sequence[Sealed], kept: dict[str, str], attachments: Sequence[Attachment]
     ) -> Future[Written]:
         """Write a log; the future raises OSError."""
-        return self._thread.submit(self._write, self._channels, event, chunks, kept, attachments)
+        return self._thread.submit(self._write_here, event, chunks, kept, attachments)
+
+    def _write_here(
+        self, event: Event, chunks: Sequence[Sealed], kept: dict[str, str], attachments: Sequence[Attachment]
+    ) -> Written:
+        """Write a log of our own; a folder that could not be written at the start can be now, so the spool begins."""
+        written = self._write(self._channels, event, chunks, kept, attachments)
+        if self._spool is None:
+            with contextlib.suppress(OSError):
+                self._spool = spool.Spool(self.folder, self._run_dir, self._channels, self._longest_ns)
+        return written
 
     def _write(
         self,

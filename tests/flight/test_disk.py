@@ -146,3 +146,14 @@ def test_a_folder_that_cannot_be_is_said_and_the_ring_goes_on(tmp_path: Path) ->
     writer.keep(chunks(1)[0])
     assert isinstance(writer.write(Event("stop", "x", 0, ""), chunks(1), {}, []).exception(), OSError)
     writer.close(forget=True)
+
+
+def test_a_folder_that_can_be_written_later_gets_its_spool_with_the_first_log(tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    folder.write_text("in the way")
+    writer = LogWriter(folder, tmp_path / "mine", made_logs.CHANNELS, 300 * S, 1000)
+    assert isinstance(writer.begin().exception(timeout=10), OSError)
+    folder.unlink()
+    writer.write(Event("saved", "asked for", S, ""), [], {}, []).result(timeout=10)
+    assert list(folder.glob(".ring-*.mcap"))
+    writer.close(forget=True)
