@@ -54,6 +54,8 @@ class Chain:
         self.servos = [Firmware(servo, version, mounts.get(servo.id, 0)) for servo in SERVOS[role]]
         self.line = Line()
         self.drive = Drive(self.servos, plant)
+        self.loads: dict[int, int] = {}
+        """Present_Current by id where something else than the plant decides it: a joint that is held or loaded."""
         self.packets = 0
         """Valid packets heard, of any kind."""
         self._placed = [(firmware, JOINTS.index(firmware.servo.joint)) for firmware in self.servos]
@@ -120,6 +122,10 @@ class Chain:
         servo.set(entry, value)
         if entry is reg.PRESENT_TEMPERATURE:
             servo.temperature = value
+        elif entry is reg.PRESENT_CURRENT:
+            self.loads[servo_id] = value
+            if value == 0:  # let go
+                del self.loads[servo_id]
         servo.refresh()
         self.drive.changed()
         self._tune(self._baud, self._heard_ns)
@@ -174,11 +180,15 @@ class Chain:
     def _sense(self, now_ns: int) -> list[tuple[int, int, int]]:
         """(current, velocity, position) of every servo, in register units."""
         angles, velocities, currents = self.drive.plant.read(now_ns)
-        return [
+        states = [
             (round(per_ma * currents[j]), round(per_rad_s * velocities[j]), round(zero + per_rad * angles[j]))
             for servo, j in self._placed
             for zero, per_rad, per_rad_s, per_ma in (servo.scale,)
         ]
+        if self.loads:
+            pairs = zip(self.servos, states, strict=True)
+            return [(self.loads.get(servo.servo.id, state[0]), *state[1:]) for servo, state in pairs]
+        return states
 
     def _sense_tables(self, now_ns: int) -> None:
         for servo, state in zip(self.servos, self._sense(now_ns), strict=True):

@@ -25,8 +25,9 @@ SHORT = (
     "inference hangs",
     "NaN in actions",
     "servo in overload",
-    "servo nearly too hot",
     "one servo silent",
+    "servo nearly too hot",
+    "servo loaded for a second",
 )
 ATTEMPTS = 8
 """What was broken while the machine itself stood still is tried anew."""

@@ -13,7 +13,7 @@ from aloha_runtime.commands.faults.policies import moved_since
 from aloha_runtime.commands.faults.rig import ARMS, FOLLOWER, JOINT_IDS, FaultRig, Look
 from aloha_runtime.commands.faults.scenario import Family, Scenario, Trial
 from aloha_runtime.messages import MS, ArmsState, Mode
-from aloha_runtime.robot import RAD_PER_TICK, SIDE_SLICE, SIDES
+from aloha_runtime.robot import MA_PER_UNIT, RAD_PER_TICK, SIDE_SLICE, SIDES
 from aloha_runtime.sim.chain_control import BrownOut, GetReport, GetWire, Plug, Poke, RaiseError, SetFaults, Unplug
 from aloha_runtime.sim.faults import Faults
 from aloha_runtime.sim.monitor import Wire
@@ -21,6 +21,8 @@ from aloha_runtime.sim.monitor import Wire
 OVERLOAD = 0x20
 HOT_C = 77
 """Within the 5 degrees below the servos' Temperature_Limit of 80, at which they switch themselves off."""
+LOADED_MA = 3000.0
+"""Above the sustained current of every follower's servo (`control.margins`), below the stall of the large ones."""
 BAD_LINE_S = 3.0
 """So long the line is bad; a thousand and two hundred replies of both arms."""
 WIRE_S = 0.6
@@ -84,6 +86,24 @@ def hot(rig: FaultRig, chance: Random) -> tuple[int, str]:
 def cooled(rig: FaultRig, _look: Look) -> str:
     for servo in FOLLOWER:
         rig.ask(rig.faulty, Poke(servo.id, "Present_Temperature", 30))
+    rig.pause(0.5)
+    return moved_since(rig, int(0.4e9))
+
+
+def loaded(rig: FaultRig, chance: Random) -> tuple[int, str]:
+    """Something holds or loads a joint: its servo draws nearly as much as it can."""
+    arm, _, joint = _pick(chance)
+    rig.faulty = arm
+    units = round(chance.choice((-1, 1)) * LOADED_MA / MA_PER_UNIT)
+    for each in FOLLOWER:  # a shadow shares the load, and its master is the one that is read
+        if each.joint == joint:
+            answer = rig.ask(arm, Poke(each.id, "Present_Current", units))
+    return answer.now_ns, f"{arm.removeprefix('follower_')}_{joint} has drawn [0-9]+ mA"
+
+
+def unloaded(rig: FaultRig, _look: Look) -> str:
+    for servo in FOLLOWER:
+        rig.ask(rig.faulty, Poke(servo.id, "Present_Current", 0))
     rig.pause(0.5)
     return moved_since(rig, int(0.4e9))
 
@@ -240,6 +260,15 @@ SERVOS = Family(
             "ms to HOLD",
             1500.0,
             Motion(hot, figure=lambda look: look.hold_ms, after=cooled, timeout_s=4.0),
+            count=3,
+            soak=30,
+        ),
+        scenario(
+            "servo loaded for a second",
+            "HOLD before it shuts down for overload, with joint and current; nothing moves when it is let go",
+            "ms to HOLD",
+            1500.0,
+            Motion(loaded, figure=lambda look: look.hold_ms, after=unloaded, timeout_s=4.0),
             count=3,
             soak=30,
         ),
