@@ -113,3 +113,4 @@ export CHECKOUT LOWER RIG WORK
 unshare --net --mount --pid --fork --kill-child --uts --ipc --mount-proc --cgroup bash "$WORK/boot.sh" >"$WORK/console" 2>&1 &
 BOOTED=$!
 tail -n +1 -f "$WORK/log" --pid=$BOOTED | while read -r line; do [ "$line" != END ] || break; echo "$line"; done || true
+grep -qx END "$WORK/log" || { echo "systemd.sh: it did not come to its end" >&2; exit 1; }

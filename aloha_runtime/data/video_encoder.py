@@ -112,7 +112,7 @@ class VideoEncoder:
         self._size = (height, width)
         self._fps = fps
         self._codec = codec
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         self._buffers: queue.SimpleQueue[Image | None] = queue.SimpleQueue()
         """Room for frames that may still come; None is a buffer that nobody has needed so far."""
         for _ in range(QUEUE_FRAMES):
@@ -168,7 +168,7 @@ class VideoEncoder:
         try:
             self._encode(images)
         except Exception as error:
-            self._error = error
+            self._error = _first(error)
             for image in images:  # so that `put` does not wait for ever: it raises on its next call
                 if image is not _REPEAT:
                     self._buffers.put(None)
@@ -207,6 +207,13 @@ class VideoEncoder:
                 frame.pts, frame.time_base = count, period
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
+
+
+def _first(error: BaseException) -> BaseException:
+    """What went wrong first: where a disk is full, closing the film fails once more, and gives no reason."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 _REPEAT: Image = np.empty((0, 0, 3), np.uint8)

@@ -14,6 +14,8 @@ from aloha_runtime.sim.monitor import Wire
 
 SHORT_STOP_S = 0.2
 """Longer than 60 ms, so the goals freeze; shorter than the 500 ms after which only the operator goes on."""
+FORGOTTEN_S = 2.0
+"""A hundred ticks, by which the success of ticks is judged."""
 STILL_S = 0.5
 BUSY_WITHIN_S = 4.0
 
@@ -50,6 +52,12 @@ def stopped_shortly(rig: FaultRig, _chance: Random) -> tuple[int, str]:
     os.kill(rig.pid("policy"), signal.SIGCONT)
     rig.until(lambda: _resumes(rig) > resumes, 2.0, "a counted resumption of the motion")
     return fault_ns, ""
+
+
+def forgotten(rig: FaultRig, _look: Look) -> str:
+    """The ticks that were missed are not held against the next trial: of the last 100 some may be late, not many."""
+    rig.pause(FORGOTTEN_S)
+    return ""
 
 
 def _resumes(rig: FaultRig) -> float:
@@ -109,7 +117,7 @@ POLICY = Family(
             "the motion goes on through the limits, counted",
             "",
             None,
-            Motion(stopped_shortly, stops=False, figure=lambda _: None),
+            Motion(stopped_shortly, stops=False, figure=lambda _: None, after=forgotten),
             count=3,
             soak=30,
         ),
