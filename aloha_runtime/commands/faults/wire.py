@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from aloha_runtime.messages import ArmsState
+from aloha_runtime.messages import MS, ArmsState
 from aloha_runtime.robot import RAD_PER_TICK
 from aloha_runtime.sim.monitor import Wire
+
+ANSWERED_NS = 5 * MS
+"""A cycle of the arms: an answer that comes later was asked for without goals."""
 
 
 def changes(wire: Wire) -> list[int]:
@@ -29,7 +32,8 @@ def travel(wire: Wire, ends: Mapping[int, int], since_ns: int) -> float:
     seen: dict[int, dict[int, int]] = {}
     for stamp_ns, servo, tick in wire.presents:
         at = bisect_right(asked, stamp_ns)
-        seen.setdefault(servo, {})[asked[at - 1] if at else stamp_ns] = tick
+        answers = at > 0 and stamp_ns - asked[at - 1] <= ANSWERED_NS
+        seen.setdefault(servo, {})[asked[at - 1] if answers else stamp_ns] = tick
     starts = {}
     for servo, track in seen.items():
         when, where = zip(*sorted(track.items()), strict=True)
