@@ -94,6 +94,7 @@ def outcomes(
 ) -> list[Outcome]:
     """Kill these one after the other in one running system."""
     rig = with_task(config.load("sim"), SEED, None, clock)
+    rig = rig.model_copy(update={"flight": None})  # its logs would fill the user's own folder
     say = Console(stderr=True).print
     with (
         tempfile.TemporaryDirectory(prefix="aloha-kills-") as folder,
