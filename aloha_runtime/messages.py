@@ -33,6 +33,8 @@ class Mode(StrEnum):
 
 MOVING = (Mode.TELEOP, Mode.POLICY, Mode.REPLAY)
 """Modes in which an action topic drives the followers."""
+POWERED = (Mode.ARMED, *MOVING, Mode.PARK)
+"""Modes that an order of the operator leads to, and in which arms move or may move next."""
 
 
 class Message(msgspec.Struct, kw_only=True):
@@ -61,6 +63,8 @@ class ArmsState(Message):
     mode: Mode = Mode.IDLE
     limited: int = 0
     """Bit i set: limits changed number i of the target in this cycle."""
+    order_ns: int = 0
+    """The order that the pair has taken up last, carried out or refused (`ModeHeartbeat.order_ns`); 0: none yet."""
     settled: bool = False
     """True when a ramp (to start or sleep pose) has arrived."""
     hold_cause: str = ""
@@ -83,7 +87,11 @@ class ModeHeartbeat(Message):
     mode: Mode
     pose: str = ""
     """Bounded ramp asked for: "start", "sleep", or empty (stay where you are)."""
-    since_ns: int = 0
+    order_ns: int = 0
+    """When the supervisor entered this mode: the identity of the order, unique and increasing. Whoever has carried out
+    an order, or has seen it become void, never carries it out again."""
+    asked_ns: int = 0
+    """When the order was asked for, by the clock of whoever asked: arms that held or started later do not obey it."""
     cause: str = ""
 
 
@@ -202,6 +210,8 @@ class Request(msgspec.Struct, kw_only=True):
     verb: str
     argument: str = ""
     sender: str = ""
+    stamp_ns: int = 0
+    """When it was asked for (monotonic; set by the client); 0: by somebody without a clock in common."""
 
 
 class Reply(msgspec.Struct, kw_only=True):
@@ -225,6 +235,8 @@ class Topic:
 
 FOLLOWERS = Topic("followers", ArmsState, 200, 40, "arms@followers")
 LEADERS = Topic("leaders", ArmsState, 200, 40, "arms@leaders")
+ARMS = (FOLLOWERS, LEADERS)
+"""The topics of arms, a pair each."""
 ACTION_TELEOP = Topic("action_teleop", Action, 200, 60, "teleop")
 ACTION_POLICY = Topic("action_policy", Action, 50, 60, "policy")
 ACTION_REPLAY = Topic("action_replay", Action, 50, 60, "replay")

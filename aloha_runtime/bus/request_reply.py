@@ -67,6 +67,8 @@ class Server:
                 continue
             if self._sender:
                 self._received[self._sender[0]] = self._sender[1]
+            elif self._clock.virtual:
+                request.stamp_ns = 0  # whoever is outside virtual time knows nothing of it
             return request
 
     def reply(self, reply: Reply) -> None:
@@ -98,6 +100,7 @@ class Client:
     def request(self, request: Request, timeout_ms: int = 2000) -> Reply:
         """Ask the server. TransportError when none runs, it does not answer in time, or it refuses the bytes."""
         run_dir, server = self._sockets.run_dir, self._server
+        request.stamp_ns = self._sockets.clock.now_ns()
         holder = lock_holder(run_dir / f"{server}.requests.lock")
         if holder is None:
             raise TransportError(f"no {server} runs in {run_dir}: start the rig with {_STARTED_BY[server]}")

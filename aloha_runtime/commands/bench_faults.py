@@ -19,6 +19,7 @@ from aloha_runtime.commands.faults.remote_links import REMOTE_LINK
 from aloha_runtime.commands.faults.scenario import Family, Result, Scenario
 from aloha_runtime.commands.faults.servos import SERVOS
 from aloha_runtime.commands.faults.setup import SETUP
+from aloha_runtime.commands.faults.void_orders import VOID_ORDERS
 from aloha_runtime.commands.faults.whole_rig import WHOLE_RIG
 from aloha_runtime.errors import ConfigError
 
@@ -26,6 +27,7 @@ FAMILIES: tuple[Family, ...] = (
     POLICY,
     SERVOS,
     CONTROLLERS,
+    VOID_ORDERS,
     REALTIME,
     SETUP,
     CAMERAS,

@@ -82,7 +82,7 @@ def one(seed: int, actions: int = RUN, limits: Limits | None = None) -> Found:
         now_ns = fuzzer.tick()
         target = fuzzer.action(pilot.gate.goal)
         trouble = "the watchdog tripped" if chance.random() < 0.0005 else ""
-        command = pilot.step(now_ns, fuzzer.heartbeat(wants_out), present, target, trouble)
+        command = pilot.step(now_ns, fuzzer.heartbeats(wants_out), present, target, trouble)
         wants_out = bool(command.hold_cause)
         found.followed += command.gate.motion is Motion.FOLLOW and command.gate.target is not None
         if command.torque is not torque or command.rearm:

@@ -46,7 +46,7 @@ class Fuzzer:
         self.limits = limits
         self.now_ns = 10**12
         self._mode: Mode | None = Mode.IDLE
-        self._since_ns = 0
+        self._order_ns = 0
         self._pose = ""
         self._left = 0
         self._make: Callable[[Vector], Any] = self._near
@@ -67,20 +67,24 @@ class Fuzzer:
         self.now_ns += step_ns
         return self.now_ns
 
-    def heartbeat(self, wants_out: bool) -> ModeHeartbeat | None:
-        """The mode: mostly one that moves, armed anew when something ended the motion (`wants_out`),
-        now and then any other or silence."""
+    def heartbeats(self, wants_out: bool) -> list[ModeHeartbeat]:
+        """What the supervisor says: mostly a mode that moves, armed anew when something ended the motion (`wants_out`),
+        now and then any other mode, or nothing."""
         chance = self.chance
         if chance.random() < 0.004:
             self._enter(chance.choice(MODES))
         elif (wants_out and chance.random() < 0.2) or (self._mode not in MOVING and chance.random() < 0.05):
             self._enter(chance.choice(MOVING) if self._mode is Mode.ARMED and not wants_out else Mode.ARMED)
         if self._mode is None:
-            return None
-        return ModeHeartbeat(stamp_ns=self.now_ns, mode=self._mode, pose=self._pose, since_ns=self._since_ns)
+            return []
+        order_ns = self._order_ns
+        beat = ModeHeartbeat(
+            stamp_ns=self.now_ns, mode=self._mode, pose=self._pose, order_ns=order_ns, asked_ns=order_ns
+        )
+        return [beat]
 
     def _enter(self, mode: Mode | None) -> None:
-        self._mode, self._since_ns = mode, self.now_ns
+        self._mode, self._order_ns = mode, max(self.now_ns, self._order_ns + 1)
         self._pose = self.chance.choice(("", "start")) if mode is Mode.ARMED else "sleep" if mode is Mode.PARK else ""
 
     def action(self, goal: Vector) -> Target:

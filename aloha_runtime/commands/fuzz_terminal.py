@@ -91,7 +91,7 @@ class _Loop:
         now_ns = fuzzer.now_ns = time.monotonic_ns()
         target = fuzzer.action(self.pilot.gate.goal)
         command = self.pilot.step(
-            now_ns, fuzzer.heartbeat(self.wants_out), self.present, target, self.pair.rearm_cause()
+            now_ns, fuzzer.heartbeats(self.wants_out), self.present, target, self.pair.rearm_cause()
         )
         self.wants_out = bool(command.hold_cause)
         goal = command.goal if self._switch(command) else None

@@ -8,7 +8,7 @@ from typing import get_args
 
 from rich.console import Console
 
-from aloha_runtime import config, messages
+from aloha_runtime import config
 from aloha_runtime.bus import SUPERVISOR, Bus
 from aloha_runtime.commands.keyboard import STOP_KEY, Keyboard
 from aloha_runtime.commands.stack import POLL_S, Stack
@@ -117,15 +117,12 @@ def raise_arms(stack: Stack) -> None:
     """Arm, and wait for the ramp to the start pose."""
     stack.ask("arm", "start")
     asked_ns = stack.clock.now_ns()
-    running = {process.name for process in stack.table}
-    topics = [topic for topic in (messages.FOLLOWERS, messages.LEADERS) if topic.publisher in running]
-    arms = [stack.bus.subscribe(topic) for topic in topics]
 
     def settled() -> bool:
         heartbeat = stack.mode.latest()
         if heartbeat is not None and heartbeat.stamp_ns > asked_ns and mode_of(stack) in MOVING:
             return True  # whoever squeezes the grippers is quicker than this look
-        states = [arm.latest() for arm in arms]
+        states = [arms.latest() for arms in stack.arms]
         return all(state is not None and state.mode is Mode.ARMED and state.settled for state in states)
 
     stack.wait(settled, RAMP_TIMEOUT_S, "the ramp of all arms to the start pose")

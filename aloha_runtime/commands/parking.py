@@ -37,7 +37,7 @@ def _wait(stack: "Stack", asked_ns: int) -> str:
         if heartbeat is not None and heartbeat.mode is Mode.IDLE:
             return ""
         # The newest heartbeat may still tell of the mode before the request, and parking may end between two looks.
-        if heartbeat is not None and heartbeat.since_ns > asked_ns and heartbeat.mode is not Mode.PARK:
+        if heartbeat is not None and heartbeat.order_ns > asked_ns and heartbeat.mode is not Mode.PARK:
             return _left(f"{heartbeat.mode}: {heartbeat.cause}")
         stack.pause()
     return _left(f"parking took longer than {PARK_TIMEOUT_S:.0f} s")

@@ -81,6 +81,7 @@ class Stack:
                 self._listen()
                 for stage in sorted({process.stage for process in self.table}):
                     self._start([process for process in self.table if process.stage == stage])
+            self._wait_heard()
         except BaseException:
             self._end()
             raise
@@ -102,6 +103,8 @@ class Stack:
         self.bus = Bus(self.run_dir, self.clock)
         self.health = {p.name: self.bus.subscribe(messages.health_topic(p.name)) for p in self.table}
         self.mode = self.bus.subscribe(messages.MODE)
+        running = {process.name for process in self.table}
+        self.arms = [self.bus.subscribe(topic) for topic in messages.ARMS if topic.publisher in running]
 
     def _start(self, group: list[Process]) -> None:
         for process in group:
@@ -219,6 +222,13 @@ class Stack:
         deadline = time.monotonic() + START_TIMEOUT_S
         while waiting := {name for name in waiting if self.health[name].latest() is None}:
             self._refuse_dead(waiting, deadline)
+            self.pause()
+
+    def _wait_heard(self) -> None:
+        """The arms obey no order from before they have heard the supervisor, so nobody gives one earlier."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while waiting := [arms for arms in self.arms if (state := arms.latest()) is None or not state.order_ns]:
+            self._refuse_dead({arms.topic.publisher for arms in waiting}, deadline)
             self.pause()
 
     def _refuse_dead(self, waiting: set[str], deadline_s: float) -> None:

@@ -1,4 +1,4 @@
-"""What happens to the mode machine, and what it answers."""
+"""What the mode machine hears of the rig, and what it answers."""
 
 from dataclasses import dataclass
 
@@ -10,6 +10,7 @@ class Heard:
     """A process gave a sign of life from its own loop."""
 
     source: str
+    stamp_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +20,17 @@ class ArmsHeard:
     source: str
     state: ArmsState
 
+    @property
+    def stamp_ns(self) -> int:
+        return self.state.stamp_ns
+
 
 @dataclass(frozen=True, slots=True)
 class HoldAsked:
-    """Something (a stuck policy, late ticks, the end of a replay) asks for HOLD."""
+    """Something (a stuck policy, late ticks, the guard) asks for HOLD of what moves at `stamp_ns`."""
 
     cause: str
+    stamp_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,7 @@ class FaultChanged:
 
     source: str
     cause: str
+    stamp_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +48,11 @@ class BlockerChanged:
 
     source: str
     reason: str
+    stamp_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class TimePassed:
-    """Nothing but time: looks for processes that have gone silent."""
-
-
-Event = Heard | ArmsHeard | HoldAsked | FaultChanged | BlockerChanged | TimePassed
+Event = Heard | ArmsHeard | HoldAsked | FaultChanged | BlockerChanged
+"""Each has the time of its content, `stamp_ns`: events are judged by it, not by when they were read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +68,9 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One past change of mode."""
+    """One past change of mode. `order_ns`: the identity of the order that it made (`ModeHeartbeat.order_ns`)."""
 
-    stamp_ns: int
+    order_ns: int
     before: Mode
     after: Mode
     cause: str

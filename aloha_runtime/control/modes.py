@@ -2,75 +2,42 @@
 
 A person takes over from a policy (POLICY -> TELEOP) and hands back (TELEOP -> POLICY) without a stop in between.
 
-Pure: the supervisor hands it every request and event with the time, and publishes what it decides. Rules that hold
-whatever arrives (each has a property test):
+Pure: the supervisor hands it everything that it has received, with the time, before it publishes the next heartbeat.
+Rules that hold whatever arrives (each has a property test):
 
 - only an operator arms, parks or shuts down; STOP is obeyed from anybody, in every mode, and never starts a motion;
 - motion begins in ARMED only; HOLD and FAULT are left only by an operator;
 - a fault ends every mode; FAULT is left only when all faults are gone *and* the operator says so;
-- a clean shutdown parks first; from FAULT it ends without moving, and torque stays on.
+- a clean shutdown parks first; from FAULT it ends without moving, and torque stays on;
+- every change of mode is an order with an identity (`order_ns`), and arms are judged by the order that they took up;
+- what was asked for before the last HOLD or FAULT, before this supervisor started, or too long ago, starts no motion;
+- a supervisor that stood still itself holds before it speaks again: the arms have heard nothing meanwhile.
 """
 
 from collections import deque
+from collections.abc import Iterable
 
-from aloha_runtime.control.events import (
-    ArmsHeard,
-    BlockerChanged,
-    Change,
-    Decision,
-    Event,
-    FaultChanged,
-    Heard,
-    HoldAsked,
-)
-from aloha_runtime.messages import MOVING, MS, ArmsState, Mode, ModeHeartbeat, Request
+from aloha_runtime.control.events import ArmsHeard, BlockerChanged, Change, Decision, Event, FaultChanged, Heard
+from aloha_runtime.control.verbs import ADVICE, ALWAYS, DRIVER, EXCHANGES, ON_REQUEST, OPERATOR_ONLY, STARTS
+from aloha_runtime.messages import MODE, MS, POWERED, ArmsState, Mode, ModeHeartbeat, Request
 
 SILENT_NS = 500 * MS
 """A process unheard for this long is taken for dead. The arms need no such word to be safe: the gate freezes the goal
 after 60 ms and the servos' own watchdog acts after 100 ms."""
 UNHEARD_NS = 250 * MS
 """A process reports every 200 ms."""
-OBEYED_WITHIN_NS = 100 * MS
-"""Five heartbeats: what arms say of an earlier mode in this time after a change is not held against the new one."""
+SPEAKS_WITHIN_NS = int(MODE.max_age_ms * MS)
+"""A supervisor that said nothing for longer was silent to the arms, which have stopped."""
+TAKEN_UP_WITHIN_NS = 100 * MS
+"""Five heartbeats: arms that still carry out an earlier order after this time have not heard of the new one."""
+ASKED_WITHIN_NS = 1000 * MS
+"""An older request has lain in a queue: whoever made it may have been told that nobody answered, and stand by the arms
+now. Clients wait for 2 s."""
 HISTORY = 64
 TIME_IS_OVER = "the policy has moved the arms for its time"
 """How the cause of a HOLD after the longest duration begins."""
 
 ARMS = ("arms@followers", "arms@leaders")
-DRIVER = {Mode.TELEOP: "teleop", Mode.POLICY: "policy", Mode.REPLAY: "replay"}
-"""The process whose actions drive the followers in each moving mode."""
-STARTS = {"teleop": Mode.TELEOP, "policy": Mode.POLICY, "replay": Mode.REPLAY}
-EXCHANGES = {"takeover": Mode.TELEOP, "handback": Mode.POLICY}
-"""From the one to the other without ARMED; the supervisor sees to it that leaders and followers agree."""
-OPERATOR_ONLY = ("arm", "park", "shutdown")
-
-ON_REQUEST: dict[str, dict[Mode, Mode]] = {
-    "arm": dict.fromkeys((Mode.IDLE, Mode.ARMED, Mode.HOLD, Mode.FAULT), Mode.ARMED),
-    **{verb: {Mode.ARMED: mode, mode: mode} for verb, mode in STARTS.items()},
-    **{verb: {Mode.POLICY: mode, Mode.TELEOP: mode} for verb, mode in EXCHANGES.items()},
-    "stop": {
-        **dict.fromkeys((Mode.ARMED, *MOVING, Mode.PARK, Mode.HOLD), Mode.HOLD),
-        Mode.IDLE: Mode.IDLE,
-        Mode.FAULT: Mode.FAULT,
-    },
-    "park": {**dict.fromkeys((Mode.ARMED, Mode.HOLD, Mode.FAULT, Mode.PARK), Mode.PARK), Mode.IDLE: Mode.IDLE},
-    "shutdown": {
-        **dict.fromkeys((Mode.ARMED, *MOVING, Mode.HOLD, Mode.PARK), Mode.PARK),
-        Mode.IDLE: Mode.IDLE,
-        Mode.FAULT: Mode.FAULT,
-    },
-    "status": {mode: mode for mode in Mode},
-}
-"""Where each verb leads from each mode; what is not listed is refused."""
-
-ADVICE = {
-    Mode.IDLE: "arm first",
-    Mode.HOLD: "arm first",
-    Mode.FAULT: "clear the fault, then arm",
-    Mode.PARK: "wait until the arms are parked, or stop them, then arm",
-    **dict.fromkeys((Mode.ARMED, *MOVING), "stop first"),
-}
-"""What to do when a verb is refused in a mode."""
 
 
 class ModeMachine:
@@ -88,7 +55,7 @@ class ModeMachine:
         """`policy_for_ns`: longest motion of a policy, from its start in ARMED on; `shadow`: none may move the arms."""
         self.mode = Mode.IDLE
         self.pose = ""
-        self.since_ns = now_ns
+        self.order_ns = self._asked_ns = now_ns
         self.cause = "started"
         self.history: deque[Change] = deque(maxlen=HISTORY)
         self.faults: dict[str, str] = {}
@@ -96,7 +63,10 @@ class ModeMachine:
         self.blockers: dict[str, str] = {}
         self._arms, self._watchers = arms, watchers
         self._heard_ns: dict[str, int] = {}
+        self._taken_ns: dict[str, int] = {}
         self._settled: set[str] = set()
+        self._void_ns, self._voided_by = now_ns, "the supervisor started"
+        self._spoke_ns: int | None = None
         self._ending = False
         self._fault_source = ""
         self._policy_for_ns = policy_for_ns
@@ -105,22 +75,46 @@ class ModeMachine:
 
     def heartbeat(self, now_ns: int, seq: int) -> ModeHeartbeat:
         """The message that tells everyone."""
+        self._notice_own_pause(now_ns)
+        self._spoke_ns = now_ns
         return ModeHeartbeat(
-            stamp_ns=now_ns, seq=seq, mode=self.mode, pose=self.pose, since_ns=self.since_ns, cause=self.cause
+            stamp_ns=now_ns,
+            seq=seq,
+            mode=self.mode,
+            pose=self.pose,
+            order_ns=self.order_ns,
+            asked_ns=self._asked_ns,
+            cause=self.cause,
         )
 
-    def handle(self, item: Request | Event, now_ns: int, operator: bool = False) -> Decision:
-        """Take one request or event. `operator`: the request came from a person in charge, as the supervisor judged."""
-        before = (self.mode, self.since_ns)
-        shutdown = False
-        ok, text = True, ""
-        if isinstance(item, Request):
-            ok, text, shutdown = self._request(item, now_ns, operator)
-        else:
-            self._event(item, now_ns)
-        if self.mode is Mode.IDLE and before[0] is Mode.PARK and self._ending:
-            shutdown = True
-        return Decision(self.mode, before != (self.mode, self.since_ns), ok, text or self.cause, shutdown)
+    def hear(self, events: Iterable[Event], now_ns: int) -> Decision:
+        """Take everything that was received since the last heartbeat, in the order in which it was said. Requests
+        (`ask`) come after it."""
+        before = (self.mode, self.order_ns)
+        self._notice_own_pause(now_ns)
+        for event in sorted(events, key=lambda event: event.stamp_ns):
+            self._event(event, now_ns)
+        self._look_for_silence(now_ns)
+        self._look_at_duration(now_ns)
+        return self._decision(before)
+
+    def ask(self, request: Request, now_ns: int, operator: bool = False) -> Decision:
+        """Carry out or refuse a request. `operator`: it came from a person in charge, as the supervisor judged."""
+        before = (self.mode, self.order_ns)
+        self._notice_own_pause(now_ns)
+        ok, text, shutdown = self._request(request, now_ns, operator)
+        return self._decision(before, ok, text, shutdown)
+
+    def _decision(self, before: tuple[Mode, int], ok: bool = True, text: str = "", shutdown: bool = False) -> Decision:
+        shutdown |= self.mode is Mode.IDLE and before[0] is Mode.PARK and self._ending
+        return Decision(self.mode, before != (self.mode, self.order_ns), ok, text or self.cause, shutdown)
+
+    def _notice_own_pause(self, now_ns: int) -> None:
+        """HOLD where this supervisor was silent for so long that the arms have stopped."""
+        if self._spoke_ns is None or now_ns - self._spoke_ns <= SPEAKS_WITHIN_NS:
+            return
+        silent_ns, self._spoke_ns = now_ns - self._spoke_ns, now_ns
+        self._hold(f"the supervisor stood still for {silent_ns // MS} ms; arm again", now_ns)
 
     def _request(self, request: Request, now_ns: int, operator: bool) -> tuple[bool, str, bool]:
         """Answer (ok, text, shut down now)."""
@@ -128,7 +122,7 @@ class ModeMachine:
         refusal = self._refusal(request, now_ns, operator)
         if refusal:
             return False, refusal, False
-        wanted = ON_REQUEST[verb][self.mode]
+        wanted, asked_ns = ON_REQUEST[verb][self.mode], request.stamp_ns or now_ns
         cause = f"{verb} by {request.sender or 'unknown'}"
         if verb == "shutdown":
             self._ending = True
@@ -140,9 +134,10 @@ class ModeMachine:
             self._ending = False
         if verb == "arm":
             default = "start" if self.mode in (Mode.IDLE, Mode.ARMED) else "here"
-            self._enter(Mode.ARMED, cause, now_ns, "start" if (request.argument or default) == "start" else "")
+            pose = "start" if (request.argument or default) == "start" else ""
+            self._enter(Mode.ARMED, cause, now_ns, asked_ns, pose)
         elif wanted is not self.mode:
-            self._enter(wanted, cause, now_ns, "sleep" if wanted is Mode.PARK else "")
+            self._enter(wanted, cause, now_ns, asked_ns, "sleep" if wanted is Mode.PARK else "")
         return True, "", False
 
     def _refusal(self, request: Request, now_ns: int, operator: bool) -> str:
@@ -158,6 +153,8 @@ class ModeMachine:
             )
         elif self.mode not in ON_REQUEST[verb]:
             why = f"{verb} is not possible in {self.mode}; {ADVICE[self.mode]}"
+        elif late := self._asked_too_early(request, now_ns):
+            why = late
         elif verb == "arm":
             why = self._refusal_to_arm(request.argument, now_ns)
         elif verb == "park" and self.mode is Mode.FAULT:
@@ -167,6 +164,17 @@ class ModeMachine:
         elif verb in STARTS and self.mode is Mode.ARMED:
             why = self._refusal_to_start(DRIVER[STARTS[verb]], now_ns)
         return why
+
+    def _asked_too_early(self, request: Request, now_ns: int) -> str:
+        """Why a request was void before it was received; empty when it still counts."""
+        if request.verb in ALWAYS or not request.stamp_ns:
+            return ""
+        if request.stamp_ns < self._void_ns:
+            return f"{request.verb} was asked for before {self._voided_by}; look at the arms, then ask again"
+        age_ns = now_ns - request.stamp_ns
+        if age_ns > ASKED_WITHIN_NS:
+            return f"{request.verb} was asked for {age_ns // MS} ms ago; look at the arms, then ask again"
+        return ""
 
     def _refusal_to_start(self, driver: str, now_ns: int) -> str:
         waiting = [source for source in self._arms if source not in self._settled]
@@ -178,37 +186,46 @@ class ModeMachine:
         if argument not in ("", "start", "here"):
             return f"arm {argument!r}: give `start` (ramp to the start pose) or `here` (stay)"
         silent = self._silent((*self._arms, *self._watchers), now_ns)
-        return _listed(self.blockers) or _listed(self.faults) or silent
+        deaf = [source for source in self._arms if not self._taken_ns.get(source)]
+        unheard = f"no word of the supervisor has reached {' and '.join(deaf)} yet; ask again" if deaf else ""
+        return _listed(self.blockers) or _listed(self.faults) or silent or unheard
 
     def _event(self, event: Event, now_ns: int) -> None:
         if isinstance(event, Heard):
-            self._heard_ns[event.source] = now_ns
+            self._hear_from(event.source, event.stamp_ns)
         elif isinstance(event, ArmsHeard):
             self._arms_heard(event.source, event.state, now_ns)
-        elif isinstance(event, HoldAsked):
-            self._hold(event.cause, now_ns)
         elif isinstance(event, FaultChanged):
             self._fault(event.source, event.cause, now_ns)
         elif isinstance(event, BlockerChanged):
             self.blockers.pop(event.source, None)
             if event.reason:
                 self.blockers[event.source] = event.reason
-        self._look_for_silence(now_ns)
-        self._look_at_duration(now_ns)
+        elif event.stamp_ns > self.order_ns:  # HOLD is asked for what moves now, not for what moved before
+            self._hold(event.cause, now_ns)
+
+    def _hear_from(self, source: str, stamp_ns: int) -> None:
+        self._heard_ns[source] = max(stamp_ns, self._heard_ns.get(source, 0))
 
     def _arms_heard(self, source: str, state: ArmsState, now_ns: int) -> None:
-        self._heard_ns[source] = now_ns
+        self._hear_from(source, state.stamp_ns)
+        self._taken_ns[source] = state.order_ns
         self._fault(source, (state.hold_cause or "fault without a cause") if state.fault else "", now_ns)
-        if state.hold_cause and (state.mode is self.mode or now_ns - self.since_ns > OBEYED_WITHIN_NS):
-            self._hold(f"{source}: {state.hold_cause}{self._unheard_driver(now_ns)}", now_ns)
-        if state.settled and state.mode is self.mode and state.stamp_ns > self.since_ns:
-            self._settled.add(source)
+        if state.order_ns == self.order_ns:
+            if state.hold_cause:
+                self._hold(f"{source}: {state.hold_cause}{self._unheard_driver(now_ns)}", now_ns)
+            elif state.settled:
+                self._settled.add(source)
+        elif state.stamp_ns - self.order_ns > TAKEN_UP_WITHIN_NS:
+            late_ms = (state.stamp_ns - self.order_ns) // MS
+            why = state.hold_cause or "see its log, then arm again"
+            self._hold(f"{source} has not taken up {self.mode.upper()} within {late_ms} ms; {why}", now_ns)
         if self.mode is Mode.PARK and self._settled.issuperset(self._arms):
             self._enter(Mode.IDLE, "parked", now_ns)
 
     def _hold(self, cause: str, now_ns: int) -> None:
         """HOLD from every mode with power, except where the arms stand still for a reason already."""
-        if self.mode in (Mode.ARMED, *MOVING, Mode.PARK):
+        if self.mode in POWERED:
             self._ending = False
             self._enter(Mode.HOLD, cause, now_ns)
 
@@ -261,10 +278,13 @@ class ModeMachine:
                 return f"{source} has been silent for {(now_ns - heard_ns) // MS} ms; see its log, then arm again"
         return ""
 
-    def _enter(self, mode: Mode, cause: str, now_ns: int, pose: str = "") -> None:
-        self.history.append(Change(now_ns, self.mode, mode, cause))
-        self.mode, self.cause, self.since_ns, self.pose = mode, cause, now_ns, pose
+    def _enter(self, mode: Mode, cause: str, now_ns: int, asked_ns: int = 0, pose: str = "") -> None:
+        self.order_ns = max(now_ns, self.order_ns + 1)
+        self.history.append(Change(self.order_ns, self.mode, mode, cause))
+        self.mode, self.cause, self.pose, self._asked_ns = mode, cause, pose, asked_ns or now_ns
         self._settled.clear()
+        if mode in (Mode.HOLD, Mode.FAULT):
+            self._void_ns, self._voided_by = now_ns, f"{mode.upper()} ({cause})"
         if mode is Mode.POLICY and self._policy_since_ns is None:
             self._policy_since_ns = now_ns
         elif mode not in (Mode.POLICY, Mode.TELEOP):

@@ -5,15 +5,17 @@ The pilot alone decides about torque, and by these rules an arm never falls beca
 - torque goes on when ARMED begins, the goal where the arm is; off at the end of PARK, and for leaders in TELEOP, where
   their servos may carry the arm's weight and nothing else;
 - IDLE, HOLD and FAULT change nothing for followers; leaders that a person may have let go of get their torque back;
-- a pilot that starts anew (its process died) moves nothing until it has been through ARMED itself.
+- an order is carried out once. One that was given before this pilot started, before it was without the supervisor's
+  word, or before it last held is void, whatever the supervisor repeats; so is everything that builds on it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from aloha_runtime.control.gate import Gate, GateOutput, GateTiming, Motion, Target
 from aloha_runtime.control.limits import Limits
-from aloha_runtime.messages import MOVING, Mode, ModeHeartbeat
+from aloha_runtime.messages import MODE, MOVING, MS, POWERED, Mode, ModeHeartbeat
 from aloha_runtime.robot import IS_GRIPPER, Pose, Role, Vector, pose_vector
 
 GRIPPER_IN_POSE: dict[Role, float] = {"follower": 0.0, "leader": 0.5}
@@ -30,6 +32,8 @@ class Torque(StrEnum):
     """The arm's weight is carried; a hand moves it."""
 
 
+HEARD_WITHIN_NS = int(MODE.max_age_ms * MS)
+"""The supervisor's word counts for so long."""
 LIMP = (Torque.OFF, Torque.CARRYING)
 """No goal is sent: a person moves these arms, or nobody does."""
 
@@ -75,35 +79,44 @@ class Pilot:
             "start": pose_vector(start, GRIPPER_IN_POSE[role]),
             "sleep": pose_vector(sleep, GRIPPER_IN_POSE[role]),
         }
-        self._obeyed = (Mode.IDLE, "", 0)
         self.mode = Mode.IDLE
+        self.order_ns = 0
+        """The order taken up last (`ModeHeartbeat.order_ns`), carried out or refused; 0: none yet."""
+        self._pose = ""
+        self._heard_ns = now_ns
+        self._void_ns, self._voided_by = now_ns, "these arms were started"
+        self._cause = ""
+        """Why this pair holds by itself; kept until the next order."""
         self._may_move = False
-        self._refusal = ""
         self._rearm = False
 
     def step(
         self,
         now_ns: int,
-        heartbeat: ModeHeartbeat | None,
+        heartbeats: Sequence[ModeHeartbeat],
         present: Vector,
         target: Target | None,
         rearm_cause: str = "",
-        servo_error: str = "",
+        trouble: str = "",
     ) -> Command:
-        """Orders for this cycle. `heartbeat`: the supervisor's newest, None when it is stale or there was none yet.
-        `rearm_cause`: why the servos would not obey goals now; empty when they would. `servo_error`: what servos
-        report, on which both arms stop at once, before the supervisor has heard of it."""
+        """Orders for this cycle. `heartbeats`: what has come from the supervisor since the last cycle, oldest first.
+        `rearm_cause`: why the servos would not obey goals now; empty when they would. `trouble`: what else is wrong
+        with the arms themselves (an error, a silent servo), on which both stop at once, before the supervisor has heard
+        of it."""
         self._rearm = False
-        self._obey(now_ns, heartbeat, present, rearm_cause)
-        if servo_error and self.mode in (*MOVING, Mode.ARMED, Mode.PARK):
-            self._enter_hold(present)
-            self.mode, self._refusal = Mode.HOLD, servo_error
+        for heartbeat in heartbeats:
+            self._hear(now_ns, heartbeat, present, rearm_cause, trouble)
+        self._notice_silence(now_ns, present)
+        if self.mode in POWERED and (cause := trouble or self._disobedience(rearm_cause)):
+            self._hold(now_ns, present, cause)
         if self.torque in LIMP:
             self.gate.freeze(present)
         output = self.gate.step(now_ns, present, target if self.mode in MOVING else None)
-        still = output.motion is Motion.FROZEN and not output.hold_cause and not self._refusal
-        settled = output.settled or (self.mode is Mode.ARMED and still)
-        if self.mode is Mode.ARMED and settled and self.role == "leader" and self._obeyed[1] == "start":
+        if output.hold_cause and self.mode in POWERED:
+            self._hold(now_ns, present, output.hold_cause)
+            output = self.gate.step(now_ns, present)
+        settled = output.settled or (self.mode is Mode.ARMED and output.motion is Motion.FROZEN)
+        if self.mode is Mode.ARMED and settled and self.role == "leader" and self._pose == "start":
             self.torque = Torque.GRIPPERS_FREE
         if self.mode is Mode.PARK and (output.settled or self.torque is Torque.OFF):
             self.torque, settled = Torque.OFF, True
@@ -112,45 +125,62 @@ class Pilot:
             goal=None if self.torque in LIMP else output.goal,
             torque=self.torque,
             mode=self.mode,
-            settled=settled,
-            hold_cause=self._refusal or self._disobedience(rearm_cause) or output.hold_cause,
+            settled=settled and not self._cause,
+            hold_cause=self._cause,
             gate=output,
             rearm=self._rearm,
         )
 
     def _disobedience(self, rearm_cause: str) -> str:
-        """Servos that do not obey while they should move."""
-        return "" if self.torque is Torque.OFF or self._rearm or not self._may_move else rearm_cause
+        """Servos that do not obey while they should."""
+        return "" if self.torque is Torque.OFF or self._rearm else rearm_cause
 
-    def _obey(self, now_ns: int, heartbeat: ModeHeartbeat | None, present: Vector, rearm_cause: str) -> None:
-        """Carry out a change of mode once, when it is heard first."""
-        if heartbeat is None:
-            if self.mode in (*MOVING, Mode.PARK, Mode.ARMED):
-                self._enter_hold(present)
-                self.mode = Mode.HOLD
-                self._obeyed = (Mode.HOLD, "", 0)
-                self._refusal = "the supervisor is silent; see whether it runs, then arm again"
+    def _hear(self, now_ns: int, heartbeat: ModeHeartbeat, present: Vector, rearm_cause: str, trouble: str) -> None:
+        """Note that the supervisor speaks, and take up an order that is newer than the last."""
+        self._heard_ns = max(self._heard_ns, heartbeat.stamp_ns)
+        if heartbeat.order_ns <= self.order_ns:
             return
-        wanted = (Mode(heartbeat.mode), heartbeat.pose, heartbeat.since_ns)
-        if wanted == self._obeyed:
-            return
-        self._obeyed = wanted
-        self.mode, self._refusal = wanted[0], ""
-        if self.mode is Mode.ARMED:
-            self._enter_armed(now_ns, heartbeat.pose, present, rearm_cause)
-        elif self.mode in MOVING:
-            self._enter_moving(now_ns, present)
-        elif self.mode is Mode.PARK:
-            if self.torque is not Torque.OFF:
-                self._enter_armed(now_ns, "sleep", present, rearm_cause)
+        self.order_ns, self._pose, self._cause = heartbeat.order_ns, heartbeat.pose, ""
+        mode = Mode(heartbeat.mode)
+        if mode not in POWERED:
+            self._stand(present)
+            self.mode = mode
+            self._void_ns, self._voided_by = max(self._void_ns, heartbeat.asked_ns), mode.upper()
+        elif heartbeat.asked_ns < self._void_ns:
+            self._hold(now_ns, present, f"{mode.upper()} was asked for before {self._voided_by}; arm again")
+        elif mode in MOVING:
+            self._enter_moving(now_ns, mode, present)
         else:
-            self._enter_hold(present)
+            self.mode = mode
+            if mode is Mode.ARMED or self._may_fall:
+                self._enter_armed(now_ns, heartbeat.pose, present, rearm_cause, trouble)
 
-    def _enter_armed(self, now_ns: int, pose: str, present: Vector, rearm_cause: str) -> None:
+    def _notice_silence(self, now_ns: int, present: Vector) -> None:
+        """Without the supervisor's word nothing moves, and what was asked for before is void."""
+        silence_ns = self._heard_ns + HEARD_WITHIN_NS
+        if now_ns <= silence_ns:
+            return
+        if silence_ns > self._void_ns:
+            self._void_ns, self._voided_by = silence_ns, "the supervisor was silent"
+        if self.mode in POWERED:
+            self._hold(now_ns, present, "the supervisor is silent; see whether it runs, then arm again")
+
+    def _hold(self, now_ns: int, present: Vector, cause: str) -> None:
+        """Hold by itself: the order that was being carried out, and every earlier one, is void."""
+        self._stand(present)
+        self.mode, self._cause = Mode.HOLD, cause
+        self._void_ns, self._voided_by = max(self._void_ns, now_ns), f"these arms held ({cause})"
+
+    @property
+    def _may_fall(self) -> bool:
+        """These arms have torque, or are leaders in the hands of a person, who may let go of them."""
+        return self.torque is not Torque.OFF or self._may_move
+
+    def _enter_armed(self, now_ns: int, pose: str, present: Vector, rearm_cause: str, trouble: str) -> None:
         anew = self.torque is not Torque.ON or bool(rearm_cause)
-        self._refusal = self.gate.limits.outside(present) if anew else ""
-        if self._refusal:
-            self.gate.hold()
+        refusal = trouble or (self.gate.limits.outside(present) if anew else "")
+        if refusal:
+            self._hold(now_ns, present, refusal)
             return
         if anew:
             self.gate.freeze(present)
@@ -165,18 +195,18 @@ class Pilot:
         else:
             self.gate.hold()
 
-    def _enter_moving(self, now_ns: int, present: Vector) -> None:
+    def _enter_moving(self, now_ns: int, mode: Mode, present: Vector) -> None:
+        self.mode = mode
         if not self._may_move:
-            self._refusal = "these arms were started anew and have not been armed since; arm again"
-            self.gate.hold()
+            self._hold(now_ns, present, f"these arms have not been armed since {self._voided_by}; arm again")
         elif self.role == "follower":
             self.gate.follow(now_ns)
-        elif self.mode is Mode.TELEOP:
+        elif mode is Mode.TELEOP:
             self.torque = self._led
-        elif self._follows and self.mode is Mode.POLICY:
+        elif self._follows and mode is Mode.POLICY:
             if self.torque in LIMP:  # handed back: from where the person lets go
-                self._refusal = self.gate.limits.outside(present)
-                if self._refusal:
+                if refusal := self.gate.limits.outside(present):
+                    self._hold(now_ns, present, refusal)
                     return
                 self.gate.freeze(present)
                 self._rearm = True
@@ -185,9 +215,9 @@ class Pilot:
         else:
             self.gate.hold()
 
-    def _enter_hold(self, present: Vector) -> None:
-        """IDLE, HOLD, FAULT: stay. Leaders in a person's hands get torque, so that they can be let go."""
-        if self._may_move and self.torque is not Torque.ON and self.mode is not Mode.IDLE:
+    def _stand(self, present: Vector) -> None:
+        """Stay where the arms are. Leaders in a person's hands get torque, so that they can be let go."""
+        if self._may_move and self.torque is not Torque.ON:
             self.gate.freeze(present)
             self.torque = Torque.ON
         else:

@@ -62,7 +62,7 @@ class Triggers:
         self.lines.append(Line(beat.stamp_ns, "error" if stopped else "info", "mode", f"{mode}: {beat.cause}"))
         if mode != self.mode:
             self._before = self.mode
-            if stopped and (self.mode or beat.since_ns > self._began_ns - JUST_NS):
+            if stopped and (self.mode or beat.order_ns > self._began_ns - JUST_NS):
                 self.events.append(Event(_kind(mode, beat.cause), beat.cause, beat.stamp_ns, self.mode))
         self.mode, self._cause = mode, beat.cause
 

@@ -31,6 +31,8 @@ TORQUE_RETRY_NS = 500 * MS
 """An unplugged adapter is opened again within this time when it is back."""
 TEMPERATURE_PERIOD_NS = 100 * MS
 """As often as one servo says its temperature."""
+HEARTBEATS = 32
+"""Words of the supervisor that wait for a cycle: 0.6 s of them, so that none is lost while this process is paused."""
 REPLY_SHARE = 0.8
 """Share of the cycle in which both arms must have answered; the rest is for the gate and the bus."""
 
@@ -52,7 +54,7 @@ class ArmsLoop:
         )
         topic = messages.FOLLOWERS if self.role == "follower" else messages.LEADERS
         self.state = service.bus.publisher(topic)
-        self.mode = service.bus.subscribe(messages.MODE)
+        self.mode = service.bus.subscribe(messages.MODE, HEARTBEATS)
         self.actions: dict[Mode, Subscriber] = {}
         if self.role == "follower":
             obeyed = [mode for mode in MOVING if mode is not Mode.POLICY or not rig.deploy.shadow]
@@ -104,13 +106,13 @@ class ArmsLoop:
         """What the servos were told last; None while that is not certain."""
         self.torque_trouble = ""
         self.retry_ns = 0
+        self.fault = self.trouble = ""
+        """What is wrong with the arms themselves: what only a person can mend, and what may pass by itself."""
 
     def cycle(self, now_ns: int) -> None:
         """One turn: orders of the pilot, goals out, state in, state published."""
-        heartbeat = self.mode.fresh(now_ns)
-        present, errors = self.reading.present, self.reading.errors
-        error = self.pair.describe(errors) if errors else ""
-        command = self.pilot.step(now_ns, heartbeat, present, self._target(), self.pair.rearm_cause(), error)
+        present, trouble = self.reading.present, self.fault or self.trouble
+        command = self.pilot.step(now_ns, self.mode.drain(), present, self._target(), self._rearm_cause(), trouble)
         goal = command.goal
         if command.rearm or (command.torque is not self.torque and now_ns >= self.retry_ns):
             late = self.torque is None
@@ -176,11 +178,10 @@ class ArmsLoop:
 
     def _publish(self, now_ns: int, command: Command, reading: PairReading | None) -> None:
         newest = self.reading
-        stamp_ns = now_ns if reading is None else reading.stamp_ns
-        cause, fault = self._trouble(now_ns, newest)
+        self.fault, self.trouble = self._trouble(now_ns)
         self.state.send(
             ArmsState(
-                stamp_ns=stamp_ns,
+                stamp_ns=now_ns if reading is None else reading.stamp_ns,
                 valid=reading is not None,
                 position=newest.position.tolist(),
                 velocity=newest.velocity.tolist(),
@@ -191,22 +192,26 @@ class ArmsLoop:
                 action_stamp_ns=command.gate.action_stamp_ns,
                 mode=command.mode,
                 limited=command.gate.limited,
+                order_ns=self.pilot.order_ns,
                 settled=command.settled,
-                hold_cause=cause or command.hold_cause,
-                fault=fault,
+                hold_cause=self.fault or self.trouble or self.torque_trouble or command.hold_cause,
+                fault=bool(self.fault),
             )
         )
 
-    def _trouble(self, now_ns: int, newest: PairReading) -> tuple[str, bool]:
-        """What is wrong with the arms themselves: cause, and whether only a person can mend it."""
-        if newest.errors:
-            return self.pair.describe(newest.errors), True
-        strain = self._strain(now_ns, newest)
-        return self.torque_trouble or self.pair.silent(time.monotonic_ns(), SILENT_HOLD_NS) or strain, False
+    def _trouble(self, now_ns: int) -> tuple[str, str]:
+        """What is wrong with the arms themselves: what only a person can mend, and what may pass by itself."""
+        errors = self.reading.errors
+        silent = self.pair.silent(time.monotonic_ns(), SILENT_HOLD_NS)
+        return self.pair.describe(errors) if errors else "", silent or self._strain(now_ns)
 
-    def _strain(self, now_ns: int, newest: PairReading) -> str:
+    def _rearm_cause(self) -> str:
+        """Why the servos would not obey goals now; empty when they would."""
+        return self.torque_trouble or self.pair.rearm_cause()
+
+    def _strain(self, now_ns: int) -> str:
         """Too much current or heat, while an action drives the arms: what is hot may be parked."""
-        current = self.margins.current(now_ns, newest.effort_ma)
+        current = self.margins.current(now_ns, self.reading.effort_ma)
         if now_ns >= self.heat_due_ns:
             self.heat = self.margins.temperature(self.pair.temperatures())
             self.heat_due_ns = now_ns + TEMPERATURE_PERIOD_NS

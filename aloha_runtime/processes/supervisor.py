@@ -3,10 +3,11 @@
 import numpy as np
 
 from aloha_runtime import messages
-from aloha_runtime.control.events import ArmsHeard, BlockerChanged, Decision, Heard, HoldAsked, TimePassed
+from aloha_runtime.control.events import ArmsHeard, BlockerChanged, Event, Heard, HoldAsked
 from aloha_runtime.control.health import WINDOW, TickHealth, TickRecord
-from aloha_runtime.control.modes import ARMS, DRIVER, EXCHANGES, ModeMachine
+from aloha_runtime.control.modes import ARMS, ModeMachine
 from aloha_runtime.control.teleop import misaligned
+from aloha_runtime.control.verbs import DRIVER, EXCHANGES
 from aloha_runtime.messages import MOVING, MS, GuardState, Health, Mode, PolicyTick, Reply, Request, SimReset
 from aloha_runtime.processes.table import every_process
 from aloha_runtime.realtime import NS_PER_S, Pacer
@@ -19,6 +20,11 @@ NO_ACTION_TICKS = 10
 """A policy without an observation for 200 ms: HOLD, with the policy's own reason (which camera, how old)."""
 SILENT_AFTER_NS = 1000 * MS
 """Health comes every 200 ms; five missed reports are a dead or hung process."""
+ARMS_DEPTH, DEPTH = 256, 64
+"""Messages that wait for a turn: of the arms 1.3 s, of the others more. After a longer pause the supervisor holds, so
+nothing that it has missed lets the arms move on."""
+REQUESTS_A_TURN = 20
+"""Whoever floods the socket does not keep the mode from being said."""
 
 
 class SupervisorLoop:
@@ -32,10 +38,10 @@ class SupervisorLoop:
         self.reset = bus.publisher(messages.SIM_RESET)
         topics = {"arms@followers": messages.FOLLOWERS, "arms@leaders": messages.LEADERS}
         here = tuple(name for name in ARMS if name in every_process(rig))
-        self.arms = {name: bus.subscribe(topics[name]) for name in here}
-        self.health = {name: bus.subscribe(messages.health_topic(name)) for name in every_process(rig)}
-        self.ticks = bus.subscribe(messages.POLICY_TICK, depth=64)
-        self.guard = bus.subscribe(messages.GUARD)
+        self.arms = {name: bus.subscribe(topics[name], ARMS_DEPTH) for name in here}
+        self.health = {name: bus.subscribe(messages.health_topic(name), DEPTH) for name in every_process(rig)}
+        self.ticks = bus.subscribe(messages.POLICY_TICK, DEPTH)
+        self.guard = bus.subscribe(messages.GUARD, DEPTH)
         watchers = ("guard",) if rig.guard is not None else ()
         longest_s = rig.deploy.max_duration_s
         longest_ns = None if longest_s is None else int(longest_s * NS_PER_S)
@@ -43,33 +49,40 @@ class SupervisorLoop:
         self.record = TickRecord()
         self.without_action = 0
         self.heard_ns: dict[str, int] = {}
-        self.seen: dict[str, int] = {}
+        self.logged_ns = 0
         self.complaints: dict[str, str] = {}
         """What processes said last of what is wrong with them; empty where nothing is."""
         self.resets = SimReset(stamp_ns=0, episode=0, task_seed=0)
 
-    def cycle(self, now_ns: int) -> None:
-        """Everything that arrived, then the heartbeat. The server is last, so that a reply tells the newest mode."""
-        self._hear_arms(now_ns)
-        self._hear_health(now_ns)
-        self._judge_ticks(now_ns)
-        self._hear_guard(now_ns)
-        self._tell(self.machine.handle(TimePassed(), now_ns))
-        while (request := self.server.receive()) is not None:
-            self.server.reply(self._answer(request, now_ns))
-        self.mode.send(self.machine.heartbeat(now_ns, 0))
+    def cycle(self) -> None:
+        """Everything that has arrived, then requests, then the heartbeat: nobody hears a mode that ignores what was
+        received before. The clock is read anew for each, because this process may be paused between any two lines."""
+        clock = self.service.clock
+        events = [*self._arms_said(), *self._health_said(), *self._ticks_said(), *self._guard_said()]
+        ended = self.machine.hear(events, clock.now_ns()).shutdown
+        for _ in range(REQUESTS_A_TURN):
+            if (request := self.server.receive()) is None:
+                break
+            reply, shutdown = self._answer(request, clock.now_ns())
+            ended |= shutdown
+            self.server.reply(reply)
+        heartbeat = self.machine.heartbeat(clock.now_ns(), 0)
+        self.mode.send(heartbeat)
+        self._log_changes()
+        if ended:
+            self.service.stop()
         if self.service.rig.sim is not None:
-            self.resets.stamp_ns = now_ns
+            self.resets.stamp_ns = heartbeat.stamp_ns
             self.reset.send(self.resets)
 
-    def _answer(self, request: Request, now_ns: int) -> Reply:
+    def _answer(self, request: Request, now_ns: int) -> tuple[Reply, bool]:
+        """The reply, and whether the system ends with it."""
         if request.verb == "reset":
-            return self._reset(request, now_ns)
+            return self._reset(request, now_ns), False
         if request.verb in EXCHANGES and (gap := self._gap()):
-            return Reply(ok=False, text=f"{self.machine.mode}: {gap}", mode=self.machine.mode)
-        decision = self.machine.handle(request, now_ns, operator=request.sender == OPERATOR)
-        self._tell(decision)
-        return Reply(ok=decision.ok, text=f"{decision.mode}: {decision.text}", mode=decision.mode)
+            return Reply(ok=False, text=f"{self.machine.mode}: {gap}", mode=self.machine.mode), False
+        decision = self.machine.ask(request, now_ns, operator=request.sender == OPERATOR)
+        return Reply(ok=decision.ok, text=f"{decision.mode}: {decision.text}", mode=decision.mode), decision.shutdown
 
     def _gap(self) -> str:
         """Why nobody may take over now: leaders and followers apart, or one of them unheard; empty when they agree."""
@@ -89,62 +102,58 @@ class SupervisorLoop:
         self.resets = SimReset(stamp_ns=0, episode=now_ns // MS, task_seed=int(request.argument))
         return Reply(ok=True, text=f"objects of seed {request.argument}", mode=mode)
 
-    def _hear_arms(self, now_ns: int) -> None:
-        for name, subscriber in self.arms.items():
-            state = subscriber.latest()
-            if state is not None and self.seen.get(name) != state.stamp_ns:
-                self.seen[name] = state.stamp_ns
-                self._tell(self.machine.handle(ArmsHeard(name, state), now_ns))
+    def _arms_said(self) -> list[Event]:
+        return [ArmsHeard(name, state) for name, subscriber in self.arms.items() for state in subscriber.drain()]
 
-    def _hear_health(self, now_ns: int) -> None:
+    def _health_said(self) -> list[Event]:
+        events: list[Event] = []
         for name, subscriber in self.health.items():
-            report: Health | None = subscriber.latest()
-            if report is None or self.seen.get(f"health.{name}") == report.stamp_ns:
-                continue
-            self.seen[f"health.{name}"] = report.stamp_ns
-            self.heard_ns[name] = now_ns
-            self.complaints[name] = "" if report.ok else report.message
-            if name not in self.arms:
-                self._tell(self.machine.handle(Heard(name), now_ns))
-            elif self.service.rig.realtime.require:
-                granted = report.figures.get("realtime_priority", 0) > 0
-                reason = "" if granted else f"no real-time priority ({report.message})"
-                self.machine.handle(BlockerChanged(name, reason), now_ns)
+            report: Health
+            for report in subscriber.drain():
+                self.heard_ns[name] = report.stamp_ns
+                self.complaints[name] = "" if report.ok else report.message
+                if name not in self.arms:
+                    events.append(Heard(name, report.stamp_ns))
+                elif self.service.rig.realtime.require:
+                    granted = report.figures.get("realtime_priority", 0) > 0
+                    reason = "" if granted else f"no real-time priority ({report.message})"
+                    events.append(BlockerChanged(name, reason, report.stamp_ns))
+        return events
 
-    def _hear_guard(self, now_ns: int) -> None:
-        """The guard's word, said while this mode lasted, is HOLD."""
-        state: GuardState | None = self.guard.fresh(now_ns)
-        if state is not None and state.cause and state.stamp_ns > self.machine.since_ns:
-            self._tell(self.machine.handle(HoldAsked(f"guard: {state.cause}"), now_ns))
+    def _guard_said(self) -> list[Event]:
+        said: list[GuardState] = self.guard.drain()
+        return [HoldAsked(f"guard: {state.cause}", state.stamp_ns) for state in said if state.cause]
 
-    def _judge_ticks(self, now_ns: int) -> None:
+    def _ticks_said(self) -> list[Event]:
         """The policy's own account of its ticks: late ones and missing observations end in HOLD, with the reason."""
+        events: list[Event] = []
         moving = self.machine.mode is Mode.POLICY
         if not moving:
             self.record, self.without_action = TickRecord(), 0
         tick: PolicyTick
         for tick in self.ticks.drain():
-            self.machine.handle(Heard(DRIVER[Mode.POLICY]), now_ns)
-            if not moving:
+            events.append(Heard(DRIVER[Mode.POLICY], tick.stamp_ns))
+            if not moving or tick.stamp_ns <= self.machine.order_ns:
                 continue
             self.without_action = self.without_action + 1 if tick.reason else 0
             verdict = self.record.add(tick.on_time, tick.skipped)
             if self.without_action >= NO_ACTION_TICKS or tick.stuck:
-                self._tell(self.machine.handle(HoldAsked(f"policy: {tick.reason}"), now_ns))
+                events.append(HoldAsked(f"policy: {tick.reason}", tick.stamp_ns))
             elif verdict is TickHealth.HOLD:
-                self._tell(self.machine.handle(HoldAsked(f"policy: {self._late()}"), now_ns))
+                events.append(HoldAsked(f"policy: {self._late()}", tick.stamp_ns))
+        return events
 
     def _late(self) -> str:
         """How many ticks were late, and why or what to do."""
         why = self.complaints.get(DRIVER[Mode.POLICY]) or "see what else runs on this machine"
         return f"only {self.record.success:.0%} of the last {WINDOW} ticks were on time; {why}"
 
-    def _tell(self, decision: Decision) -> None:
-        """Log a change of mode; end when a shutdown has come to its end (parked, or nothing to park)."""
-        if decision.changed:
-            self.service.log.info("%s: %s", decision.mode, decision.text)
-        if decision.shutdown:
-            self.service.stop()
+    def _log_changes(self) -> None:
+        """A line in the log for each change of mode since the last turn."""
+        for change in self.machine.history:
+            if change.order_ns > self.logged_ns:
+                self.service.log.info("%s: %s", change.after, change.cause)
+                self.logged_ns = change.order_ns
 
     def trouble(self, now_ns: int) -> str:
         """Processes that were heard once and are silent now, and a policy whose ticks come late."""
@@ -160,10 +169,9 @@ def main(service: Service) -> None:
     service.prepare_realtime([])
     pacer = Pacer(service.clock, TICK_NS)
     while not service.stopping:
-        beat = pacer.wait()
-        now_ns = beat.deadline_ns + beat.lateness_ns
-        loop.cycle(now_ns)
-        trouble = loop.trouble(now_ns)
+        pacer.wait()
+        loop.cycle()
+        trouble = loop.trouble(service.clock.now_ns())
         service.report(lambda: {"ticks_success": loop.record.success}, ok=not trouble, message=trouble)
 
 

@@ -26,7 +26,7 @@ def log(content: Mapping[str, list[Any]], seconds: float = 1.0, policy: str = "d
 
 def heartbeats(mode: Mode, count: int, first_ns: int = START_NS) -> list[ModeHeartbeat]:
     """`count` heartbeats of one mode, 20 ms apart."""
-    return [ModeHeartbeat(stamp_ns=first_ns + index * TICK_NS, mode=mode, since_ns=first_ns) for index in range(count)]
+    return [ModeHeartbeat(stamp_ns=first_ns + index * TICK_NS, mode=mode, order_ns=first_ns) for index in range(count)]
 
 
 def policy_tick(tick: int, lateness_ms: float = 8.0, **changed: Any) -> PolicyTick:
@@ -73,7 +73,7 @@ def demonstrated(seed: int = 7, ticks: int | None = None) -> Log:
         action = Action(stamp_ns=stamp_ns, tick=tick, position=list(sent), observation_stamp_ns=now - 14 * MS)
         content["action_policy"].append(action)
         content["policy_tick"].append(policy_tick(tick, late_ms, frame_age_ns=14 * MS + int(random.gamma(2, MS))))
-        content["mode"].append(ModeHeartbeat(stamp_ns=now, mode=Mode.POLICY, since_ns=START_NS))
+        content["mode"].append(ModeHeartbeat(stamp_ns=now, mode=Mode.POLICY, order_ns=START_NS))
         for cycle in range(4):
             cycle_ns = now + cycle * 5 * MS
             content["followers"].append(_cycle(world, cycle_ns, previous + (sent - previous) * cycle / 3, action))

@@ -32,11 +32,11 @@ class FakeStack:
         self.now_ns += 20_000_000
 
     def latest(self) -> ModeHeartbeat:
-        since_ns, mode = 0, Mode.HOLD
+        order_ns, mode = 0, Mode.HOLD
         for seconds, later in self.script:
             if self.now_ns >= self.asked_ns + int(seconds * 1e9):
-                since_ns, mode = self.asked_ns + int(seconds * 1e9), later
-        return ModeHeartbeat(stamp_ns=self.now_ns, mode=mode, since_ns=since_ns, cause="a servo is silent")
+                order_ns, mode = self.asked_ns + int(seconds * 1e9), later
+        return ModeHeartbeat(stamp_ns=self.now_ns, mode=mode, order_ns=order_ns, cause="a servo is silent")
 
     @property
     def waited_s(self) -> float:

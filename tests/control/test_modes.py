@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aloha_runtime.control.events import ArmsHeard, BlockerChanged, FaultChanged, Heard, HoldAsked, TimePassed
+from aloha_runtime.control.events import ArmsHeard, BlockerChanged, FaultChanged, Heard, HoldAsked
 from aloha_runtime.control.modes import HISTORY, ModeMachine
 from aloha_runtime.messages import ArmsState, Mode, Request
 
@@ -54,25 +54,37 @@ class Bench:
         """Everybody is heard now; the arms obey, and say whether they have settled."""
         self.now += MS
         for driver in MOVING.values():
-            self.machine.handle(Heard(driver), self.now)
+            self.machine.hear([Heard(driver, self.now)], self.now)
         for source in ARMS:
             self.arms(source, settled=settled)
 
-    def arms(self, source, mode=None, stamp_ns=None, **fields):
-        stamp = self.now if stamp_ns is None else stamp_ns
-        state = ArmsState(
-            stamp_ns=stamp, position=[], velocity=[], effort_ma=[], mode=mode or self.machine.mode, **fields
-        )
-        return self.machine.handle(ArmsHeard(source, state), self.now)
+    def arms(self, source, order_ns=None, stamp_ns=None, **fields):
+        """One pair reports. `order_ns`: what it has taken up; None: the newest."""
+        return self.machine.hear([self.report(source, order_ns, stamp_ns, **fields)], self.now)
 
-    def ask(self, verb, operator=True, argument=""):
+    def report(self, source, order_ns=None, stamp_ns=None, **fields):
+        stamp = self.now if stamp_ns is None else stamp_ns
+        order = self.machine.order_ns if order_ns is None else order_ns
+        return ArmsHeard(
+            source, ArmsState(stamp_ns=stamp, position=[], velocity=[], effort_ma=[], order_ns=order, **fields)
+        )
+
+    def hold(self, cause="late ticks"):
         self.now += MS
-        return self.machine.handle(Request(verb=verb, argument=argument, sender="test"), self.now, operator)
+        return self.machine.hear([HoldAsked(cause, self.now)], self.now)
+
+    def fault(self, source, cause):
+        return self.machine.hear([FaultChanged(source, cause, self.now)], self.now)
+
+    def ask(self, verb, operator=True, argument="", stamp_ns=0):
+        self.now += MS
+        request = Request(verb=verb, argument=argument, sender="test", stamp_ns=stamp_ns)
+        return self.machine.ask(request, self.now, operator)
 
     def to(self, mode):
         if mode is F:
-            self.machine.handle(FaultChanged("servo", "overload"), self.now)
-            self.machine.handle(FaultChanged("servo", ""), self.now)
+            self.fault("servo", "overload")
+            self.fault("servo", "")
         elif mode is not N:
             assert self.ask("arm").ok
             self.alive(settled=True)
@@ -116,10 +128,10 @@ def test_only_the_operator_arms_parks_and_shuts_down(before, verb):
 @pytest.mark.parametrize("before", COLUMNS)
 def test_fault_and_hold_from_anywhere(before):
     bench = Bench().to(before)
-    bench.machine.handle(HoldAsked("late ticks"), bench.now)
+    bench.hold()
     assert bench.machine.mode is (before if before in (N, H, F) else H)
     assert before in (N, H, F) or bench.machine.cause == "late ticks"
-    bench.machine.handle(FaultChanged("arms@followers", "left_elbow overload"), bench.now)
+    bench.fault("arms@followers", "left_elbow overload")
     assert bench.machine.mode is F
     if before is not F:
         assert bench.machine.cause == "arms@followers: left_elbow overload"
@@ -148,15 +160,15 @@ def test_a_fault_without_words_is_a_fault():
 
 def test_blockers_keep_idle_arms_idle():
     bench = Bench()
-    bench.machine.handle(BlockerChanged("realtime", "no real-time priority; see `aloha doctor`"), bench.now)
+    bench.machine.hear([BlockerChanged("realtime", "no real-time priority; see `aloha doctor`", bench.now)], bench.now)
     assert bench.ask("arm").text == "realtime: no real-time priority; see `aloha doctor`"
-    bench.machine.handle(BlockerChanged("realtime", ""), bench.now)
+    bench.machine.hear([BlockerChanged("realtime", "", bench.now)], bench.now)
     assert bench.ask("arm").ok
 
 
 def test_arms_must_be_heard_before_they_are_armed():
     machine = ModeMachine(0)
-    refused = machine.handle(Request(verb="arm"), 0, operator=True)
+    refused = machine.ask(Request(verb="arm"), 0, operator=True)
     assert "arms@followers has not been heard yet" in refused.text
     bench = Bench()
     bench.now += 600 * MS
@@ -164,10 +176,10 @@ def test_arms_must_be_heard_before_they_are_armed():
 
 
 def test_a_rig_without_leaders_needs_none():
-    machine = ModeMachine(0, arms=("arms@followers",))
-    state = ArmsState(stamp_ns=0, position=[], velocity=[], effort_ma=[])
-    machine.handle(ArmsHeard("arms@followers", state), 0)
-    assert machine.handle(Request(verb="arm"), 0, operator=True).ok
+    machine = ModeMachine(1, arms=("arms@followers",))
+    state = ArmsState(stamp_ns=1, position=[], velocity=[], effort_ma=[], order_ns=machine.order_ns)
+    machine.hear([ArmsHeard("arms@followers", state)], 1)
+    assert machine.ask(Request(verb="arm"), 1, operator=True).ok
 
 
 @pytest.mark.parametrize("verb", ["teleop", "policy", "replay"])
@@ -178,22 +190,23 @@ def test_motion_waits_for_settled_arms_and_a_live_driver(verb):
     bench.now += MS
     bench.arms("arms@followers", settled=True)
     assert bench.ask(verb).text.startswith("arms@leaders still on the way")
-    bench.arms("arms@leaders", settled=True, mode=Mode.HOLD)
-    bench.arms("arms@leaders", settled=True, stamp_ns=bench.machine.since_ns)
+    bench.arms("arms@leaders", settled=True, order_ns=bench.machine.order_ns - 1)
     assert not bench.ask(verb).ok
     bench.arms("arms@leaders", settled=True)
     assert bench.ask(verb).ok
 
 
 def test_a_driver_that_was_never_heard_cannot_start():
-    machine = ModeMachine(0)
+    machine = ModeMachine(1)
     for now, settled in ((1, False), (3, True)):
         for source in ARMS:
-            state = ArmsState(stamp_ns=now, position=[], velocity=[], effort_ma=[], mode=machine.mode, settled=settled)
-            machine.handle(ArmsHeard(source, state), now)
+            state = ArmsState(
+                stamp_ns=now, position=[], velocity=[], effort_ma=[], order_ns=machine.order_ns, settled=settled
+            )
+            machine.hear([ArmsHeard(source, state)], now)
         if now == 1:
-            machine.handle(Request(verb="arm"), 2, operator=True)
-    assert "policy has not been heard yet" in machine.handle(Request(verb="policy"), 4).text
+            machine.ask(Request(verb="arm"), 2, operator=True)
+    assert "policy has not been heard yet" in machine.ask(Request(verb="policy"), 4).text
 
 
 @pytest.mark.parametrize("mode", MOVING)
@@ -210,9 +223,9 @@ def test_a_silent_driver_holds_and_silent_arms_fault(mode):
         bench.arms(source)
     assert bench.machine.mode is H
     assert bench.machine.cause.startswith(f"{MOVING[mode]} has been silent for 5")
-    bench.machine.handle(TimePassed(), bench.now + 500 * MS)
+    bench.machine.hear([], bench.now + 500 * MS)
     assert bench.machine.mode is H
-    bench.machine.handle(TimePassed(), bench.now + 501 * MS)
+    bench.machine.hear([], bench.now + 501 * MS)
     assert bench.machine.mode is F
     assert "arms@followers has been silent for 501 ms" in bench.machine.cause
 
@@ -220,7 +233,7 @@ def test_a_silent_driver_holds_and_silent_arms_fault(mode):
 @pytest.mark.parametrize("mode", [N, F])
 def test_silence_means_nothing_where_nothing_moves(mode):
     bench = Bench().to(mode)
-    bench.machine.handle(TimePassed(), bench.now + 10_000 * MS)
+    bench.machine.hear([], bench.now + 10_000 * MS)
     assert bench.machine.mode is mode
 
 
@@ -244,14 +257,124 @@ def test_what_arms_hold_for_names_the_driver_that_has_not_been_heard():
     )
 
 
-def test_what_arms_say_of_an_earlier_mode_is_not_held_against_the_new_one():
+def test_what_arms_say_of_an_earlier_order_is_not_held_against_the_new_one_until_they_should_have_taken_it_up():
     bench = Bench().to(H)
+    before = bench.machine.order_ns
     bench.ask("arm")
-    bench.arms("arms@followers", mode=Mode.HOLD, hold_cause="the supervisor is silent")
+    bench.arms("arms@followers", order_ns=before, hold_cause="the supervisor is silent")
     assert bench.machine.mode is A
-    bench.now += 101 * MS
-    bench.arms("arms@followers", mode=Mode.HOLD, hold_cause="the supervisor is silent")
+    bench.now = bench.machine.order_ns + 100 * MS
+    bench.arms("arms@followers", order_ns=before, hold_cause="the supervisor is silent")
+    assert bench.machine.mode is A
+    bench.now += MS
+    bench.arms("arms@followers", order_ns=before, hold_cause="the supervisor is silent")
     assert bench.machine.mode is H
+    assert bench.machine.cause == "arms@followers has not taken up ARMED within 101 ms; the supervisor is silent"
+
+
+@pytest.mark.parametrize("mode", [A, T, P, R, K])
+def test_a_hold_between_two_states_that_arrive_together_is_not_lost(mode):
+    bench = Bench().to(mode)
+    order, start = bench.machine.order_ns, bench.now
+    bench.now += MS
+    causes = ("", "left_elbow did not arrive", "")
+    states = [bench.report(ARMS[0], order, start + n, hold_cause=cause) for n, cause in enumerate(causes)]
+    bench.machine.hear(states, bench.now)
+    assert bench.machine.mode is H
+    assert bench.machine.cause == "arms@followers: left_elbow did not arrive"
+
+
+def test_messages_are_taken_in_the_order_of_their_stamps_and_judged_by_them():
+    bench = Bench().to(P)
+    fault = FaultChanged("servo", "overload", bench.now + 1)
+    gone = FaultChanged("servo", "", bench.now + 2)
+    bench.machine.hear([gone, fault], bench.now + MS)
+    assert bench.machine.faults == {}
+    assert bench.machine.mode is F
+    bench = Bench().to(P)
+    late = Heard("policy", bench.now)  # read now, said long ago
+    bench.now += 501 * MS
+    bench.machine.hear([*map(bench.report, ARMS), late], bench.now)
+    assert bench.machine.cause.startswith("policy has been silent for 50")
+
+
+@pytest.mark.parametrize("mode", [A, T, P, R, K])
+def test_hold_is_asked_for_what_moves_now_and_not_for_what_moved_before(mode):
+    bench = Bench().to(mode)
+    bench.machine.hear([HoldAsked("guard: too near", bench.machine.order_ns)], bench.now)
+    assert bench.machine.mode is mode
+    bench.machine.hear([HoldAsked("guard: too near", bench.machine.order_ns + 1)], bench.now)
+    assert bench.machine.mode is H
+
+
+@pytest.mark.parametrize("mode", [A, T, P, R, K])
+@pytest.mark.parametrize("first", ["hear", "ask", "heartbeat"])
+def test_a_supervisor_that_stood_still_holds_before_it_says_or_obeys_anything(mode, first):
+    bench = Bench().to(mode)
+    bench.machine.heartbeat(bench.now, 0)
+    bench.now += 200 * MS
+    drivers = [Heard(driver, bench.now) for driver in MOVING.values()]
+    bench.machine.hear([*map(bench.report, ARMS), *drivers], bench.now)
+    assert bench.machine.mode is mode  # the arms have heard all that time
+    bench.now += MS
+    asked_ns = bench.now - 100 * MS
+    if first == "hear":
+        bench.machine.hear([], bench.now)
+    elif first == "ask":
+        assert not bench.ask("arm", stamp_ns=asked_ns).ok
+    assert bench.machine.heartbeat(bench.now, 0).mode is H
+    assert bench.machine.cause == f"the supervisor stood still for {202 if first == 'ask' else 201} ms; arm again"
+    assert "asked for before HOLD (the supervisor stood still" in bench.ask("arm", stamp_ns=asked_ns).text
+    assert bench.ask("arm", stamp_ns=bench.now).ok
+
+
+@pytest.mark.parametrize("verb", ["arm", "park", "shutdown"])
+def test_what_was_asked_for_before_a_hold_moves_nothing(verb):
+    bench = Bench().to(T)
+    asked_ns = bench.now
+    bench.hold()
+    refused = bench.ask(verb, stamp_ns=asked_ns)
+    assert not refused.ok
+    assert refused.text == f"{verb} was asked for before HOLD (late ticks); look at the arms, then ask again"
+    assert bench.machine.mode is H
+    assert bench.ask("stop", stamp_ns=asked_ns).ok
+    assert bench.ask(verb, stamp_ns=bench.now).ok
+
+
+def test_what_was_asked_of_a_supervisor_that_died_is_not_obeyed_by_the_next():
+    bench = Bench()
+    assert "asked for before the supervisor started" in bench.ask("arm", stamp_ns=bench.now - 10 * MS).text
+
+
+@pytest.mark.parametrize("verb", ["arm", "park", "shutdown", "stop"])
+def test_a_request_that_lay_in_a_queue_for_a_second_starts_no_motion(verb):
+    bench = Bench().to(H)
+    bench.now += 2000 * MS
+    bench.machine.hear(map(bench.report, ARMS), bench.now)
+    decision = bench.ask(verb, stamp_ns=bench.now - 1000 * MS)
+    assert decision.ok == (verb == "stop")
+    if verb != "stop":
+        assert decision.text == f"{verb} was asked for 1001 ms ago; look at the arms, then ask again"
+
+
+def test_orders_are_unique_and_increase_and_say_when_they_were_asked_for():
+    bench = Bench()
+    orders = [bench.machine.heartbeat(bench.now, 0)]
+    for verb in ("arm", "stop", "arm", "stop"):  # all of them at one instant
+        request = Request(verb=verb, sender="test", stamp_ns=bench.now)
+        assert bench.machine.ask(request, bench.now, operator=True).ok
+        orders.append(bench.machine.heartbeat(bench.now, 0))
+    numbers = [order.order_ns for order in orders]
+    assert numbers == sorted(set(numbers))
+    assert {order.asked_ns for order in orders[1:]} == {bench.now}
+
+
+def test_arms_that_have_not_heard_the_supervisor_are_not_armed():
+    bench = Bench()
+    bench.arms("arms@leaders", order_ns=0)
+    assert bench.ask("arm").text == "no word of the supervisor has reached arms@leaders yet; ask again"
+    bench.arms("arms@leaders")
+    assert bench.ask("arm").ok
 
 
 @pytest.mark.parametrize(
@@ -263,7 +386,7 @@ def test_arming_ramps_only_where_it_is_expected(before, argument, pose):
     assert bench.ask("arm", argument=argument).changed
     assert bench.machine.pose == pose
     beat = bench.machine.heartbeat(bench.now, 7)
-    assert (beat.mode, beat.pose, beat.since_ns, beat.seq) == (A, pose, bench.now, 7)
+    assert (beat.mode, beat.pose, beat.order_ns, beat.seq) == (A, pose, bench.machine.order_ns, 7)
     assert beat.cause == "arm by test"
 
 
@@ -305,8 +428,8 @@ def test_a_shutdown_that_is_interrupted_is_called_off(end):
     elif end == "hold":
         bench.arms("arms@followers", hold_cause="left_elbow did not arrive")
     else:
-        bench.machine.handle(FaultChanged("arms@followers", "overload"), bench.now)
-        bench.machine.handle(FaultChanged("arms@followers", ""), bench.now)
+        bench.fault("arms@followers", "overload")
+        bench.fault("arms@followers", "")
     assert bench.machine.mode in (H, F)
     bench.ask("park")
     bench.now += MS
@@ -351,11 +474,11 @@ def perform(bench, step):
         bench.alive(settled=step[1])
     elif step[0] == "wait":
         bench.now += step[1] * MS
-        bench.machine.handle(TimePassed(), bench.now)
+        bench.machine.hear([], bench.now)
     elif step[0] == "hold":
-        bench.machine.handle(HoldAsked("late ticks"), bench.now)
+        bench.hold()
     elif step[0] == "fault":
-        bench.machine.handle(FaultChanged(step[1], step[2]), bench.now)
+        bench.fault(step[1], step[2])
     else:
         bench.arms(step[1], hold_cause=step[2], fault=step[3] and bool(step[2]))
     return None
@@ -404,7 +527,7 @@ def policy_bench(**settings):
     bench = Bench()
     bench.machine = ModeMachine(bench.now, policy_for_ns=10_000 * MS, **settings)
     bench.alive()
-    bench.machine.handle(Request(verb="arm", sender="operator"), bench.now, operator=True)
+    bench.machine.ask(Request(verb="arm", sender="operator"), bench.now, operator=True)
     for _ in range(3):
         bench.now += 150 * MS
         bench.alive(settled=True)
@@ -415,30 +538,30 @@ def run_for(bench, seconds):
     for _ in range(round(seconds * 10)):
         bench.now += 99 * MS
         bench.alive(settled=True)
-        bench.machine.handle(TimePassed(), bench.now)
+        bench.machine.hear([], bench.now)
 
 
 def test_a_policy_holds_when_its_time_is_over_and_may_begin_anew():
     bench = policy_bench()
     for _ in range(2):
-        assert bench.machine.handle(Request(verb="policy", sender="x"), bench.now).ok
+        assert bench.machine.ask(Request(verb="policy", sender="x"), bench.now).ok
         run_for(bench, 9.5)
         assert bench.machine.mode is P
         run_for(bench, 1)
         assert bench.machine.mode is H
         assert "for its time of 10 s (--max-duration)" in bench.machine.cause
-        bench.machine.handle(Request(verb="arm", sender="operator"), bench.now, operator=True)
+        bench.machine.ask(Request(verb="arm", sender="operator"), bench.now, operator=True)
         run_for(bench, 0.3)
 
 
 def test_a_takeover_neither_ends_at_the_time_nor_gives_the_policy_more_of_it():
     bench = policy_bench()
-    bench.machine.handle(Request(verb="policy", sender="x"), bench.now)
+    bench.machine.ask(Request(verb="policy", sender="x"), bench.now)
     run_for(bench, 1)
-    bench.machine.handle(Request(verb="takeover", sender="x"), bench.now)
+    bench.machine.ask(Request(verb="takeover", sender="x"), bench.now)
     run_for(bench, 15)
     assert bench.machine.mode is T
-    bench.machine.handle(Request(verb="handback", sender="x"), bench.now)
+    bench.machine.ask(Request(verb="handback", sender="x"), bench.now)
     run_for(bench, 0.1)
     assert bench.machine.mode is H
 
@@ -446,9 +569,9 @@ def test_a_takeover_neither_ends_at_the_time_nor_gives_the_policy_more_of_it():
 def test_in_a_shadow_no_request_lets_a_policy_move_the_arms():
     bench = policy_bench(shadow=True)
     for verb in ("policy", "handback"):
-        decision = bench.machine.handle(Request(verb=verb, sender="operator"), bench.now, operator=True)
+        decision = bench.machine.ask(Request(verb=verb, sender="operator"), bench.now, operator=True)
         assert not decision.ok
         assert "only shadows" in decision.text
-    assert bench.machine.handle(Request(verb="teleop", sender="x"), bench.now).ok
-    assert not bench.machine.handle(Request(verb="handback", sender="operator"), bench.now, operator=True).ok
+    assert bench.machine.ask(Request(verb="teleop", sender="x"), bench.now).ok
+    assert not bench.machine.ask(Request(verb="handback", sender="operator"), bench.now, operator=True).ok
     assert bench.machine.mode is T

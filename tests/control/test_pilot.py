@@ -30,7 +30,7 @@ class Arms:
         self.now_ns = 1_000_000_000_000
         self.present = present.copy()
         self.commands: list[Command] = []
-        self.mode, self.pose, self.since_ns = Mode.IDLE, "", 0
+        self.mode, self.pose, self.order_ns = Mode.IDLE, "", 0
         timing = GateTiming(period_ns=CYCLE_NS)
         poses = START_POSE, SLEEP_POSE
         self.pilot = Pilot(
@@ -50,17 +50,19 @@ class Arms:
         rearm: str = "",
         action: Vector | None = None,
         error: str = "",
+        stuck: bool = False,
     ) -> Command:
-        """Cycles in a mode; `heard` False: the supervisor is silent."""
+        """Cycles in a mode; `heard` False: the supervisor is silent; `stuck`: the arms do not go where the goal is."""
         if (mode, pose) != (self.mode, self.pose):
-            self.mode, self.pose, self.since_ns = mode, pose, self.now_ns
+            self.mode, self.pose, self.order_ns = mode, pose, self.now_ns
         for _ in range(count):
             self.now_ns += CYCLE_NS
-            heartbeat = ModeHeartbeat(stamp_ns=self.now_ns, mode=mode, pose=pose, since_ns=self.since_ns)
+            order = {"order_ns": self.order_ns, "asked_ns": self.order_ns}
+            heartbeats = [ModeHeartbeat(stamp_ns=self.now_ns, mode=mode, pose=pose, **order)] if heard else []
             target = None if action is None else Target(action, self.now_ns, self.now_ns // (20 * MS), CYCLE_NS)
-            command = self.pilot.step(self.now_ns, heartbeat if heard else None, self.present, target, rearm, error)
+            command = self.pilot.step(self.now_ns, heartbeats, self.present, target, rearm, error)
             self.commands.append(command)
-            if command.goal is not None and (not rearm or command.rearm):
+            if command.goal is not None and not stuck and (not rearm or command.rearm):
                 self.present = command.goal.copy()
             rearm = "" if command.rearm else rearm
         return self.last
@@ -156,21 +158,37 @@ def test_parking_without_torque_moves_nothing(arms: Arms) -> None:
 @pytest.mark.parametrize("mode", [Mode.TELEOP, Mode.POLICY, Mode.REPLAY])
 def test_a_restarted_pilot_joins_no_motion_and_says_why(mode: Mode) -> None:
     followers = Arms("follower", Torque.ON)
+    followers.now_ns += CYCLE_NS
     followers.turn(mode, 50, action=ASLEEP + 0.05)
     assert (followers.present == ASLEEP).all()
     assert followers.last.torque is Torque.ON
-    assert "arm again" in followers.last.hold_cause
+    assert followers.last.hold_cause == "these arms have not been armed since these arms were started; arm again"
     followers.turn(Mode.HOLD)
     followers.turn(Mode.ARMED, 5)
     followers.turn(mode, 50, action=ASLEEP + 0.05 * ~IS_GRIPPER)
     assert not (followers.present == ASLEEP).all()
 
 
-@pytest.mark.parametrize("mode", [Mode.TELEOP, Mode.PARK, Mode.ARMED])
-def test_a_silent_supervisor_ends_every_motion_with_torque_on(mode: Mode) -> None:
+POWERED = [Mode.ARMED, Mode.TELEOP, Mode.POLICY, Mode.REPLAY, Mode.PARK]
+
+
+def on_the_way(mode: Mode) -> tuple[Arms, str]:
+    """Followers in the middle of a ramp or a motion, and the pose of its order."""
     followers = armed(Arms("follower"))
-    pose = {Mode.PARK: "sleep"}.get(mode, "")
-    followers.turn(mode, 20, pose, action=followers.present + 0.1)
+    if mode is Mode.ARMED:
+        followers.turn(Mode.HOLD)
+        followers.present = ASLEEP.copy()
+        followers.turn(mode, 40, "start", rearm=TRIPPED)
+        return followers, "start"
+    pose = "sleep" if mode is Mode.PARK else ""
+    followers.turn(mode, 40, pose, action=followers.present + 0.1)
+    return followers, pose
+
+
+@pytest.mark.parametrize("mode", POWERED)
+def test_a_silent_supervisor_ends_every_motion_with_torque_on(mode: Mode) -> None:
+    followers, pose = on_the_way(mode)
+    followers.turn(mode, 41, pose, heard=False, action=followers.present + 0.1)
     goal = followers.last.goal
     followers.turn(mode, 100, pose, heard=False, action=followers.present + 0.1)
     assert followers.last.mode is Mode.HOLD
@@ -179,14 +197,98 @@ def test_a_silent_supervisor_ends_every_motion_with_torque_on(mode: Mode) -> Non
     assert "supervisor is silent" in followers.last.hold_cause
 
 
-def test_an_order_from_before_the_silence_is_not_taken_up_again() -> None:
-    followers = armed(Arms("follower"))
-    followers.turn(Mode.TELEOP, 5, action=followers.present)
-    followers.turn(Mode.TELEOP, 50, heard=False)
+@pytest.mark.parametrize("mode", POWERED)
+def test_an_order_from_before_the_silence_is_not_taken_up_again(mode: Mode) -> None:
+    followers, pose = on_the_way(mode)
+    followers.turn(mode, 41, pose, heard=False)
     goal = followers.last.goal
-    followers.turn(Mode.TELEOP, 50, action=followers.present + 0.1)
+    followers.turn(mode, 400, pose, action=followers.present + 0.1)
     assert (followers.last.goal == goal).all()
+    assert followers.last.mode is Mode.HOLD
+    assert followers.last.torque is Torque.ON
     assert "arm again" in followers.last.hold_cause
+
+
+@pytest.mark.parametrize("mode", POWERED)
+@pytest.mark.parametrize("cause", ["trouble", "rearm", "gate"])
+def test_an_order_that_these_arms_held_under_is_not_taken_up_again(mode: Mode, cause: str) -> None:
+    followers, pose = on_the_way(mode)
+    if cause == "trouble":
+        followers.turn(mode, 1, pose, error="left_elbow: overload")
+    elif cause == "rearm":
+        followers.turn(mode, 1, pose, rearm=TRIPPED)
+    else:
+        seen, followers.present = followers.present, np.full(14, np.nan)
+        followers.turn(mode, 25, pose, stuck=True)
+        followers.present = seen
+    held = followers.last
+    assert held.mode is Mode.HOLD
+    assert held.hold_cause
+    goal = held.goal
+    followers.turn(mode, 400, pose, action=followers.present + 0.1)
+    assert (followers.last.goal == goal).all()
+    assert followers.last.hold_cause == held.hold_cause
+
+
+@pytest.mark.parametrize("mode", POWERED)
+def test_an_order_from_before_the_start_is_void_and_so_is_one_that_was_asked_for_before(mode: Mode) -> None:
+    for order_ns, asked_ns in ((-MS, -MS), (MS, -MS)):  # given before the start; given after it, asked for before
+        followers = Arms("follower", Torque.ON)
+        began_ns = followers.now_ns
+        followers.now_ns += 10 * MS
+        for _ in range(100):
+            followers.now_ns += CYCLE_NS
+            orders = {"order_ns": began_ns + order_ns, "asked_ns": began_ns + asked_ns}
+            beat = ModeHeartbeat(stamp_ns=followers.now_ns, mode=mode, pose="start", **orders)
+            target = Target(ASLEEP + 0.3, followers.now_ns, 1, CYCLE_NS)
+            command = followers.pilot.step(followers.now_ns, [beat], followers.present, target)
+            assert (command.goal == ASLEEP).all()
+            assert (command.mode, command.torque) == (Mode.HOLD, Torque.ON)
+            assert command.hold_cause == f"{mode.upper()} was asked for before these arms were started; arm again"
+
+
+def test_late_heartbeats_of_an_earlier_order_change_nothing() -> None:
+    followers, _ = on_the_way(Mode.TELEOP)
+    late = ModeHeartbeat(stamp_ns=followers.now_ns, mode=Mode.TELEOP, order_ns=followers.order_ns)
+    followers.turn(Mode.HOLD, 5)
+    goal = followers.last.goal
+    order_ns = followers.pilot.order_ns
+    for _ in range(100):
+        followers.now_ns += CYCLE_NS
+        target = Target(followers.present + 0.1, followers.now_ns, 1, CYCLE_NS)
+        late.stamp_ns = followers.now_ns
+        command = followers.pilot.step(followers.now_ns, [late], followers.present, target)
+    assert (command.goal == goal).all()
+    assert (command.mode, followers.pilot.order_ns) == (Mode.HOLD, order_ns)
+
+
+def test_a_hold_that_arrives_together_with_a_newer_order_is_not_lost() -> None:
+    followers, _ = on_the_way(Mode.POLICY)
+    now_ns = followers.now_ns
+    orders = [(Mode.HOLD, 1), (Mode.POLICY, 2)]
+    beats = [
+        ModeHeartbeat(stamp_ns=now_ns + n, mode=mode, order_ns=now_ns + n, asked_ns=now_ns + n) for mode, n in orders
+    ]
+    command = followers.pilot.step(now_ns + CYCLE_NS, beats, followers.present, None)
+    assert command.mode is Mode.HOLD
+    assert command.hold_cause == "these arms have not been armed since HOLD; arm again"
+
+
+def test_arming_is_refused_while_something_is_wrong_and_no_torque_is_switched() -> None:
+    followers = armed(Arms("follower"))
+    followers.turn(Mode.HOLD, 5, rearm=TRIPPED, error="follower_left: no servo answers")
+    command = followers.turn(Mode.ARMED, 1, rearm=TRIPPED, error="follower_left: no servo answers")
+    assert (command.rearm, command.mode, command.hold_cause) == (False, Mode.HOLD, "follower_left: no servo answers")
+
+
+@pytest.mark.parametrize("mode", [Mode.PARK, Mode.IDLE, Mode.HOLD, Mode.FAULT])
+def test_leaders_in_the_hands_of_a_person_get_torque_before_they_can_be_let_go(mode: Mode) -> None:
+    leaders = armed(Arms("leader"))
+    leaders.turn(Mode.TELEOP, 5)
+    leaders.present = leaders.present + 0.2
+    command = leaders.turn(mode, 1, "sleep" if mode is Mode.PARK else "")
+    assert command.torque is Torque.ON
+    assert np.abs(command.goal - leaders.present).max() < 0.01
 
 
 def test_an_arm_outside_its_limits_gets_no_torque_and_is_named(arms: Arms) -> None:

@@ -42,7 +42,7 @@ class Rig:
         self.recorder = bus.subscribe(messages.health_topic("flight"))
         self.silent: set[str] = set()
         self.said, self.cause = Mode.POLICY, "policy by operator"
-        self.since_ns = 0
+        self.order_ns = 0
         self.sent = 0
         self.children: list[subprocess.Popen[bytes]] = []
 
@@ -63,14 +63,14 @@ class Rig:
         self.sent += 1
         self.camera.send(np.full((120, 160, 3), 90, np.uint8), now)
         if "supervisor" not in self.silent:
-            self.mode.send(ModeHeartbeat(stamp_ns=now, mode=self.said, cause=self.cause, since_ns=self.since_ns))
+            self.mode.send(ModeHeartbeat(stamp_ns=now, mode=self.said, cause=self.cause, order_ns=self.order_ns))
         for name, publisher in self.health.items():
             if name not in self.silent:
                 publisher.send(Health(stamp_ns=now, process=name, pid=os.getpid()))
 
     def change(self, mode: Mode, cause: str) -> None:
         """What the supervisor says from now on."""
-        self.said, self.cause, self.since_ns = mode, cause, time.monotonic_ns()
+        self.said, self.cause, self.order_ns = mode, cause, time.monotonic_ns()
 
     def until(self, condition: object) -> None:
         give_up = time.monotonic() + PATIENCE_S

@@ -44,7 +44,7 @@ def test_a_recorder_that_begins_beside_held_arms_tells_of_it_when_it_has_just_ha
     held_s: int, events: int
 ) -> None:
     triggers = Triggers(100 * S)
-    beat = ModeHeartbeat(stamp_ns=102 * S, mode=Mode.HOLD, cause="stop by operator", since_ns=held_s * S)
+    beat = ModeHeartbeat(stamp_ns=102 * S, mode=Mode.HOLD, cause="stop by operator", order_ns=held_s * S)
     triggers.heartbeat(beat)
     assert len(triggers.events) == events
 

@@ -94,15 +94,17 @@ class Scene:
         )
         self.loop.torque = Torque.OFF
         self.loop.torque_trouble, self.loop.retry_ns = "", 0
-        self._mode, self._since_ns = Mode.IDLE, 0
+        self.loop.fault = self.loop.trouble = ""
+        self._mode, self._order_ns = Mode.IDLE, 0
 
     def turn(self, mode: Mode, count: int = 1, pose: str = "", action: Vector | None = None) -> ArmsState:
         if mode is not self._mode:
-            self._mode, self._since_ns = mode, self.clock.now
+            self._mode, self._order_ns = mode, self.clock.now
         for _ in range(count):
             self.clock.now += PERIOD_NS
             self.pair.now_ns = self.clock.now  # type: ignore[attr-defined]
-            heartbeat = ModeHeartbeat(stamp_ns=self.clock.now, mode=mode, pose=pose, since_ns=self._since_ns)
+            order = {"order_ns": self._order_ns, "asked_ns": self._order_ns}
+            heartbeat = ModeHeartbeat(stamp_ns=self.clock.now, mode=mode, pose=pose, **order)
             self.service.bus.put(messages.MODE, heartbeat)
             if action is not None:
                 sent = Action(stamp_ns=self.clock.now, tick=self.clock.now // 20_000_000, position=action.tolist())
@@ -217,6 +219,54 @@ def test_a_servo_error_is_a_fault_and_silence_a_hold(followers: Scene) -> None:
     assert (state.hold_cause, state.fault) == ("right_elbow", True)
 
 
+AWAY = START + 0.3 * np.array([1.0, *[0.0] * 13])
+
+
+@pytest.mark.parametrize("mode", [Mode.ARMED, Mode.TELEOP, Mode.POLICY, Mode.REPLAY, Mode.PARK])
+@pytest.mark.parametrize("trouble", ["servo error", "silent servo", "torque lost"])
+def test_what_is_wrong_with_the_arms_holds_them_before_the_supervisor_has_heard(mode: Mode, trouble: str) -> None:
+    """Not the next action and not the next heartbeat of the same order: both have come when the goal is looked at."""
+    followers = Scene("follower")
+    followers.turn(Mode.ARMED, 400, "start")
+    pose = {Mode.PARK: "sleep", Mode.ARMED: "start"}.get(mode, "")
+    if mode is Mode.ARMED:
+        followers.turn(Mode.HOLD)
+        followers.pair.position = AWAY.copy()
+        followers.pair.rearm = "a tripped watchdog"
+    action = None if mode in (Mode.ARMED, Mode.PARK) else AWAY
+    before = followers.turn(mode, 30, pose, action=action)
+    assert before.mode is mode
+    if trouble == "servo error":
+        followers.pair.errors = {"right_elbow": 0x20}
+        cause = "right_elbow"
+    elif trouble == "silent servo":
+        cause = followers.pair.silence = "follower_right: elbow silent for 130 ms; check the cable into the first"
+    else:
+        cause = followers.pair.rearm = "servo 3 (shoulder_shadow) has lost its torque (a power cut?)"
+    state = followers.turn(mode, 2, pose, action=action)
+    assert (state.mode, state.hold_cause) == (Mode.HOLD, cause)
+    goal = state.goal
+    followers.pair.errors, followers.pair.silence, followers.pair.rearm = {}, "", ""
+    later = followers.turn(mode, 100, pose, action=action)
+    assert (later.mode, later.hold_cause, later.goal) == (Mode.HOLD, cause, goal)
+    assert later.order_ns == before.order_ns
+
+
+def test_every_word_of_the_supervisor_is_heard_however_many_come_in_one_cycle(followers: Scene) -> None:
+    followers.turn(Mode.ARMED, 400, "start")
+    followers.turn(Mode.POLICY, 20, action=AWAY)
+    goal = followers.sent[-1].goal
+    for mode, order_ns in ((Mode.HOLD, followers.clock.now + 1), (Mode.POLICY, followers.clock.now + 2)):
+        order = {"order_ns": order_ns, "asked_ns": order_ns}
+        followers.service.bus.put(messages.MODE, ModeHeartbeat(stamp_ns=order_ns, mode=mode, **order))
+    followers.clock.now += PERIOD_NS
+    followers.pair.now_ns = followers.clock.now  # type: ignore[attr-defined]
+    followers.loop.cycle(followers.clock.now)
+    state = followers.sent[-1]
+    assert (state.mode, state.goal) == (Mode.HOLD, goal)
+    assert "not been armed since HOLD" in state.hold_cause
+
+
 def test_no_actions_end_in_a_frozen_goal(followers: Scene) -> None:
     followers.turn(Mode.ARMED, 400, "start")
     target = START.copy()
@@ -255,4 +305,8 @@ def test_a_joint_that_draws_too_much_for_a_second_ends_the_motion(followers: Sce
     assert followers.turn(Mode.TELEOP, 195, action=START).hold_cause == ""
     assert followers.turn(Mode.TELEOP, 10, action=START).hold_cause.startswith("right_shoulder has drawn 2700 mA")
     followers.pair.effort[8] = -2600.0
-    assert followers.turn(Mode.TELEOP, 1, action=START).hold_cause == ""
+    held = followers.turn(Mode.TELEOP, 5, action=START)
+    assert held.mode is Mode.HOLD
+    assert held.hold_cause.startswith("right_shoulder has drawn 2700 mA")  # until the next order, however short it was
+    followers.turn(Mode.HOLD)
+    assert followers.turn(Mode.ARMED, 5).hold_cause == ""

@@ -113,7 +113,7 @@ def careful(folder: Path, policy: str) -> Run:
         began_ns = stack.clock.now_ns()
         operate.watch_until_interrupted(stack, 5.0, deploys=True)
         heartbeat = stack.mode.latest()
-        run.cause, run.policy_s = heartbeat.cause, (heartbeat.since_ns - began_ns) / 1e9
+        run.cause, run.policy_s = heartbeat.cause, (heartbeat.order_ns - began_ns) / 1e9
         run.followers = followers.drain()
         look_at_wire(run, stack)
     return run

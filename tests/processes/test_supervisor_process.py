@@ -4,8 +4,8 @@ import pytest
 from process_fakes import fake_service
 
 from aloha_runtime import messages
-from aloha_runtime.messages import MS, ArmsState, Health, Mode, PolicyTick, Reply, Request
-from aloha_runtime.processes.supervisor import NO_ACTION_TICKS, SupervisorLoop
+from aloha_runtime.messages import MS, ArmsState, GuardState, Health, Mode, PolicyTick, Reply, Request
+from aloha_runtime.processes.supervisor import NO_ACTION_TICKS, REQUESTS_A_TURN, SupervisorLoop
 from aloha_runtime.robot import TICK_NS
 
 ARMS = {"arms@followers": messages.FOLLOWERS, "arms@leaders": messages.LEADERS}
@@ -36,7 +36,7 @@ class Scene:
                 if name not in self.silent:
                     report = Health(stamp_ns=self.clock.now, process=name, pid=1, figures=dict(self.figures))
                     self.bus.put(messages.health_topic(name), report)
-            self.loop.cycle(self.clock.now)
+            self.loop.cycle()
 
     def _state(self, name: str, settled: bool) -> ArmsState:
         return ArmsState(
@@ -44,7 +44,7 @@ class Scene:
             position=[0.0] * 14,
             velocity=[0.0] * 14,
             effort_ma=[0.0] * 14,
-            mode=self.loop.machine.mode,
+            order_ns=self.loop.machine.order_ns,
             settled=settled,
             hold_cause=self.trouble.get(name, ""),
         )
@@ -128,6 +128,66 @@ def test_what_arms_say_becomes_the_cause_of_the_hold(scene: Scene) -> None:
     assert "leader_left" in heartbeat.cause
 
 
+@pytest.mark.parametrize("mode", [Mode.TELEOP, Mode.POLICY, Mode.REPLAY])
+def test_a_hold_between_two_states_of_one_turn_is_not_lost(scene: Scene, mode: Mode) -> None:
+    scene.move(mode)
+    scene.trouble["arms@followers"] = "left_elbow silent for 101 ms"
+    scene.bus.put(messages.FOLLOWERS, scene._state("arms@followers", False))
+    scene.trouble.clear()
+    scene.turn()  # the state of this turn says that all is well
+    assert scene.mode is Mode.HOLD
+    assert "left_elbow silent for 101 ms" in scene.bus.publishers["mode"].sent[-1].cause
+
+
+def test_the_guards_word_counts_by_its_stamp_however_late_it_is_read(scene: Scene) -> None:
+    scene.move(Mode.TELEOP)
+    before = GuardState(
+        stamp_ns=scene.loop.machine.order_ns, distance_m=0.01, cause="left_wrist is 10 mm from the table"
+    )
+    scene.bus.put(messages.GUARD, before)
+    scene.turn()
+    assert scene.mode is Mode.TELEOP
+    scene.bus.put(messages.GUARD, GuardState(stamp_ns=before.stamp_ns + 1, distance_m=0.01, cause=before.cause))
+    scene.turn(8)
+    assert scene.mode is Mode.HOLD
+    assert scene.loop.machine.cause == "guard: left_wrist is 10 mm from the table"
+
+
+def test_a_supervisor_that_was_paused_holds_whatever_waits_for_it(scene: Scene) -> None:
+    scene.move(Mode.TELEOP)
+    asked_ns = scene.clock.now + 10 * MS
+    scene.clock.now += 230 * MS
+    scene.bus.served.requests.append(Request(verb="arm", sender="operator", stamp_ns=asked_ns))
+    scene.turn()
+    assert scene.mode is Mode.HOLD
+    assert not scene.bus.served.replies[-1].ok
+    assert scene.bus.publishers["mode"].sent[-1].cause == "the supervisor stood still for 250 ms; arm again"
+
+
+def test_a_supervisor_that_is_paused_while_it_answers_holds_before_it_speaks(scene: Scene) -> None:
+    """SIGSTOP between any two lines: the heartbeat that follows has a new stamp, and must not have an old order."""
+    scene.move(Mode.TELEOP)
+    answer = scene.bus.served.reply
+
+    def slow(reply: Reply) -> None:
+        answer(reply)
+        scene.clock.now += 300 * MS
+
+    scene.bus.served.reply = slow
+    scene.ask("status")
+    heartbeat = scene.bus.publishers["mode"].sent[-1]
+    assert (heartbeat.mode, heartbeat.stamp_ns) == (Mode.HOLD, scene.clock.now)
+
+
+def test_a_flood_of_requests_does_not_keep_the_mode_from_being_said(scene: Scene) -> None:
+    scene.turn()
+    scene.bus.served.requests.extend(Request(verb="status", sender="flood") for _ in range(1000))
+    said = len(scene.bus.publishers["mode"].sent)
+    scene.turn(5)
+    assert len(scene.bus.publishers["mode"].sent) == said + 5
+    assert len(scene.bus.served.replies) == 5 * REQUESTS_A_TURN
+
+
 def test_silent_arms_are_a_fault_and_a_silent_driver_a_hold(scene: Scene) -> None:
     scene.move(Mode.TELEOP)
     scene.silent.add("teleop")
@@ -147,7 +207,9 @@ def test_ten_ticks_without_an_action_end_in_hold_with_the_policys_reason(scene: 
     scene.move(Mode.POLICY)
     for tick in range(NO_ACTION_TICKS + 1):
         assert scene.mode is Mode.POLICY
-        report = PolicyTick(stamp_ns=scene.clock.now, tick=tick, lateness_ns=0, on_time=True, reason="cam_high: frozen")
+        report = PolicyTick(
+            stamp_ns=scene.clock.now + 1, tick=tick, lateness_ns=0, on_time=True, reason="cam_high: frozen"
+        )
         scene.bus.put(messages.POLICY_TICK, report)
         scene.turn()
         if scene.mode is Mode.HOLD:
@@ -158,7 +220,9 @@ def test_ten_ticks_without_an_action_end_in_hold_with_the_policys_reason(scene: 
 
 def test_an_inference_that_hangs_ends_in_hold_at_its_first_report(scene: Scene) -> None:
     scene.move(Mode.POLICY)
-    hanging = PolicyTick(stamp_ns=scene.clock.now, tick=1, lateness_ns=0, on_time=True, reason="it hangs", stuck=True)
+    hanging = PolicyTick(
+        stamp_ns=scene.clock.now + 1, tick=1, lateness_ns=0, on_time=True, reason="it hangs", stuck=True
+    )
     scene.bus.put(messages.POLICY_TICK, hanging)
     scene.turn()
     assert scene.mode is Mode.HOLD
@@ -169,7 +233,7 @@ def test_late_ticks_are_degraded_health_before_they_are_a_hold(scene: Scene) -> 
     scene.move(Mode.POLICY)
     for tick in range(20):
         assert scene.loop.trouble(scene.clock.now) == "" or tick > 5
-        report = PolicyTick(stamp_ns=scene.clock.now, tick=tick, lateness_ns=0, on_time=tick >= 6)
+        report = PolicyTick(stamp_ns=scene.clock.now + 1, tick=tick, lateness_ns=0, on_time=tick >= 6)
         scene.bus.put(messages.POLICY_TICK, report)
         scene.turn()
     assert scene.mode is Mode.POLICY
@@ -181,7 +245,7 @@ def test_a_policy_whose_ticks_are_heard_is_not_silent(scene: Scene) -> None:
     scene.move(Mode.POLICY)
     scene.silent.add("policy")
     for tick in range(60):
-        report = PolicyTick(stamp_ns=scene.clock.now, tick=tick, lateness_ns=0, on_time=True)
+        report = PolicyTick(stamp_ns=scene.clock.now + 1, tick=tick, lateness_ns=0, on_time=True)
         scene.bus.put(messages.POLICY_TICK, report)
         scene.turn()
     assert scene.mode is Mode.POLICY
@@ -191,7 +255,7 @@ def test_late_ticks_end_in_hold(scene: Scene) -> None:
     scene.move(Mode.POLICY)
     for tick in range(100):
         on_time = tick % 3 != 0
-        report = PolicyTick(stamp_ns=scene.clock.now, tick=tick, lateness_ns=0, on_time=on_time)
+        report = PolicyTick(stamp_ns=scene.clock.now + 1, tick=tick, lateness_ns=0, on_time=on_time)
         scene.bus.put(messages.POLICY_TICK, report)
         scene.turn()
         if scene.mode is not Mode.POLICY:

@@ -48,12 +48,12 @@ def supervisor_goes_on(rig: FaultRig, _look: Look) -> str:
 def arms_killed(rig: FaultRig, chance: Random) -> Trial:
     """The servos stop by themselves, hold, and a new arms process takes them where they are and moves nothing."""
     rig.move(chance)
-    before = _pid(rig)
+    before = process_id(rig)
     fault_ns = rig.kill(ARMS_PROCESS)
     tripped_ms = _until_tripped(rig, fault_ns)
     look = rig.look(fault_ns, from_fault=True)
     stood = {arm: rig.positions(arm) for arm in ARMS}
-    rig.until(lambda: _pid(rig) != before, READY_S, f"the return of {ARMS_PROCESS}")
+    rig.until(lambda: process_id(rig) != before, READY_S, f"the return of {ARMS_PROCESS}")
     rig.pause(STILL_S)
     now = {arm: rig.positions(arm) for arm in ARMS}
     moved = max(abs(now[arm][servo] - ticks) for arm in ARMS for servo, ticks in stood[arm].items()) * RAD_PER_TICK
@@ -67,7 +67,8 @@ def arms_killed(rig: FaultRig, chance: Random) -> Trial:
     return Trial("; ".join(filter(None, broken)), tripped_ms, look.travel_rad, look.hold_ms)
 
 
-def _pid(rig: FaultRig) -> int:
+def process_id(rig: FaultRig) -> int:
+    """Of the arms process as it says itself, so that a new one is known by it."""
     report: Health | None = rig.stack.health[ARMS_PROCESS].latest()
     return 0 if report is None else report.pid
 

@@ -191,7 +191,7 @@ class FaultRig:
             if mode is Mode.ARMED:
                 self.stack.ask("policy")
             elif mode in MOVING:
-                return self._action_ns() > heartbeat.since_ns if heartbeat else False
+                return self._action_ns() > heartbeat.order_ns if heartbeat else False
             elif mode is not None:
                 self.stack.ask("arm", "start" if mode is Mode.IDLE else "here")
         return False
