@@ -74,6 +74,18 @@ def bench_faults(
         raise typer.Exit(1)
 
 
+@app.command("orders")
+def bench_orders(
+    depth: Annotated[int, typer.Option("--depth", min=1, help="rounds; each multiplies the time by about seven")] = 4,
+    json: Json = None,
+) -> None:
+    """Every sequence of pauses, restarts, lost and late messages: does an arm move that nobody has asked to move?"""
+    from aloha_runtime.commands import bench_orders
+
+    if not bench_orders.run(depth, json):
+        raise typer.Exit(1)
+
+
 @app.command("peers")
 def bench_peers(
     count: Annotated[int, typer.Option("--count", min=1, help="messages of each kind of peer")] = 10_000,

@@ -137,6 +137,7 @@ class Pilot:
 
     def _hear(self, now_ns: int, heartbeat: ModeHeartbeat, present: Vector, rearm_cause: str, trouble: str) -> None:
         """Note that the supervisor speaks, and take up an order that is newer than the last."""
+        self._notice_silence(heartbeat.stamp_ns, present)
         self._heard_ns = max(self._heard_ns, heartbeat.stamp_ns)
         if heartbeat.order_ns <= self.order_ns:
             return

@@ -6,6 +6,15 @@ from dataclasses import dataclass, field
 from aloha_runtime.commands.order_search.state_key import copied, key_of
 from aloha_runtime.commands.order_search.system import HAPPENINGS, NOTHING, Happening, System
 
+ARM, RAMP = Happening("arm"), (NOTHING,) * 11
+BEGINNINGS: dict[str, tuple[Happening, ...]] = {
+    "at rest": (),
+    "on the way to the start pose": (ARM, NOTHING),
+    "a policy moves the arms": (ARM, *RAMP, Happening("policy"), NOTHING),
+    "parking": (ARM, *RAMP, Happening("park"), NOTHING),
+    "held": (ARM, Happening("stop")),
+}
+"""What the arms are doing when the search begins."""
 Way = tuple[Happening, ...]
 
 
@@ -15,9 +24,13 @@ class Found:
 
     depth: int = 0
     states: int = 0
+    """That differ in something that may matter."""
     rounds: int = 0
+    moving: int = 0
+    """Rounds in which arms moved with a licence: a search in which nothing moves proves nothing."""
     ways: list[tuple[Way, str]] = field(default_factory=list)
     violations: int = 0
+    """Rounds in which arms moved without one."""
 
 
 def search(
@@ -48,6 +61,7 @@ def search(
                         found.ways.append(((*way, happening), moved))
                     broken = True
                     continue
+                found.moving += after.moving
                 key = key_of(after, after.now_ns)
                 if key not in seen:
                     seen.add(key)

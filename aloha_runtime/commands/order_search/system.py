@@ -13,7 +13,7 @@ from aloha_runtime.control.events import ArmsHeard, Event, Heard
 from aloha_runtime.control.gate import GateTiming, Target
 from aloha_runtime.control.limits import default_limits
 from aloha_runtime.control.modes import ModeMachine
-from aloha_runtime.control.pilot import Command, Pilot, Torque
+from aloha_runtime.control.pilot import GRIPPER_IN_POSE, Command, Pilot, Torque
 from aloha_runtime.messages import MODE, MOVING, MS, ArmsState, Mode, ModeHeartbeat, Request
 from aloha_runtime.robot import DOF, Role, pose_vector
 
@@ -21,8 +21,8 @@ ROUND_NS = 100 * MS
 ASKED_BEFORE_NS = ROUND_NS // 2
 """An operator asks between two rounds."""
 START = (0.0, -0.9, 1.2, 0.0, -0.3, 0.0)
-SLEEP = (0.0, -1.05, 1.2, 0.0, -0.3, 0.0)
-"""rad: three rounds apart at the speed of a ramp, so that every ramp can be interrupted on its way."""
+SLEEP = (0.0, -1.4, 1.2, 0.0, -0.3, 0.0)
+"""rad: nine rounds apart at the speed of a ramp, longer than it takes to notice a silence on the way."""
 WATCHDOG_NS = 100 * MS
 STILL_RAD = 1e-3
 SILENT_NS = int(MODE.max_age_ms * MS)
@@ -35,6 +35,8 @@ PROCESSES = (SUPERVISOR, *ARMS)
 CHANNELS = tuple(
     [(SUPERVISOR, name) for name in ARMS] + [(name, SUPERVISOR) for name in ARMS] + [(OPERATOR, SUPERVISOR)]
 )
+CONTINUE_DEAF = "continue before its mail has come in"
+"""A paused process goes on, and the thread that receives for it a little later."""
 Message = ModeHeartbeat | ArmsState | Request
 
 
@@ -53,7 +55,7 @@ NOTHING = Happening("-")
 HAPPENINGS = (
     NOTHING,
     *(Happening(order) for order in ORDERS),
-    *(Happening(kind, (name,)) for kind in ("pause or continue", "restart") for name in PROCESSES),
+    *(Happening(kind, (name,)) for kind in ("pause or continue", CONTINUE_DEAF, "restart") for name in PROCESSES),
     *(Happening(kind, channel) for kind in ("delay", "lose", "reorder") for channel in CHANNELS),
 )
 
@@ -63,7 +65,7 @@ class Servos:
 
     def __init__(self, role: Role, now_ns: int) -> None:
         self.role = role
-        self.present = pose_vector(SLEEP, 0.5)
+        self.present = pose_vector(SLEEP, GRIPPER_IN_POSE[role])
         self.torque = Torque.OFF
         self.rearm_cause = ""
         self.ran_ns = self.held_ns = now_ns
@@ -105,6 +107,8 @@ class Licence:
 
     def hear(self, pair: str, beat: ModeHeartbeat) -> None:
         """A heartbeat has reached a pair."""
+        if beat.stamp_ns - self.heard_ns[pair] > SILENT_NS:
+            self.void(self.heard_ns[pair] + SILENT_NS, pair)
         self.heard_ns[pair] = max(beat.stamp_ns, self.heard_ns[pair])
         self.void(max((held for held in self.holds_ns if held <= beat.stamp_ns), default=0), pair)
 
@@ -127,6 +131,8 @@ class System:
         self.channels: dict[tuple[str, str], list[Message]] = {channel: [] for channel in CHANNELS}
         self.paused: set[str] = set()
         self.licence = Licence(now_ns)
+        self.moving = False
+        """Whether any arm moved in the last round."""
 
     def advance(self, happening: Happening) -> str:
         """One round; returns which pair moved without a licence, empty when none did."""
@@ -135,10 +141,11 @@ class System:
         if kind in ORDERS:
             request = Request(verb=kind, sender=OPERATOR, stamp_ns=self.now_ns - ASKED_BEFORE_NS)
             self.channels[OPERATOR, SUPERVISOR].append(request)
-        elif kind == "pause or continue":
+        elif kind in ("pause or continue", CONTINUE_DEAF):
             self.paused ^= set(where)
         elif kind == "restart":
             self._restart(where[0])
+        self.moving = False
         if SUPERVISOR not in self.paused:
             self._supervise({c: self._take(c, happening) for c in CHANNELS if c[1] == SUPERVISOR})
         moved = [name for name in ARMS if name not in self.paused and self._lead(name, happening)]
@@ -146,8 +153,8 @@ class System:
 
     def _take(self, channel: tuple[str, str], happening: Happening) -> list[Message]:
         """What a reader gets of a channel in this round."""
-        fault = happening.kind if happening.where == channel else ""
-        if fault == "delay":
+        fault = happening.kind if happening.where in (channel, channel[1:]) else ""
+        if fault in ("delay", CONTINUE_DEAF):
             return []
         taken, self.channels[channel] = self.channels[channel], []
         return [] if fault == "lose" else taken[::-1] if fault == "reorder" else taken
@@ -193,14 +200,15 @@ class System:
         if now_ns - servos.ran_ns > WATCHDOG_NS and servos.torque is not Torque.OFF:
             servos.rearm_cause = "the servos' watchdog has tripped"
             licence.void(servos.ran_ns + WATCHDOG_NS, name)
-        servos.ran_ns = now_ns
+        servos.ran_ns, unlicensed = now_ns, licence.missing(name)
         command = servos.pilot.step(now_ns, beats, servos.present, self._target(servos), servos.rearm_cause)
-        moved = servos.obey(command) > STILL_RAD and licence.missing(name)
+        moved = servos.obey(command) > STILL_RAD
+        self.moving |= moved
         if command.mode in (Mode.HOLD, Mode.FAULT) and servos.held_ns == 0:
             licence.void(now_ns, name)
         servos.held_ns = now_ns if command.mode in (Mode.HOLD, Mode.FAULT) else 0
         self.channels[name, SUPERVISOR].append(self._state(servos, command))
-        return moved
+        return moved and unlicensed
 
     def _target(self, servos: Servos) -> Target | None:
         """What a policy wants: always a little further."""
