@@ -27,7 +27,7 @@ LAYERS = [
     {"bus", "remote"},
     {"time_server"},
     {"virtual_time", "time_server"},
-    {"realtime", "run_directory", "busy_threads"},
+    {"realtime", "run_directory", "busy_threads", "durable"},
     {"config"},
     {"config_mistakes", "config_parts", "messages", "robot"},
     {"errors"},

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from power_cut import watch
 
 from aloha_runtime import config
 from aloha_runtime.commands import install_files, install_udev
@@ -137,6 +138,13 @@ def test_an_installation_that_was_cut_off_is_completed(tmp_path: Path, monkeypat
     install("aloha", DEPLOY, tmp_path, dry_run=False)
     uninstall(tmp_path, dry_run=False)
     assert tree(tmp_path) == {}
+
+
+def test_an_installation_survives_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut = watch(tmp_path, monkeypatch)
+    install("aloha", DEPLOY, tmp_path, dry_run=False)
+    assert cut.hurried == []
+    assert cut.lost() == []
 
 
 def test_what_cannot_run_unattended_is_refused(tmp_path: Path) -> None:
