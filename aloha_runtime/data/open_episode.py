@@ -208,7 +208,7 @@ def _video_keys(info: Info) -> list[str]:
 
 
 class _Journal:
-    """A file that grows in a thread of its own, so that a slow disk holds nobody up. There `prepare` runs before it, and
+    """A file that grows in a thread of its own, so that a slow disk holds nobody up. It calls `prepare` first, and
     `sync` every `SYNC_EVERY` rows."""
 
     def __init__(self, path: Path, prepare: Callable[[], None], sync: Callable[[], None]) -> None:
