@@ -15,8 +15,8 @@ def sync(path: Path) -> None:
 
 
 def publish(aside: Path, final: Path) -> None:
-    """Move a finished file, or a tree whose files are synced, from aside (same file system) to its place, so that a power
-    cut leaves the one before or the new one, whole. Raises OSError."""
+    """Move a finished file, or a tree whose files are synced, from aside (same file system) to its place, so that a
+    power cut leaves the one before or the new one, whole. Raises OSError."""
     sync(aside)
     aside.replace(final)
     sync(final.parent)

@@ -161,7 +161,7 @@ def test_every_unit_is_in_the_sandbox_directive_by_directive() -> None:
         only = rig.model_copy(update={"cameras": {"cam_high": one}})
         modules = assert_sandboxed(only, recorded, {**LOOSER, "camera": its})
         assert modules >= {"arms", "camera", "policy", "supervisor", "flight", "recorder", "metrics"}
-    simulated = {name: COMPILES for name in ("world", "chain", "demonstrator", "camera")}
+    simulated = dict.fromkeys(("world", "chain", "demonstrator", "camera"), COMPILES)
     modules = assert_sandboxed(config.load("sim"), Wanted(Job.DEMONSTRATE), {**LOOSER, **simulated})
     assert modules >= {*simulated, "guard", "teleop"}
 
@@ -308,3 +308,19 @@ def test_systemd_finds_no_mistake_and_the_sandboxes_are_tight(tmp_path: Path) ->
     assert len(re.findall("exposure level", rated.stdout)) == len(services), rated.stderr
     devices = {"arms", "camera", "policy"}  # those that need some are less closed
     assert {name: score for name, score in found.items() if float(score) > (0.6 if name in devices else 0.4)} == {}
+
+
+def test_the_rules_name_every_device_for_its_group_alone() -> None:
+    """The text of the rules, whole: an adapter answers at once, is left alone by ModemManager, and is its group's."""
+    rig = config.load("aloha")
+    arm = rig.arms["follower_left"].model_copy(update={"port": "/dev/ttyDXL_x", "serial": "FT1"})
+    usb = next(iter(rig.cameras.values())).model_copy(update={"type": "opencv", "device": "/dev/CAM_X", "serial": "C1"})
+    real = usb.model_copy(update={"type": "realsense", "device": None, "serial": "R1"})
+    some = rig.model_copy(update={"arms": {"follower_left": arm}, "cameras": {"cam_high": usb, "cam_low": real}})
+    written = [line for line in install_udev.rules(some).splitlines() if line and not line.startswith("#")]
+    assert written == [
+        'SUBSYSTEM=="tty", ATTRS{serial}=="FT1", SYMLINK+="ttyDXL_x", ENV{ID_MM_DEVICE_IGNORE}="1", '
+        'ATTR{device/latency_timer}="1", GROUP="dialout", MODE="0660"',
+        'SUBSYSTEM=="video4linux", ATTRS{serial}=="C1", ATTR{index}=="0", SYMLINK+="CAM_X", GROUP="video", MODE="0660"',
+        'SUBSYSTEM=="usb", ATTR{idVendor}=="8086", GROUP="video", MODE="0660"',
+    ]
