@@ -24,6 +24,7 @@ import contextlib
 import os
 import queue
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -308,7 +309,9 @@ def main() -> int:
     print("\n" + "\n".join(table(mutants, results)))
     counts = Counter(found[0] for found in results.values())
     said = ", ".join(f"{count} {kind.lower()}" for kind, count in counts.items())
-    print(f"\n{len(mutants)} mutants: {said}; {(time.monotonic() - began) / 60:.1f} minutes on {asked.workers} workers")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = f"{(time.monotonic() - began) / 60:.1f} minutes, {(used.ru_utime + used.ru_stime) / 60:.1f} of CPU"
+    print(f"\n{len(mutants)} mutants: {said}; {spent}, {asked.workers} workers")
     return int(counts != {KILLED: len(mutants)})
 
 
