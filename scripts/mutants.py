@@ -124,6 +124,7 @@ class Copy:
             "no:cacheprovider",
             f"--junitxml={self._report}",
             f"--timeout={limit_s:.0f}",
+            "--hypothesis-profile=mutants",
         ]
         environment = {**os.environ, "PYTHONPATH": str(self.place)}
         process = subprocess.Popen(
