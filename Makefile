@@ -28,8 +28,8 @@ bench: setup ## every benchmark, as tables
 interop: setup ## the emulated chain and our datasets judged by LeRobot, in an environment of its own
 	@bash scripts/interop.sh
 
-mutants: setup ## mutation test of the limits
-	@bash scripts/mutants.sh $(ARGS)
+mutants: setup ## one deliberate defect after the other: each must make its test fail (ARGS: parts of names)
+	@$(BIN)/python scripts/mutants.py $(ARGS)
 
 clean: ## remove the environments and outputs
 	rm -rf .venv .venv-interop .venv-audit outputs

@@ -4,6 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import Phase, settings
+
+settings.register_profile(
+    "mutants", deadline=None, derandomize=True, database=None, phases=(Phase.explicit, Phase.generate)
+)
+"""For scripts/mutants.py: that a test fails is enough, nobody reads the smallest example."""
 
 
 @pytest.fixture(scope="session", autouse=True)

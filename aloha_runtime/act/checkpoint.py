@@ -19,6 +19,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from aloha_runtime import durable
 from aloha_runtime.act import config_file, older, provenance
 from aloha_runtime.act.config import ACTION, ACTConfig
 from aloha_runtime.act.files import read_tensors, write_tensors, write_text
@@ -86,7 +87,7 @@ def save(
 
     `known` are the parts of `provenance.write`.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    durable.make_directory(directory)
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
     flat = {f"{name}.{key}": value.contiguous() for name, values in stats.items() for key, value in values.items()}
     write_tensors(directory / WEIGHTS, tensors)

@@ -1,6 +1,5 @@
 """Files of a policy directory: safetensors and JSON, whole when they appear, and one clear message when damaged."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as save_bytes
 from torch import Tensor
 
+from aloha_runtime import durable
 from aloha_runtime.errors import CheckpointError
 
 
@@ -26,16 +26,16 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     aside = path.with_name(path.name + ".tmp")
     # Not `save_file`, which makes a file that other users (a service's, for one) may not read.
     aside.write_bytes(save_bytes(dict(tensors), metadata={"format": "pt"}))
-    _publish(aside, path)
+    durable.publish(aside, path)
 
 
 def write_text(path: Path, text: str) -> None:
     aside = path.with_name(path.name + ".tmp")
     aside.write_text(text, encoding="utf-8")
-    _publish(aside, path)
+    durable.publish(aside, path)
 
 
-def _publish(aside: Path, path: Path) -> None:
-    with aside.open("rb") as file:
-        os.fsync(file.fileno())
-    aside.replace(path)
+def write_bytes(path: Path, content: bytes) -> None:
+    aside = path.with_name(path.name + ".tmp")
+    aside.write_bytes(content)
+    durable.publish(aside, path)

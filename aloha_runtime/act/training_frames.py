@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image as Pictures
 from PIL import UnidentifiedImageError
 
+from aloha_runtime import durable
 from aloha_runtime.act import provenance
+from aloha_runtime.act.files import write_bytes
 from aloha_runtime.data.reader import Dataset
 from aloha_runtime.errors import CheckpointError
 
@@ -37,12 +39,12 @@ def take(dataset: Dataset, cameras: Sequence[str]) -> dict[str, list[bytes]]:
 
 def write(directory: Path, frames: Mapping[str, Sequence[bytes]]) -> dict[str, list[str]]:
     """Write them into a policy directory; returns their names by camera, for the part `frames` of provenance.json."""
-    (directory / DIRECTORY).mkdir(parents=True, exist_ok=True)
+    durable.make_directory(directory / DIRECTORY)
     listed: dict[str, list[str]] = {}
     for camera, pictures in frames.items():
         for number, picture in enumerate(pictures):
             name = f"{DIRECTORY}/{camera}_{number}.jpg"
-            (directory / name).write_bytes(picture)
+            write_bytes(directory / name, picture)
             listed.setdefault(camera, []).append(name)
     return listed
 

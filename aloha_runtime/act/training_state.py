@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from aloha_runtime import durable
 from aloha_runtime.act import checkpoint, provenance, training_frames
 from aloha_runtime.act.optimize import Stepper
 from aloha_runtime.act.start import other_shape
@@ -74,7 +75,7 @@ def save_checkpoint(
     for path in (aside, old):
         shutil.rmtree(path, ignore_errors=True)
     state = aside / STATE
-    state.mkdir(parents=True)
+    durable.make_directory(state)
     policy = stepper.policy
     checkpoint.save(
         aside / "pretrained_model",
@@ -90,15 +91,15 @@ def save_checkpoint(
     step = {**dataclasses.asdict(position), "scaler": stepper.scaler.state_dict()}
     (state / STEP).write_text(json.dumps(step, indent=2) + "\n")
     (state / SETTINGS).write_text(json.dumps(as_settings(config), indent=2) + "\n")
-    for path in (*state.iterdir(), state, aside):
-        _sync(path)
+    for path in (*state.iterdir(), state):
+        durable.sync(path)
     if target.exists():
         target.rename(old)
-    aside.rename(target)
+    durable.publish(aside, target)
     _link(root / "last", target)
     if is_best:
         _link(root / "best", target)
-    _sync(root)
+    durable.sync(root)
     _remove_old(config, root)
     return target
 
@@ -176,15 +177,6 @@ def _link(link: Path, target: Path) -> None:
     aside.unlink(missing_ok=True)
     aside.symlink_to(target.name)
     os.replace(aside, link)
-
-
-def _sync(path: Path) -> None:
-    """What was written there outlives a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read_json(path: Path) -> Any:

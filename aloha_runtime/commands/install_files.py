@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from aloha_runtime import durable
 from aloha_runtime.errors import AlohaError, ConfigError
 
 MANIFEST = "etc/aloha/installed.json"
@@ -45,7 +46,7 @@ def write(root: Path, files: Files, before: Manifest) -> None:
     for path in [*files, MANIFEST]:
         for folder in reversed(Path(path).parents[:-1]):
             if not (root / folder).exists():
-                (root / folder).mkdir(parents=True)
+                durable.make_directory(root / folder)
                 folders.append(str(folder))
     for path, content in files.items():
         if _digest_of(root / path) != _digest(content):
@@ -82,9 +83,11 @@ def _publish(path: Path, content: bytes | Path) -> None:
     if isinstance(content, bytes):
         aside.write_bytes(content)
         aside.chmod(0o644)
+        durable.sync(aside)
     else:
         aside.symlink_to(content)
     aside.replace(path)
+    durable.sync(path.parent)
 
 
 def manifest(root: Path) -> Manifest:

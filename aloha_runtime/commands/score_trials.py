@@ -9,6 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from aloha_runtime import durable
 from aloha_runtime.commands.evaluate_figures import Paired, mcnemar, wilson
 from aloha_runtime.errors import AlohaError
 
@@ -64,9 +65,11 @@ class Trials:
         if not file.exists():
             if folder.exists() and any(folder.iterdir()):
                 raise AlohaError(f"{folder} is not empty and no scored evaluation: choose another folder with --out")
-            folder.mkdir(parents=True, exist_ok=True)
+            durable.make_directory(folder.absolute())
             (folder / TRIALS).touch()
-            file.write_text(json.dumps(asdict(plan), indent=2) + "\n", encoding="utf-8")
+            aside = folder / f".{SESSION}"
+            aside.write_text(json.dumps(asdict(plan), indent=2) + "\n", encoding="utf-8")
+            durable.publish(aside, file)
             return cls(folder, plan)
         try:
             found = json.loads(file.read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from aloha_runtime import config
+from aloha_runtime import config, durable
 from aloha_runtime.commands import setup_calibrate, setup_cameras, setup_ports, setup_servos
 from aloha_runtime.commands.setup_ports import Adapters
 from aloha_runtime.commands.setup_talk import Person
@@ -168,11 +168,11 @@ def _cameras(robot: Robot) -> None:
 def write(data: dict[str, Any], base: str, out: Path) -> None:
     """The rig file, checked before it takes its place. Raises ConfigError."""
     aside = out.with_name(f".{out.stem}.new.yaml")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    durable.make_directory(out.parent.absolute())
     text = yaml.safe_dump({**data, "name": out.stem}, sort_keys=False, allow_unicode=True, width=120)
     aside.write_text(HEADER.format(base=base) + text)
     try:
         config.load(str(aside))
-        aside.replace(out)
+        durable.publish(aside, out)
     finally:
         aside.unlink(missing_ok=True)

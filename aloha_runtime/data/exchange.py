@@ -17,7 +17,7 @@ from pathlib import Path
 
 import av
 
-from aloha_runtime.data import files
+from aloha_runtime import durable
 from aloha_runtime.data.writer import lock_dataset
 from aloha_runtime.errors import DatasetError
 
@@ -72,7 +72,7 @@ def replace(path: Path, build: Callable[[Path], None]) -> None:
                 before.rename(gone)
             new.rename(before)
             exchange(path, before)
-            files.sync_directory(path.parent)
+            durable.sync(path.parent)
             shutil.rmtree(gone, ignore_errors=True)
 
 
@@ -85,7 +85,7 @@ def undo(path: Path) -> None:
         raise DatasetError(f"{path} has no edit to undo")
     with locked(path), locked(before):
         exchange(path, before)
-        files.sync_directory(path.parent)
+        durable.sync(path.parent)
 
 
 def forget(path: Path) -> None:

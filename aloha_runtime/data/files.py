@@ -8,14 +8,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from aloha_runtime import durable
+
 
 def publish(aside: Path, final: Path) -> None:
     """Move a finished file from aside (same file system) to its place so that a power cut leaves it whole or absent."""
     make_directory(final.parent)
-    with aside.open("rb") as file:
-        _sync(file.fileno())
+    _sync(aside)
     aside.replace(final)
-    sync_directory(final.parent)
+    _sync(final.parent)
 
 
 @contextlib.contextmanager
@@ -32,9 +33,9 @@ def all_at_once() -> Iterator[None]:
 _later: list[bool] = []
 
 
-def _sync(descriptor: int) -> None:
+def _sync(path: Path) -> None:
     if not _later:
-        os.fsync(descriptor)
+        durable.sync(path)
 
 
 def make_directory(directory: Path) -> None:
@@ -43,7 +44,7 @@ def make_directory(directory: Path) -> None:
         return
     make_directory(directory.parent)
     directory.mkdir(exist_ok=True)
-    sync_directory(directory.parent)
+    _sync(directory.parent)
 
 
 def publish_bytes(content: bytes, aside: Path, final: Path) -> None:
@@ -64,12 +65,3 @@ def reserve(path: Path, size: int) -> None:
         return
     with contextlib.suppress(OSError), path.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, size)
-
-
-def sync_directory(directory: Path) -> None:
-    """Names that were added, changed or removed in a directory survive a power cut from here on."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        _sync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO
 
+from aloha_runtime import durable
 from aloha_runtime.flight_log.triggers import ROUTINE, Event
 
 SUFFIX = ".mcap"
@@ -54,11 +55,7 @@ def publish(folder: Path, name: str, write: Callable[[IO[bytes]], None]) -> Path
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    durable.sync(folder)
     return path
 
 

@@ -18,6 +18,7 @@ from mcap.exceptions import McapError
 from mcap.records import Channel, Chunk, Schema
 from mcap.stream_reader import StreamReader, get_chunk_data_stream
 
+from aloha_runtime import durable
 from aloha_runtime.flight_log.channels import Channels
 from aloha_runtime.flight_log.mcap_file import head
 from aloha_runtime.flight_log.ring import MESSAGE, OPCODE_AND_LENGTH, Sealed, around
@@ -48,11 +49,13 @@ class Spool:
         self._number, self._began_ns = number, None
         file = self._paths[number].open("wb")
         file.write(self._head)
+        durable.sync(self._paths[number].parent)
         return file
 
     def append(self, chunk: Sealed) -> None:
         """Raises OSError when the disk is full."""
         if self._began_ns is not None and chunk.end_ns - self._began_ns > self._longest_ns:
+            os.fdatasync(self._file.fileno())
             self._file.close()
             self._file = self._begin(1 - self._number)
         self._began_ns = chunk.start_ns if self._began_ns is None else self._began_ns

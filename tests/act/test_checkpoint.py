@@ -122,7 +122,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         f"{HEAD} (7, 32) instead of (14, 32)",
     ),
     "not finite": (
-        lambda d: _reweigh(d / "model.safetensors", lambda t: t.update({HEAD: torch.full((14, 32), torch.nan)})),
+        lambda d: _reweigh(d / "model.safetensors", lambda t: t[HEAD][3, 5].fill_(torch.nan)),  # one of many
         "not finite",
     ),
     "no pipeline": (lambda d: (d / "policy_preprocessor.json").unlink(), "no statistics to normalise with"),
@@ -137,7 +137,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         "action.std has shape (7,), must be (14,)",
     ),
     "statistics not finite": (
-        lambda d: _reweigh(d / checkpoint.POSTPROCESSOR_STATE, lambda t: t["action.mean"].fill_(torch.inf)),
+        lambda d: _reweigh(d / checkpoint.POSTPROCESSOR_STATE, lambda t: t["action.mean"][3].fill_(torch.inf)),
         "action.mean is not finite",
     ),
     "no normalizer step": (lambda d: _rewrite(d / "policy_preprocessor.json", lambda c: c.update(steps=[])), "damaged"),

@@ -208,6 +208,22 @@ def test_arrays_of_anything_but_numbers_are_refused(value: Any, message: str, tm
         read_pickle(tmp_path / "a.pkl")
 
 
+@pytest.mark.parametrize(
+    ("content", "asked"),
+    [
+        (b"\x80\x02])R.", "a call of something that is not a name"),  # a list is called
+        (b"\x80\x02cnumpy\nndarray\n)R.", "a call of something that is not a name"),  # only mentioned
+        (b"\x80\x05N\x97.", "the pickle instruction NEXT_BUFFER"),
+        (b"\x80\x02N\x82\x01.", "the pickle instruction EXT1"),
+    ],
+)
+def test_only_what_is_known_is_done(tmp_path: Path, content: bytes, asked: str) -> None:
+    path = tmp_path / "stats.pkl"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"is refused: it asks for {asked}"):
+        read_pickle(path)
+
+
 def test_what_follows_a_pickle_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.pkl").write_bytes(pickle.dumps({}) + pickle.dumps({}))
     with pytest.raises(CheckpointError, match="goes on after its pickle ends"):

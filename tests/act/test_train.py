@@ -1,6 +1,7 @@
 """Training: the loss falls, checkpoints load, a resumed run is the uninterrupted one, data is cut as ACT wants it."""
 
 import math
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import small_policy as small
 import torch
+from power_cut import watch
 from safetensors.torch import load_file
 
 from aloha_runtime.act import ACTPolicy
@@ -108,6 +110,22 @@ def test_checkpoints_are_kept_as_asked(dataset: Path, tmp_path: Path, keep: int 
     assert kept == expected | {int((root / "best").resolve().name)}
     assert (root / "last").resolve().name == "000010"
     assert best.exists()
+
+
+def test_a_checkpoint_survives_a_power_cut(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run").mkdir()
+    cut = watch(tmp_path / "run", monkeypatch)
+    train(run(dataset, tmp_path / "run", steps=4, save_freq=2, eval_freq=2, keep=1), lambda _: None)
+    assert [name for name in cut.hurried if name.endswith(("safetensors", ".json"))] == []
+    assert [path for path in cut.lost() if path.startswith("checkpoints/")] == []
+    after = cut.rebuild(tmp_path / "after") / "checkpoints"
+    assert (after / "last").resolve().name == "000004"
+    assert ACTPolicy.from_pretrained(after / "last/pretrained_model").config.chunk_size == 8
+    monkeypatch.undo()
+    lines: list[str] = []
+    shutil.copytree(after, tmp_path / "again/checkpoints", symlinks=True)
+    train(run(dataset, tmp_path / "again", steps=6, save_freq=2, eval_freq=2, keep=1, resume=True), lines.append)
+    assert (tmp_path / "again/checkpoints/last").resolve().name == "000006"
 
 
 def test_resnet_policy_trains_too(dataset: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from power_cut import watch
 
 from aloha_runtime import config, messages
 from aloha_runtime.bus import Bus
@@ -59,6 +60,16 @@ def test_a_session_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     assert again.left() == plan.order()[4:]  # the order that was drawn then
     scored(again, False)
     assert len(Trials.open(tmp_path / "out", plan, resume=True).done) == 5
+
+
+def test_an_outcome_survives_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut = watch(tmp_path, monkeypatch)
+    plan = Plan(POLICIES, 4, "t", 7)
+    trials = Trials.open(tmp_path / "new" / "out", plan, resume=False)
+    for done in range(4):
+        after = Trials.open(cut.rebuild(tmp_path / ".after") / "new/out", plan, resume=True)
+        assert len(after.done) == done
+        scored(trials, True)
 
 
 def test_what_it_would_spoil_is_refused(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ LAYERS = [
     {"bus", "remote"},
     {"time_server"},
     {"virtual_time", "time_server"},
-    {"realtime", "run_directory", "busy_threads"},
+    {"realtime", "run_directory", "busy_threads", "durable"},
     {"config"},
     {"config_mistakes", "config_parts", "messages", "robot"},
     {"errors"},
@@ -36,6 +36,20 @@ LAYERS = [
 
 FORBIDDEN_CALLS = {"eval", "exec"}
 FORBIDDEN_ATTRIBUTES = {("torch", "load"), ("yaml", "load"), ("time", "time"), ("pickle", "load"), ("pickle", "loads")}
+
+WALL_TIME = {
+    *(("time", name) for name in ("time", "time_ns", "localtime", "gmtime", "CLOCK_REALTIME")),
+    *(("datetime", name) for name in ("now", "utcnow", "today")),
+    ("date", "today"),
+}
+FOR_PEOPLE = (
+    "act/provenance.py",  # when a checkpoint was written
+    "processes/flight.py",  # wall time of a log, beside the monotonic stamps
+    "processes/recorder.py",  # when an episode began
+    "commands/evaluate_page.py",  # footers of pages
+    "commands/report_page.py",
+    "commands/score_page.py",
+)
 
 
 def rank(room: str) -> int:
@@ -130,3 +144,14 @@ def test_light_processes_load_no_heavy_library(module: str) -> None:
     code = f"import sys, aloha_runtime.processes.{module}; print([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_wall_time_is_asked_for_where_people_read_it_alone() -> None:
+    """Somebody may set the clock of the machine at any moment: nothing else may go by it."""
+    asked = {
+        str(path.relative_to(PACKAGE))
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and (getattr(node.value, "id", ""), node.attr) in WALL_TIME
+    }
+    assert asked == set(FOR_PEOPLE)

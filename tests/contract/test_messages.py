@@ -40,3 +40,24 @@ def test_nan_survives_the_wire_so_that_the_gate_can_refuse_it() -> None:
 
 def test_mode_travels_as_its_word() -> None:
     assert b"hold" in messages.encode(messages.ModeHeartbeat(stamp_ns=1, mode=Mode.HOLD))
+
+
+def test_how_long_each_word_counts() -> None:
+    """What docs/safety.md promises; everything that judges freshness goes by these."""
+    counts = {topic.name: topic.max_age_ms for topic in messages.TOPICS}
+    assert counts == {
+        "followers": 40,
+        "leaders": 40,
+        "action_teleop": 60,
+        "action_policy": 60,
+        "action_replay": 60,
+        "shadow_policy": 60,
+        "policy_tick": 60,
+        "mode": 200,
+        "guard": 100,
+        "recorder": 500,
+        "sim_reset": 200,
+        "sim_state": 40,
+    }
+    assert messages.camera_topic("cam_high").max_age_ms == 100
+    assert messages.health_topic("policy").max_age_ms == 1000

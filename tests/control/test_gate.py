@@ -189,6 +189,21 @@ def test_after_the_last_action_goals_freeze_and_no_joint_travels_further_than_th
     assert travel.max() <= 1.0 + 1e-9
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_last_action_moves_a_joint_no_further_than_the_lead_however_far_it_points(sign):
+    """At speed already, an arm that keeps up: the bound is the action's, not the time's until the goal freezes."""
+
+    def trajectory(t_s):
+        action = HOME.copy()
+        action[0] = sign * (1.2 * t_s if t_s < 0.39 else 1.5)
+        return action
+
+    rows = stream(gate_at(), Servos(HOME, lag_s=1e-3), trajectory, 1000 * MS, die_ns=401 * MS)
+    last = max(index for index, row in enumerate(rows) if row[0] <= 401 * MS and row[3].action_stamp_ns == row[0])
+    travel = sign * (rows[-1][2][0] - rows[last][2][0])
+    assert 0.05 < travel <= LIMITS.lead[0] + 1e-9
+
+
 @settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1), lag_s=st.floats(0.002, 0.05))
 def test_constant_target_is_reached_without_passing_it(seed, lag_s):

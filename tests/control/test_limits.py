@@ -135,7 +135,8 @@ def test_an_arm_outside_by_exactly_the_lead_may_be_powered():
     limits = replace(default_limits(), low=np.full(14, -1.0), high=np.full(14, 1.0), lead=np.full(14, 0.125))
     assert limits.outside(np.full(14, 1.125)) == ""
     assert limits.outside(np.full(14, -1.125)) == ""
-    assert "left_waist" in limits.outside(np.full(14, 1.25))
+    for far in (1.126, -1.126, 1.25):
+        assert "left_waist" in limits.outside(np.full(14, far))
 
 
 def test_limits_cannot_be_changed_afterwards():

@@ -108,6 +108,19 @@ def test_a_first_action_may_take_long_and_a_next_one_may_not() -> None:
     assert stream.stream.silence(stream.now_ns + TIMING.resume_within_ns + MS).startswith("no action for 501 ms; see")
 
 
+def test_the_times_are_those_of_the_promise() -> None:
+    """docs/safety.md; every other test here goes by whatever they are."""
+    assert GateTiming() == GateTiming(
+        period_ns=5 * MS,
+        hold_after_ns=60 * MS,
+        resume_within_ns=500 * MS,
+        first_action_within_ns=3000 * MS,
+        future_ns=20 * MS,
+        present_within_ns=100 * MS,
+        invalid_in_row=3,
+    )
+
+
 def test_motion_pauses_when_the_newest_action_is_as_old_as_the_hold() -> None:
     stream = Stream()
     stream.take()
@@ -137,6 +150,9 @@ def test_numbers_are_a_copy() -> None:
         (["0"] * DOF, "it holds <U1 instead of numbers"),
         ([True] * DOF, "it holds bool instead of numbers"),
         ([0.0] * 13, "its shape is (13,) instead of (14,)"),
+        ([[0.0] * 7] * 2, "its shape is (2, 7) instead of (14,)"),
+        ([[0.0]] * 14, "its shape is (14, 1) instead of (14,)"),
+        (0.0, "its shape is () instead of (14,)"),
         ([0.0] * 8 + [float("nan")] + [0.0] * 5, "right_shoulder is nan"),
         ([float("inf")] + [0.0] * 13, "left_waist is inf"),
     ],

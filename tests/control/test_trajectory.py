@@ -51,3 +51,17 @@ def test_a_goal_comes_to_rest_at_its_lead_and_stays_marked(sign: int) -> None:
     speed = np.diff(way, prepend=0.0) / CYCLE_S
     assert -np.diff(speed).min() <= LIMITS.braking[WAIST] * CYCLE_S + 1e-9
     assert list(np.flatnonzero(tracker.limited)) == [WAIST]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_far_goal_gains_speed_and_runs_as_fast_as_its_limits_and_no_faster(sign: int) -> None:
+    tracker = Tracker(LIMITS, POSE)
+    target = POSE.copy()
+    target[WAIST] += sign * 1.2
+    tracker.aim(0, 1, target)
+    speeds = []
+    for cycle in range(1, 101):
+        tracker.advance(cycle * CYCLE_NS, CYCLE_S, CYCLE_S, tracker.goal.copy())  # an arm that keeps up
+        speeds.append(sign * tracker.velocity[WAIST])
+    assert max(speeds) == pytest.approx(LIMITS.velocity[WAIST])
+    assert np.diff(speeds, prepend=0.0).max() == pytest.approx(LIMITS.acceleration[WAIST] * CYCLE_S)

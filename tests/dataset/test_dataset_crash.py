@@ -89,6 +89,38 @@ def test_death_before_every_step_of_a_commit(writer, dataset_path, monkeypatch, 
     assert Dataset(dataset_path).stats["index"]["count"] == [9]
 
 
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("step", range(1, 6))
+def test_an_interrupted_commit_that_cannot_be_brought_back_leaves_nothing(
+    writer, dataset_path, monkeypatch, first, step
+):
+    """Files that nobody counts go, and what was written into common ones is as before."""
+
+    def content():
+        files_there = (path for path in dataset_path.rglob("*") if path.is_file() and ".writing" not in path.parts)
+        return {path: path.read_bytes() for path in files_there}
+
+    for episode in range(first):
+        add_episode(writer, episode)
+    before, publish, count = content(), files.publish, iter(range(100))
+
+    def dying_publish(aside, final):
+        if next(count) == step:
+            raise Killed
+        publish(aside, final)
+
+    monkeypatch.setattr(files, "publish", dying_publish)
+    with pytest.raises(Killed):
+        add_episode(writer, first)
+    monkeypatch.undo()
+    assert content() != before
+    writer.close()
+    (dataset_path / ".writing/open.json").unlink()
+    with DatasetWriter.open(dataset_path) as heir:
+        assert heir.recovered is None
+    assert content() == before
+
+
 @pytest.mark.parametrize("step", range(5))
 def test_death_of_the_recovery_loses_nothing(writer, dataset_path, monkeypatch, step):
     """The writer dies with an open episode, and the next one dies while it commits that."""

@@ -1,5 +1,7 @@
 """Figures of a take, and which of them flag it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -101,3 +103,18 @@ def test_the_action_of_a_tick_is_the_first_that_was_taken_up_for_it() -> None:
     assert row["flags"].tolist() == [1.0, 1.0]
     assert row["frame_age_ms"][-1] == 25.0
     assert set(row) == set(recorded.vectors([])), "a rig without cameras"
+
+
+def test_a_picture_that_stands_in_for_a_missing_one_is_flagged_in_its_row() -> None:
+    now_ns = 100 * TICK_NS
+    there = {"a": now_ns - 8 * MS, "b": now_ns - 12 * MS}
+    seen = Observation(now_ns, {}, there, [0.0] * DOF, [0.0] * DOF, [0.0] * DOF, state(now_ns, 1, 1.0), now_ns, 0, 0)
+    maker = FrameMaker(["a", "b"], 100, intervenes=False)
+    whole = maker.row(100, seen, [state(now_ns, 1, 1.0)], (), {}, False, 0)
+    assert not whole["flags"].any()
+    without = replace(seen, frame_stamps_ns={"a": there["a"]})
+    row = maker.row(101, without, [state(now_ns, 1, 1.0)], {"b"}, {}, False, 0)
+    assert row["flags"].tolist() == [0, 1, 0, 0]
+    blind = maker.row(102, None, [], {"a", "b"}, {}, False, 0)
+    assert blind["flags"].tolist() == [1, 1, 1, 0]
+    assert maker.takes.repeated == [[False, False, False], [False, True, False], [True, True, True]]

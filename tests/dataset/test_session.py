@@ -106,6 +106,20 @@ def test_a_full_disk_is_trouble_until_there_is_room(path: Path, monkeypatch: pyt
     opened.writer.close()
 
 
+def test_a_frame_that_cannot_be_written_is_said_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recorder ends the take by this answer."""
+    opened = Session(path, "wave", keep_all=True)
+    record(opened, 3)
+
+    def full(_: object) -> None:
+        raise DatasetError("writing failed (No space left on device)")
+
+    monkeypatch.setattr(opened.writer, "add_frame", full)
+    assert opened.add({}) is False
+    assert "No space left" in opened.trouble
+    opened.writer.close()
+
+
 def test_what_the_reserve_has_room_for_is_saved_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk is full while a take ends: its encoder fails, and with the reserve given up the rest is saved."""
     opened = Session(path, "wave", keep_all=True)

@@ -10,6 +10,7 @@ import made_logs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from power_cut import watch
 
 from aloha_runtime.flight_log import shelf, spool
 from aloha_runtime.flight_log.reader import FlightLog
@@ -41,6 +42,29 @@ def test_a_log_that_fails_half_way_leaves_nothing_that_counts(tmp_path: Path) ->
     with pytest.raises(OSError, match="No space"):
         shelf.publish(tmp_path, "a.mcap", half)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_survives_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut = watch(tmp_path, monkeypatch)
+    shelf.publish(tmp_path, "a.mcap", lambda file: file.write(b"whole"))
+    assert cut.hurried == []
+    assert cut.survivors() == {"a.mcap": b"whole"}
+
+
+def test_a_power_cut_costs_the_ring_ten_seconds_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    cut = watch(logs, monkeypatch)
+    kept = spool.Spool(logs, tmp_path, made_logs.CHANNELS, 13 * S)
+    for number, chunk in enumerate(chunks(60), 1):
+        kept.append(chunk)
+        after = cut.rebuild(tmp_path / "after")
+        there = {found.start_ns for path in after.glob(".ring-*.mcap") for found in spool.read(path)[1]}
+        written = sorted(found.start_ns for path in kept._paths if path.exists() for found in spool.read(path)[1])
+        missing = [start_ns for start_ns in written if start_ns not in there]
+        assert len(missing) <= 9, number
+        assert missing == written[len(written) - len(missing) :], "what is missing is the newest, never a hole"
+    kept.close()
 
 
 def test_two_logs_of_one_second_keep_apart(tmp_path: Path) -> None:

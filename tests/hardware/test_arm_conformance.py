@@ -242,8 +242,12 @@ def test_after_a_stall_goals_wait_for_the_operator(rig: Rig) -> None:
     held = rig.settle(GOAL).angles
     time.sleep(0.25)
     assert rig.world("get", 1, 98, 1) == 255  # the servo's own watchdog has stopped it
-    for _ in range(10):
+    withheld = rig.arm.counts.get("goal_withheld", 0)
+    rig.cycle(held + 0.3)
+    assert rig.arm.rearm_cause.startswith("nothing was sent for"), "known at once, before a servo has been asked"
+    for _ in range(9):
         rig.cycle(held + 0.3)
+    assert rig.arm.counts["goal_withheld"] == withheld + 10, "not one goal for servos of which some may obey"
     assert "watchdog" in rig.arm.rearm_cause
     assert np.abs(rig.read().angles - held).max() <= 2 * TICK_RAD
     rig.arm.torque(True)

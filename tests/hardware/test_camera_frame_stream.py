@@ -1,10 +1,14 @@
 """Device time to monotonic time, and frozen pictures."""
 
+from types import SimpleNamespace
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aloha_runtime.hardware.base import CameraFrame
 from aloha_runtime.hardware.frame_stream import DeviceClock, FrozenWatch
+from aloha_runtime.processes import camera
 
 PERIOD_NS = 16_666_667
 delays_ns = st.lists(st.integers(0, 50_000_000), min_size=100, max_size=300)
@@ -66,3 +70,41 @@ def test_frozen_watch():
     assert watch.identical == 4
     watch.look(live[0])
     assert watch.identical == 0
+
+
+class Shown:
+    """A camera that shows what it is told, and ends the process after the last picture."""
+
+    def __init__(self, service, pictures):
+        self.service, self.pictures = service, pictures
+        self.watch, self.count = FrozenWatch(), 0
+
+    @property
+    def identical_frames(self):
+        return self.watch.identical
+
+    def read(self, timeout_s):
+        image = self.pictures[self.count]
+        self.count += 1
+        self.service.stopping = self.count == len(self.pictures)
+        self.watch.look(image)
+        return CameraFrame(self.count * PERIOD_NS, image, self.count)
+
+
+def test_a_frozen_picture_is_not_passed_on_and_the_report_says_so():
+    rng = np.random.default_rng(0)
+    live = [rng.integers(0, 256, (32, 48, 3), np.uint8) for _ in range(5)]
+    said = []
+    service = SimpleNamespace(
+        stopping=False,
+        clock=SimpleNamespace(now_ns=lambda: 10**9),
+        report=lambda figures, ok, message: said.append((ok, message, figures()["frozen"])),
+    )
+    passed = []
+    publisher = SimpleNamespace(send=lambda image, stamp_ns: passed.append(stamp_ns // PERIOD_NS))
+    pictures = [*live[:3], *[live[3].copy() for _ in range(30)], live[4]]
+    camera.pass_on(service, Shown(service, pictures), publisher)
+    assert passed == [*range(1, 14), 34], "ten equal ones are a camera that hangs"
+    assert [ok for ok, _, _ in said].count(False) == 20
+    assert "the same picture 29 times in a row" in said[-2][1]
+    assert said[-1][2] == 20

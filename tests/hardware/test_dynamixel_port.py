@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from aloha_runtime.errors import HardwareError
+from aloha_runtime.hardware import serial_port
 from aloha_runtime.hardware.serial_port import PortLostError, SerialPort, opened_by
 
 HOLDER = """
@@ -75,14 +76,19 @@ def test_another_process_is_named_with_its_command(terminal: tuple[int, str]) ->
     SerialPort(name, 1_000_000).close()  # the kernel has freed it
 
 
-def test_a_program_without_locks_is_found_by_its_open_file(terminal: tuple[int, str]) -> None:
+def test_a_program_without_locks_is_found_by_its_open_file(
+    terminal: tuple[int, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     name = terminal[1]
+    monkeypatch.setattr(serial_port, "is_pty", lambda _: False)  # as on an adapter, where nobody else may have it open
     with subprocess.Popen(
         [sys.executable, "-c", OPENER, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as opener:
         assert opener.stdout is not None
         assert opener.stdout.readline() == "open\n"
         assert re.match(rf"process {opener.pid} \(.*python", opened_by(name))
+        with pytest.raises(HardwareError, match=rf"in use by process {opener.pid} \(.*python.*\); stop that process"):
+            SerialPort(name, 1_000_000)
         opener.kill()
     assert opened_by(name) == ""
 

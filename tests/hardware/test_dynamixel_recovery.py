@@ -1,5 +1,6 @@
 """What happens behind the driver's back: power cuts, gripper reboots, and programs that die with torque on."""
 
+import re
 import time
 from collections.abc import Iterator
 
@@ -87,6 +88,29 @@ def test_a_power_cut_is_noticed_and_torque_comes_back_only_by_an_operator(arm: D
     assert world("get", 1, reg.BUS_WATCHDOG.address, 1) == 5
     after = cycle_until(arm, lambda reading: reading is not None).angles
     assert np.abs(after - held).max() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("register", "value", "words"),
+    [
+        (reg.BUS_WATCHDOG, -1, r"servo 4 \(elbow\) has a tripped watchdog \(-1\)"),
+        (reg.BUS_WATCHDOG, 0, r"servo 4 \(elbow\) has lost its watchdog \(0\)"),
+        (reg.BUS_WATCHDOG, 50, r"servo 4 \(elbow\) has lost its watchdog \(50\)"),
+        (reg.TORQUE_ENABLE, 0, r"servo 4 \(elbow\) has lost its torque"),
+    ],
+)
+def test_a_watchdog_that_has_tripped_or_gone_is_noticed(
+    arm: DynamixelArm, world: Emulated, register: reg.Register, value: int, words: str
+) -> None:
+    """One register of one servo alone, behind the driver's back; from then on no goal goes out."""
+    arm.torque(True)
+    held = cycle_until(arm, lambda reading: reading is not None).angles
+    world("set", 4, register.address, register.size, value)
+    cycle_until(arm, lambda reading: arm.rearm_cause, held)
+    assert re.search(words, arm.rearm_cause)
+    withheld = arm.counts.get("goal_withheld", 0)
+    arm.request(held + 0.2)
+    assert arm.counts["goal_withheld"] == withheld + 1
 
 
 def test_rebooting_the_gripper_clears_its_error_and_spares_the_joints(arm: DynamixelArm, world: Emulated) -> None:

@@ -7,15 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from process_fakes import FakeServer, fake_service
 
 from aloha_runtime import config, messages
 from aloha_runtime.bus import RECORDER
 from aloha_runtime.commands import operate
 from aloha_runtime.commands.stack import Stack
 from aloha_runtime.data import Dataset, recorded, reports
+from aloha_runtime.data.session import Session
 from aloha_runtime.messages import Mode, Reply, Request
+from aloha_runtime.processes.recorder import RecorderLoop
 from aloha_runtime.processes.table import Job
-from aloha_runtime.robot import IS_GRIPPER, SIDE_SLICE, SIDES, START_POSE, pose_vector
+from aloha_runtime.realtime import Beat
+from aloha_runtime.robot import IS_GRIPPER, SIDE_SLICE, SIDES, START_POSE, TICK_NS, pose_vector
 from aloha_runtime.sim.chain_control import Plug, Unplug, ask
 from aloha_runtime.sim.link import Link
 
@@ -227,3 +231,22 @@ def test_orders_are_answered(run: Run) -> None:
     assert run.replies["mark"].text == "episode 1: success"
     assert reports.read(run.dataset, 1)["outcome"] == "success"
     assert reports.read(run.dataset, 0)["outcome"] == ""
+
+
+def test_ticks_that_a_stall_cost_are_counted(tmp_path: Path) -> None:
+    """The recorder makes up what its buffers still hold, and counts the rest."""
+    service = fake_service("recorder")
+    service.rig = service.rig.model_copy(update={"cameras": {}})
+    recorded.create(tmp_path / "cups", service.rig)
+    session = Session(tmp_path / "cups", TASK, keep_all=True)
+    service.bus.server = lambda _: FakeServer()
+    loop = RecorderLoop(service, session, continuous=True, intervenes=False)
+    looked_at: list[int] = []
+    loop._record = lambda tick, _: looked_at.append(tick)  # type: ignore[method-assign]
+    loop.tick(Beat(100, 100 * TICK_NS, 0, 0))
+    before = loop.frames.takes.skipped
+    for index in (101, 102, 200, 201):
+        loop.tick(Beat(index, index * TICK_NS, 0, 0))
+    assert looked_at == [99, 100, 101, *range(191, 200), 200]
+    assert loop.frames.takes.skipped - before == 200 - 102 - 9
+    loop.finish()

@@ -118,11 +118,16 @@ def test_each_leader_state_becomes_one_action_with_its_stamp(scene: Scene) -> No
 def test_no_action_outside_teleop_or_from_stale_leaders(scene: Scene) -> None:
     scene.turn(Mode.HOLD)
     assert scene.actions == []
-    scene.turn(Mode.TELEOP)
-    sent = len(scene.actions)
-    scene.bus.subscribers["leaders"].newest.seq += 1
-    scene.loop.cycle(scene.clock.now + 50 * MS)  # older than a leader state may be
-    assert len(scene.actions) == sent
+    ages_ms = {"leaders": 50, "followers": 50, "mode": 210}  # a little older than each may be
+    for stale, age_ms in ages_ms.items():
+        scene.turn(Mode.TELEOP)
+        sent = len(scene.actions)
+        now_ns = scene.clock.now + age_ms * MS
+        for name in ages_ms.keys() - {stale}:  # the others are heard as ever
+            scene.bus.subscribers[name].newest.stamp_ns = now_ns
+        scene.bus.subscribers["leaders"].newest.seq += 1
+        scene.loop.cycle(now_ns)
+        assert len(scene.actions) == sent, stale
 
 
 def test_an_invalid_leader_state_is_not_passed_on(scene: Scene) -> None:

@@ -49,6 +49,8 @@ class Machine:
     running: threading.Event = field(default_factory=threading.Event)
     idle: threading.Event = field(default_factory=threading.Event)
     ended: bool = False
+    ended_by: BaseException | None = None
+    """What the server died of: an error is no refusal."""
 
     def link(self, keys: Keys | None = None, port: int | None = None, digest: str = "") -> PolicyLink:
         address = Address.parse(f"tcp://127.0.0.1:{port or self.port}" + (f"#{digest}" if digest else ""))
@@ -62,13 +64,19 @@ class Machine:
         assert self.idle.wait(10)
 
     def run(self) -> None:
-        while not self.ended:
-            if self.running.is_set():
-                self.idle.clear()
-                self.server.turn(20)
-            else:
-                self.idle.set()
-                self.running.wait(0.05)
+        try:
+            while not self.ended:
+                if self.running.is_set():
+                    self.idle.clear()
+                    self.server.turn(20)
+                else:
+                    self.idle.set()
+                    self.running.wait(0.05)
+        except zmq.ZMQError as error:
+            if not self.ended:  # a test may close the socket of a server that it has ended
+                self.ended_by = error
+        except BaseException as error:
+            self.ended_by = error
 
 
 def free_port() -> int:
@@ -86,7 +94,7 @@ def make_keys(folder: Path, *names: str) -> list[Keys]:
 
 
 def stop(machine: Machine, thread: threading.Thread) -> None:
-    """End a server and its links; twice is harmless."""
+    """End a server and its links; twice is harmless. Raises what the server died of."""
     machine.ended = True
     thread.join(10)
     for link in machine.links:
@@ -96,6 +104,8 @@ def stop(machine: Machine, thread: threading.Thread) -> None:
         machine.server._socket.close(0)
         machine.keeper.close()
         machine.context.term()
+    if machine.ended_by is not None:
+        raise machine.ended_by
 
 
 TRIES = 2000

@@ -11,6 +11,7 @@ from remote_machines import DIGEST, STATE, Machine, echo, observation, until_ans
 from aloha_runtime.errors import CheckpointError
 from aloha_runtime.remote import frames, wire
 from aloha_runtime.remote.link import PolicyLink
+from aloha_runtime.remote.server import PolicyServer
 from aloha_runtime.sim.network import BadNetwork
 
 
@@ -145,3 +146,23 @@ def test_a_robot_that_does_not_wait_gets_the_answer_to_its_newest_question_only(
     counts = machine.server.counts
     assert counts["replaced"] >= 2
     assert counts["answered"] + counts["replaced"] == next(numbers) - 1
+
+
+def test_a_robot_takes_only_the_answer_to_its_own_question(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = machine.link()
+    session = link.open(10).session
+    real = PolicyServer._send
+
+    def lying(server: PolicyServer, peer: bytes, message: wire.Card | wire.Chunk | wire.Refusal) -> None:
+        if isinstance(message, wire.Chunk):
+            wrong = np.full((5, 14), 99, "<f4").tobytes()
+            for session_said, number in ((bytes(16), message.number), (session, message.number + 1)):
+                real(server, peer, wire.Chunk(session_said, number, 1, 5, wrong))
+        real(server, peer, message)
+
+    monkeypatch.setattr(PolicyServer, "_send", lying)
+    for value in range(3):
+        chunk = link.predict(observation(value))
+        assert chunk is not None
+        assert (chunk == value).all()
+    assert link.counts["stale"] == 6

@@ -118,3 +118,30 @@ def test_addresses_are_read_and_a_name_is_nothing_to_listen_at() -> None:
     assert bindable("tcp://[::1]:5571") == "tcp://[::1]:5571"
     with pytest.raises(ConfigError, match="give an IP address"):
         bindable("tcp://gpu.local:5571")
+
+
+@pytest.mark.parametrize(
+    ("parts", "verdict"),
+    [
+        ([b"1.0", b"7", b"aloha", b"::1", b"", b"NULL"], "no key"),
+        ([b"1.0", b"7", b"aloha", b"::1", b"", b"PLAIN", b"user", b"password"], "no key"),
+        ([b"1.0", b"7", b"aloha", b"::1", b"", b"CURVE", b"short"], "no key"),
+        ([b"1.0", b"7", b"aloha", b"::1", b"", b"CURVE", bytes(32)], "unknown key"),
+        ([b"1.0", b"7", b"other", b"::1", b"", b"CURVE", bytes(32)], "not understood"),
+        ([b"2.0", b"7", b"aloha", b"::1", b"", b"CURVE", bytes(32)], "not understood"),
+        ([b"1.0", b"7"], "not understood"),
+        ([], "not understood"),
+    ],
+)
+def test_the_key_handler_knows_curve_alone(tmp_path: Path, parts: list[bytes], verdict: str) -> None:
+    ours, other = make_keys(tmp_path, "a", "b")
+    ours.allow(other.public(), "b")
+    with zmq.Context() as context:
+        keeper = gate.Gatekeeper(context, ours)
+        try:
+            assert keeper._answer(parts)[2:5] == [b"400", b"key not allowed", b""]
+            assert keeper.counts == {verdict: 1}
+            good = keeper._answer([b"1.0", b"8", b"aloha", b"::1", b"", b"CURVE", bytes.fromhex(other.public())])
+            assert good == [b"1.0", b"8", b"200", b"OK", b"b", b""]
+        finally:
+            keeper.close()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import msgspec
 import numpy as np
 import psutil
 import pytest
@@ -164,10 +165,15 @@ def test_only_the_declared_address_is_listened_at(machine: Machine) -> None:
 
 
 def test_without_anybody_who_answers_for_keys_nobody_is_let_in(machine: Machine) -> None:
+    """It is libzmq that refuses, at the handshake: no message reaches the server, which goes on."""
     machine.keeper.close()
-    with pytest.raises(TransportError):
-        machine.link().open(0.5)
+    for keys in (machine.robot, machine.stranger):
+        link = machine.link(keys)
+        with pytest.raises(TransportError, match="does not prove the key that is allowed here"):
+            link.open(0.5)
+        assert link.counts["connections"] == 0, "a handshake succeeded"
     assert not machine.server.counts
+    assert machine.ended_by is None
 
 
 def test_one_session_follows_another_and_memory_is_bounded(
@@ -181,3 +187,47 @@ def test_one_session_follows_another_and_memory_is_bounded(
     assert len(machine.server._sessions) == 3
     assert links[0].predict(observation()) is None  # forgotten, so it says hello again
     until_answered(links[0], 1)
+
+
+LOOK = {"type": "look", "session": bytes(16), "number": 1, "vectors": {}, "pictures": {}}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"extra": 1},
+        {"session": bytes(15)},
+        {"session": bytes(17)},
+        {"number": 0},
+        {"number": 1.5},
+        {"number": 1 << 63},
+        {"vectors": {"state": bytes(4097)}},
+        {"vectors": {"x" * 129: b""}},
+        {"vectors": {str(index): b"" for index in range(9)}},
+        {"vectors": {"state": [1.0]}},
+        {"pictures": {str(index): {"encoding": "raw", "data": b""} for index in range(17)}},
+        {"pictures": {"cam": {"encoding": "png", "data": b""}}},
+        {"pictures": {"cam": {"encoding": "raw", "data": b"", "size": 3}}},
+        {"type": "card"},
+    ],
+)
+def test_messages_are_strictly_typed_and_every_length_is_bounded(change: dict[str, object]) -> None:
+    assert wire.from_robot(wire.encode(LOOK)).number == 1
+    with pytest.raises(msgspec.DecodeError):
+        wire.from_robot(wire.encode({**LOOK, **change}))
+
+
+def test_answers_are_strictly_typed_and_every_length_is_bounded() -> None:
+    chunk = {"type": "chunk", "session": bytes(16), "number": 1, "inference_ns": 1, "rows": 1, "actions": bytes(56)}
+    assert wire.from_server(wire.encode(chunk)).rows == 1
+    card = {"type": "card", "protocol": 1, "session": bytes(16), "digest": "ab" * 32, "rate_hz": 50, "files": {}}
+    assert wire.from_server(wire.encode(card)).rate_hz == 50
+    wrong = [
+        *({**chunk, **change} for change in ({"rows": 0}, {"rows": 1001}, {"actions": bytes(56001)}, {"x": 1})),
+        *({**card, **change} for change in ({"digest": "../x"}, {"rate_hz": 0}, {"x": 1})),
+        {**card, "files": {str(index): b"" for index in range(129)}},
+        {"type": "refusal", "number": 0, "reason": "x" * 501},
+    ]
+    for message in wrong:
+        with pytest.raises(msgspec.DecodeError):
+            wire.from_server(wire.encode(message))

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from power_cut import watch
 
 from aloha_runtime import config
 from aloha_runtime.commands import install_files, install_udev
@@ -43,6 +44,126 @@ def test_every_unit_runs_as_its_own_user_fed_by_its_loop_and_restarted() -> None
             assert "\nPrivateNetwork=yes\n" in text, name
             assert "\nLimitRTPRIO=50\n" in text, name
             assert "$" not in text.replace("$$", ""), name
+
+
+SANDBOX = {
+    "CapabilityBoundingSet": "",
+    "NoNewPrivileges": "yes",
+    "ProtectSystem": "strict",
+    "ProtectHome": "yes",
+    "PrivateTmp": "yes",
+    "PrivateMounts": "yes",
+    "PrivateDevices": "yes",
+    "DevicePolicy": "closed",
+    "PrivateUsers": "yes",
+    "PrivateIPC": "yes",
+    "PrivateNetwork": "yes",
+    "IPAddressDeny": "any",
+    "RestrictAddressFamilies": "AF_UNIX",
+    "ProtectClock": "yes",
+    "ProtectHostname": "yes",
+    "ProtectKernelLogs": "yes",
+    "ProtectKernelModules": "yes",
+    "ProtectKernelTunables": "yes",
+    "ProtectControlGroups": "yes",
+    "ProtectProc": "invisible",
+    "ProcSubset": "pid",
+    "RestrictNamespaces": "yes",
+    "RestrictSUIDSGID": "yes",
+    "LockPersonality": "yes",
+    "MemoryDenyWriteExecute": "yes",
+    "SystemCallArchitectures": "native",
+    "SystemCallFilter": "@system-service ~@privileged",
+    "SystemCallErrorNumber": "EPERM",
+    "User": "aloha",
+    "Group": "aloha",
+    "UMask": "0077",
+    "LimitCORE": "0",
+    "RuntimeDirectoryMode": "0700",
+    # What only a fragment may give.
+    "AmbientCapabilities": None,
+    "DeviceAllow": None,
+    "SupplementaryGroups": None,
+    "ReadWritePaths": None,
+    "StateDirectoryMode": None,
+    "IPAddressAllow": None,
+    "SocketBindAllow": None,
+    "SocketBindDeny": None,
+}
+"""Every directive that keeps a process in, by name; several values as one text. None: not there."""
+ADDS_UP = ("DeviceAllow", "IPAddressDeny", "RestrictAddressFamilies", "SystemCallFilter", "SupplementaryGroups")
+"""Directives whose lines add to one another (an empty one begins anew); of all others the last line counts."""
+COMPILES = {"MemoryDenyWriteExecute": "no", "ProcSubset": "all"}
+USB_CAMERA = {"PrivateDevices": "no", "DeviceAllow": "char-video4linux rw", "SupplementaryGroups": "video"}
+LOOSER: dict[str, dict[str, str]] = {
+    "arms": {
+        "PrivateDevices": "no",
+        "DeviceAllow": "char-ttyUSB rw char-ttyACM rw",
+        "SupplementaryGroups": "dialout",
+        "ProcSubset": "all",
+    },
+    "policy": {
+        **COMPILES,
+        "PrivateDevices": "no",
+        "DeviceAllow": "char-nvidia* rw char-drm rw",
+        "SupplementaryGroups": "video",
+    },
+    "flight": {"ReadWritePaths": "-/var/lib/aloha/logs", "StateDirectoryMode": "0700"},
+    "recorder": {"ReadWritePaths": "/srv/cups"},
+    "metrics": {
+        "PrivateNetwork": "no",
+        "RestrictAddressFamilies": "AF_UNIX AF_UNIX AF_INET",
+        "IPAddressAllow": "localhost",
+        "SocketBindDeny": "any",
+        "SocketBindAllow": "ipv4:tcp:9200",
+    },
+}
+"""By module: what its sandbox has beside or instead of `SANDBOX`. The cameras' and the simulated ones' are below."""
+
+
+def settings(unit: str) -> dict[str, str]:
+    """What systemd makes of the lines of a unit."""
+    found: dict[str, str] = {}
+    for line in unit.splitlines():
+        name, equals, value = line.partition("=")
+        if equals and re.fullmatch(r"[A-Za-z]+", name):
+            found[name] = f"{found.get(name, '')} {value}".strip() if name in ADDS_UP and value else value
+    return found
+
+
+def module_of(unit: str) -> str:
+    return re.sub(r"^aloha-|[@.].*", "", unit)
+
+
+def assert_sandboxed(rig: config.RigConfig, wanted: Wanted, looser: dict[str, dict[str, str]]) -> set[str]:
+    """Every directive of every unit; returns the modules."""
+    written = {name: text for name, text in units(rig, wanted).items() if name.endswith(".service")}
+    for name, text in written.items():
+        found = settings(text)
+        expected = {**SANDBOX, **looser.get(module_of(name), {})}
+        assert {directive: found.get(directive) for directive in expected} == expected, name
+    return {module_of(name) for name in written}
+
+
+def test_every_unit_is_in_the_sandbox_directive_by_directive() -> None:
+    rig = config.load("aloha").model_copy(update={"metrics_port": 9200})
+    recorded = Wanted(Job.DEPLOY, "demo", "/srv/cups", "cups")
+    camera = {
+        "realsense": {
+            **USB_CAMERA,
+            "DeviceAllow": "char-video4linux rw char-usb_device rw",
+            "RestrictAddressFamilies": "AF_UNIX AF_UNIX AF_NETLINK",
+        },
+        "opencv": USB_CAMERA,
+    }
+    for kind, its in camera.items():
+        one = next(iter(rig.cameras.values())).model_copy(update={"type": kind, "device": "/dev/CAM", "serial": "1"})
+        only = rig.model_copy(update={"cameras": {"cam_high": one}})
+        modules = assert_sandboxed(only, recorded, {**LOOSER, "camera": its})
+        assert modules >= {"arms", "camera", "policy", "supervisor", "flight", "recorder", "metrics"}
+    simulated = dict.fromkeys(("world", "chain", "demonstrator", "camera"), COMPILES)
+    modules = assert_sandboxed(config.load("sim"), Wanted(Job.DEMONSTRATE), {**LOOSER, **simulated})
+    assert modules >= {*simulated, "guard", "teleop"}
 
 
 def test_the_recorder_may_write_its_logs_and_nothing_else() -> None:
@@ -139,6 +260,13 @@ def test_an_installation_that_was_cut_off_is_completed(tmp_path: Path, monkeypat
     assert tree(tmp_path) == {}
 
 
+def test_an_installation_survives_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut = watch(tmp_path, monkeypatch)
+    install("aloha", DEPLOY, tmp_path, dry_run=False)
+    assert cut.hurried == []
+    assert cut.lost() == []
+
+
 def test_what_cannot_run_unattended_is_refused(tmp_path: Path) -> None:
     rig = config.load("aloha")
     for wanted, why in (
@@ -176,6 +304,23 @@ def test_systemd_finds_no_mistake_and_the_sandboxes_are_tight(tmp_path: Path) ->
     services = [path for path in files if path.suffix == ".service"]
     command = ["systemd-analyze", "security", "--offline=yes", "--no-pager"]
     rated = subprocess.run([*command, *services], capture_output=True, text=True, check=False)
-    scores = [float(score) for score in re.findall(r"exposure level for [^:]*: ([\d.]+)", rated.stdout)]
-    assert len(scores) == len(services), rated.stderr
-    assert max(scores) <= 1.5
+    found = dict(re.findall(r"exposure level for aloha-([^@.:]*)[^:]*: ([\d.]+)", rated.stdout))
+    assert len(re.findall("exposure level", rated.stdout)) == len(services), rated.stderr
+    devices = {"arms", "camera", "policy"}  # those that need some are less closed
+    assert {name: score for name, score in found.items() if float(score) > (0.6 if name in devices else 0.4)} == {}
+
+
+def test_the_rules_name_every_device_for_its_group_alone() -> None:
+    """The text of the rules, whole: an adapter answers at once, is left alone by ModemManager, and is its group's."""
+    rig = config.load("aloha")
+    arm = rig.arms["follower_left"].model_copy(update={"port": "/dev/ttyDXL_x", "serial": "FT1"})
+    usb = next(iter(rig.cameras.values())).model_copy(update={"type": "opencv", "device": "/dev/CAM_X", "serial": "C1"})
+    real = usb.model_copy(update={"type": "realsense", "device": None, "serial": "R1"})
+    some = rig.model_copy(update={"arms": {"follower_left": arm}, "cameras": {"cam_high": usb, "cam_low": real}})
+    written = [line for line in install_udev.rules(some).splitlines() if line and not line.startswith("#")]
+    assert written == [
+        'SUBSYSTEM=="tty", ATTRS{serial}=="FT1", SYMLINK+="ttyDXL_x", ENV{ID_MM_DEVICE_IGNORE}="1", '
+        'ATTR{device/latency_timer}="1", GROUP="dialout", MODE="0660"',
+        'SUBSYSTEM=="video4linux", ATTRS{serial}=="C1", ATTR{index}=="0", SYMLINK+="CAM_X", GROUP="video", MODE="0660"',
+        'SUBSYSTEM=="usb", ATTR{idVendor}=="8086", GROUP="video", MODE="0660"',
+    ]

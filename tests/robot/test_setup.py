@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from emulated import Emulated, emulated_chain
+from power_cut import watch
 
 from aloha_runtime import config
 from aloha_runtime.commands import setup, setup_calibrate, setup_cameras
@@ -193,3 +194,19 @@ def test_answers_that_nobody_asked_for_and_questions_that_nobody_answers(tmp_pat
     with pytest.raises(ConfigError, match="there already"):
         setup.setup("sim", tmp_path / "x.yaml", ["cameras"], Person(yes=True), tmp_path / "run")
     assert emulated_adapters(tmp_path / "run") == {}
+
+
+def test_the_rig_file_survives_a_power_cut_and_a_wrong_one_never_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = yaml.safe_load(config.find("aloha").read_text())
+    cut = watch(tmp_path, monkeypatch)
+    out = tmp_path / "rigs/kitchen.yaml"
+    setup.write(data, "aloha", out)
+    assert cut.hurried == []
+    assert cut.lost() == []
+    before = out.read_text()
+    with pytest.raises(ConfigError):
+        setup.write({**data, "unheard_of": 1}, "aloha", out)
+    assert [path.name for path in out.parent.iterdir()] == ["kitchen.yaml"]
+    assert out.read_text() == before

@@ -10,6 +10,7 @@ import pytest
 import zmq
 from transport_workers import PATIENCE_S, heartbeat, publish_heartbeats, until
 
+from aloha_runtime import messages
 from aloha_runtime.bus import Bus, wait_any
 from aloha_runtime.errors import TransportError
 from aloha_runtime.messages import LEADERS, MODE, MS, Health, Mode, ModeHeartbeat, Reply, Request, health_topic
@@ -237,3 +238,41 @@ def test_what_is_no_request_is_refused_and_the_next_one_is_served(bus: Bus, run_
                 assert server.receive(200) is None
                 assert client.poll(60_000)
                 assert client.recv() == b""
+
+
+def test_a_request_above_the_limit_never_reaches_the_server(bus: Bus, run_dir: Path) -> None:
+    """libzmq ends the connection at the size that the message claims, before it makes room for it."""
+    server = bus.server()
+    with zmq.Context() as context, context.socket(zmq.REQ) as client, context.socket(zmq.REQ) as other:
+        for each in (client, other):
+            each.linger = 0
+            each.connect(f"ipc://{run_dir}/supervisor.requests.ipc")
+        client.send_multipart([b"", bytes((1 << 20) + 1)])
+        other.send_multipart([b"", messages.encode(Request(verb="arm"))])
+        assert server.receive(60_000) == Request(verb="arm")
+        server.reply(Reply(ok=True, text="fine"))
+        assert server.receive(200) is None
+        assert client.poll(0) == 0, "not even refused: it was not read"
+
+
+def test_a_message_above_the_limit_never_reaches_a_reader(bus: Bus, run_dir: Path) -> None:
+    subscriber = bus.subscribe(MODE)
+    head = (7).to_bytes(8, "little") + (1).to_bytes(8, "little")
+    with zmq.Context() as context, context.socket(zmq.PUB) as intruder:
+        intruder.linger = 0
+        intruder.bind(f"ipc://{run_dir}/mode.ipc")
+
+        def sent() -> bool:
+            intruder.send(head + b"\xc1")
+            return subscriber.latest() is None and subscriber.invalid > 0
+
+        until(sent)
+        while subscriber.latest() is None and subscriber._socket.poll(200):
+            pass
+        heard = subscriber.invalid
+        for _ in range(5):
+            intruder.send(head + bytes(1 << 20))
+        assert not subscriber._socket.poll(500)
+        assert subscriber.latest() is None
+        assert subscriber.invalid == heard
+    (run_dir / "mode.ipc").unlink()

@@ -239,3 +239,14 @@ def test_inline_pixels(bus: Bus, other_bus: Bus, inline: str) -> None:
     assert frames.pixels(info) is None
     info.pixels = b"rubbish"
     assert frames.pixels(info) is None
+
+
+def test_a_ring_is_for_its_user_alone(run_dir: Path) -> None:
+    """/dev/shm is everybody's: the file itself keeps others from the pictures."""
+    before = os.umask(0)
+    try:
+        with Bus(run_dir, WallClock()) as bus:
+            writer = bus.own(RingWriter(run_dir, "top", (4, 5)))
+            assert (SHARED_MEMORY / writer.name).stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)

@@ -47,10 +47,16 @@ def test_somebody_elses_directory_is_refused(run_dir: Path, monkeypatch: pytest.
             use(run_dir)
 
 
-def test_a_directory_open_to_others_is_refused(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    with pytest.raises(TransportError, match=f"mode 755.*choose another with --run-dir, or.*chmod 700 {tmp_path}"):
-        RunDirectory(tmp_path)
+@pytest.mark.parametrize("open_to_others", [0o001, 0o002, 0o004, 0o010, 0o020, 0o040, 0o050, 0o055])
+def test_a_directory_open_to_others_is_refused(tmp_path: Path, open_to_others: int) -> None:
+    """Every single right of the group and of others, for whoever makes the directory and whoever uses it."""
+    mode = 0o700 | open_to_others
+    tmp_path.chmod(mode)
+    for use in (RunDirectory, lambda path: Bus(path, WallClock())):
+        with pytest.raises(
+            TransportError, match=f"mode {mode:o}.*choose another with --run-dir, or.*chmod 700 {tmp_path}"
+        ):
+            use(tmp_path)
 
 
 def test_a_file_or_link_in_its_place_is_refused(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Mutation test: every small change of a module's code must make a test fail. Needs `make setup` before.
-#   bash scripts/mutants.sh                                    control/limits.py and control/stream.py, by their own tests
-#   bash scripts/mutants.sh control/trajectory.py tests/control/test_trajectory.py tests/control/test_gate.py
-# Works on copies in outputs/mutants; survivors are listed.
+# Every small change of one module's code, by mutmut: is there a test that fails? Needs `make setup` before. The defects
+# that are chosen by hand, one or more for each promise, are those of scripts/mutants.py (`make mutants`).
+#   bash scripts/mutmut.sh                                    control/limits.py and control/stream.py, by their own tests
+#   bash scripts/mutmut.sh control/trajectory.py tests/control/test_trajectory.py tests/control/test_gate.py
+# Works on copies in outputs/mutmut; survivors are listed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ $# = 0 ]; then
@@ -14,7 +15,7 @@ tests=$(printf '"%s", ' "$@")
 bin=$PWD/.venv/bin
 [ -x "$bin/mutmut" ] || "$(command -v uv || echo "$bin/uv")" pip install -q --python "$bin/python" mutmut==3.8.1
 
-copy=outputs/mutants/$(basename "$module" .py)
+copy=outputs/mutmut/$(basename "$module" .py)
 rm -rf "$copy" && mkdir -p "$copy"
 cp -r aloha_runtime tests pyproject.toml README.md "$copy"
 cat >>"$copy/pyproject.toml" <<TOML
