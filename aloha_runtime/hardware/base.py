@@ -1,10 +1,10 @@
-"""The two device protocols of a rig, arm and camera, and what a reading of each holds.
+"""The device protocols of a rig, arm and camera, and what a reading of each, and of a physical stop, holds.
 
 One conformance suite per protocol (tests/hardware) runs against every backend, the emulated ones included.
 """
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,3 +135,12 @@ class Camera(Protocol):
 
     def disconnect(self) -> None:
         """Stop and release the device. Harmless when not connected."""
+
+
+class StopSeen(NamedTuple):
+    """A physical stop. `presses`: how often it has been pressed so far. `held`: it is pressed now. `missing`: why it
+    cannot be read, and what to do; empty when it can."""
+
+    presses: int
+    held: bool
+    missing: str

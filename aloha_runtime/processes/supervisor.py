@@ -6,7 +6,9 @@ from aloha_runtime import messages
 from aloha_runtime.control.events import ArmsHeard, BlockerChanged, Decision, Heard, HoldAsked, TimePassed
 from aloha_runtime.control.health import WINDOW, TickHealth, TickRecord
 from aloha_runtime.control.modes import ARMS, DRIVER, EXCHANGES, ModeMachine
+from aloha_runtime.control.stop_input import StopOrders
 from aloha_runtime.control.teleop import misaligned
+from aloha_runtime.hardware.stop_input import StopWatch
 from aloha_runtime.messages import MOVING, MS, GuardState, Health, Mode, PolicyTick, Reply, Request, SimReset
 from aloha_runtime.processes.table import every_process
 from aloha_runtime.realtime import NS_PER_S, Pacer
@@ -47,6 +49,11 @@ class SupervisorLoop:
         self.complaints: dict[str, str] = {}
         """What processes said last of what is wrong with them; empty where nothing is."""
         self.resets = SimReset(stamp_ns=0, episode=0, task_seed=0)
+        self.stop_input: StopWatch | None = None
+        if rig.stop_input is not None:
+            virtual = service.clock.virtual
+            self.stop_input = StopWatch(rig.stop_input, not virtual, None if virtual else rig.realtime.priority)
+            self.stop_orders = StopOrders(rig.stop_input.name)
 
     def cycle(self, now_ns: int) -> None:
         """Everything that arrived, then the heartbeat. The server is last, so that a reply tells the newest mode."""
@@ -57,6 +64,7 @@ class SupervisorLoop:
         self._tell(self.machine.handle(TimePassed(), now_ns))
         while (request := self.server.receive()) is not None:
             self.server.reply(self._answer(request, now_ns))
+        self._obey_stop_input(now_ns)  # behind the requests: of a stop and an order in one turn the stop counts
         self.mode.send(self.machine.heartbeat(now_ns, 0))
         if self.service.rig.sim is not None:
             self.resets.stamp_ns = now_ns
@@ -117,6 +125,12 @@ class SupervisorLoop:
         if state is not None and state.cause and state.stamp_ns > self.machine.since_ns:
             self._tell(self.machine.handle(HoldAsked(f"guard: {state.cause}"), now_ns))
 
+    def _obey_stop_input(self, now_ns: int) -> None:
+        """The physical stop, where the rig has one."""
+        if self.stop_input is not None:
+            for item in self.stop_orders.take(self.stop_input.look(), self.machine.mode):
+                self._tell(self.machine.handle(item, now_ns))
+
     def _judge_ticks(self, now_ns: int) -> None:
         """The policy's own account of its ticks: late ones and missing observations end in HOLD, with the reason."""
         moving = self.machine.mode is Mode.POLICY
@@ -152,7 +166,14 @@ class SupervisorLoop:
         found = [f"silent: {', '.join(gone)}"] if gone else []
         if self.record.verdict is not TickHealth.GOOD:
             found.append(f"degraded: policy: {self._late()}")
+        if self.stop_input is not None and self.stop_orders.trouble:
+            found.append(self.stop_orders.trouble)
         return "; ".join(found)
+
+    def figures(self) -> dict[str, float]:
+        """Named numbers for the health report."""
+        ready = {} if self.stop_input is None else {"stop_input_ready": float(not self.stop_orders.trouble)}
+        return {"ticks_success": self.record.success, **ready}
 
 
 def main(service: Service) -> None:
@@ -164,7 +185,7 @@ def main(service: Service) -> None:
         now_ns = beat.deadline_ns + beat.lateness_ns
         loop.cycle(now_ns)
         trouble = loop.trouble(now_ns)
-        service.report(lambda: {"ticks_success": loop.record.success}, ok=not trouble, message=trouble)
+        service.report(loop.figures, ok=not trouble, message=trouble)
 
 
 if __name__ == "__main__":
