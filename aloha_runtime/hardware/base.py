@@ -9,10 +9,16 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from aloha_runtime.errors import HardwareError
 from aloha_runtime.robot import Role
 
 ArmVector = NDArray[np.float64]
 """A (7,) float64 vector: the six joints of `robot.ARM_JOINTS`, then the gripper motor."""
+
+
+class ArmSilentError(HardwareError):
+    """Torque could not be switched because servos are silent: their power may be gone. When it is back they have no
+    torque, and get it by an operator's order only, so nobody tries again by itself."""
 
 
 @dataclass(frozen=True, slots=True)

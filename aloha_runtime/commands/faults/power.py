@@ -48,6 +48,8 @@ WATCHED_S = 0.9
 MOVED_RAD = 0.01
 SWING_RAD, SWING_HZ = 0.15, 0.5
 AWAY_RAD = 0.4
+GRIPPER_RAD = 0.1
+"""Within the range of leaders and followers."""
 RECOVERY = re.compile(r"aloha arm|arm again")
 READY_S = 6.0
 
@@ -89,14 +91,14 @@ class Table:
 
     def _plant(self, arm: str) -> ServoPlant:
         away = AWAY_RAD if self.case.situation == RAMP else 0.0
-        angles = [angle + away for angle in (START_POSE[0], *START_POSE[1:])]
+        angles = [angle + away for angle in START_POSE]
         weight = weight_torques if self.case.gravity else None
         hand = (lambda: self._swung() if self.held else None) if arm.startswith("leader") else (lambda: None)
-        return ServoPlant((*angles, 0.4), hand, weight)
+        return ServoPlant((*angles, GRIPPER_RAD), hand, weight)
 
     def _swung(self) -> list[float]:
         swing = SWING_RAD * math.sin(2 * math.pi * SWING_HZ * self.rig.time.now / 1e9)
-        return [*(angle + swing for angle in START_POSE), 0.4]
+        return [*(angle + swing for angle in START_POSE), GRIPPER_RAD]
 
     def _drive(self, bus: Bus, now_ns: int) -> None:
         """Actions for every moving mode all the time, as from drivers that do not care for the mode."""
@@ -269,6 +271,7 @@ def _complaint_about_recovery(table: Table) -> str:
     trouble = table.until(table.settled, "ARMED by `aloha arm`")
     if trouble:
         return trouble
+    table.run(2 * TICK_NS / 1e9)  # the supervisor hears of it
     for arm, wire in rig.wires.items():
         gripper = wire.chain.servos[-1] if arm.startswith("leader") and where == "start" else None
         dead = [s.servo.id for s in wire.chain.servos if s is not gripper and not (s.torque and s.watchdog == WATCHDOG)]
@@ -277,8 +280,9 @@ def _complaint_about_recovery(table: Table) -> str:
         way = max(abs(now - then) for now, then in zip(wire.plant.angles, begin[arm], strict=True))
         if where == "here" and way > MOVED_RAD:
             return f"`aloha arm` moved {arm} by {way:.3f} rad"
-    if not rig.ask("policy").ok:
-        return "armed, but no mode can be started"
+    reply = rig.ask("policy")
+    if not reply.ok:
+        return f"armed, but not started: {reply.text}"
     table.run(0.2)
     return "" if rig.word.mode is Mode.POLICY else f"armed and started, then {rig.word.mode}: {rig.word.cause}"
 
