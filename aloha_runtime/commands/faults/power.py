@@ -232,7 +232,8 @@ def _complaints_about_servos(table: Table, cut_ns: int, back_ns: int) -> list[st
     """Torque of the arms that were cut, and the health of the others, until now."""
     looks = [seen for seen in table.seen if seen.stamp_ns > cut_ns + TICK_NS]
     healthy = [arm for arm in ARMS if arm not in table.case.arms]
-    limp = {arm for seen in looks for arm in healthy if not seen.torque[arm]}
+    before = [seen for seen in table.seen if seen.stamp_ns <= cut_ns][-1]
+    fallen = sorted({arm for seen in looks for arm in healthy if before.torque[arm] and not seen.torque[arm]})
     found = []
     for arm in table.case.arms:
         when = next((seen.stamp_ns for seen in looks if seen.stamp_ns > back_ns and seen.torque[arm]), None)
@@ -241,9 +242,6 @@ def _complaints_about_servos(table: Table, cut_ns: int, back_ns: int) -> list[st
     tripped = sorted({arm for seen in looks for arm in seen.tripped} & set(healthy))
     if tripped and table.case.situation != Mode.FAULT:
         found.append(f"the watchdog of a healthy arm tripped: {', '.join(tripped)}")
-    mode = SITUATIONS[table.case.situation]
-    free = [arm for arm in healthy if mode is Mode.IDLE or (mode is Mode.TELEOP and arm.startswith("leader"))]
-    fallen = sorted(limp - set(free))
     return [*found, *([f"a healthy arm lost its torque: {', '.join(fallen)}"] if fallen else [])]
 
 
