@@ -254,12 +254,12 @@ class VirtualRig:
                 held.enter_context(mock.patch.object(module, "time", self.time))
             held.enter_context(mock.patch.object(dynamixel, "SerialPort", self._port))
             self.arms = {role: ArmsLoop(self._service(f"arms@{role}s")) for role in ROLES}
-            for loop in self.arms.values():
-                loop.connect()
+            for pair in self.arms.values():
+                pair.connect()
             self.supervisor = SupervisorLoop(self._service("supervisor"))
             self._held = held.pop_all()
         start_ns = self.time.now // TICK_NS * TICK_NS + TICK_NS
-        loops = [Loop(f"arms@{role}s", loop.period_ns, loop.cycle) for role, loop in self.arms.items()]
+        loops = [Loop(f"arms@{role}s", pair.period_ns, pair.cycle) for role, pair in self.arms.items()]
         loops += [Loop("supervisor", TICK_NS, self._supervise), Loop("driver", TICK_NS, self._send)]
         for order, loop in enumerate(loops):
             loop.due_ns = start_ns
