@@ -30,6 +30,7 @@ from aloha_runtime.config_parts import (
     TeleopConfig,
     TighterLimits,
 )
+from aloha_runtime.config_stop import StopInputConfig
 from aloha_runtime.errors import ConfigError
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "QualityConfig",
     "RecordingConfig",
     "RigConfig",
+    "StopInputConfig",
     "TaskName",
     "TeleopConfig",
     "TighterLimits",
@@ -76,6 +78,7 @@ class RigConfig(Strict):
     gripper_current_ma: float | None = Field(None, gt=0, le=1200)
     limits: LimitsConfig = LimitsConfig()
     guard: GuardConfig | None = None
+    stop_input: StopInputConfig | None = None
     realtime: RealtimeConfig = RealtimeConfig()
     policy: PolicyConfig = PolicyConfig()
     deploy: DeployConfig = DeployConfig()
@@ -98,6 +101,7 @@ class RigConfig(Strict):
                 raise ValueError(
                     f"policy.cameras maps {theirs!r} to {ours!r}, no camera of this rig ({', '.join(self.cameras)})"
                 )
+        self._check_stop_input()
         for role in robot.ROLES:
             self._check_pose(role, "start_pose", self.start_pose)
             self._check_pose(role, f"{role}_sleep_pose", self.sleep_pose(role))
@@ -105,6 +109,20 @@ class RigConfig(Strict):
             if gripper.angle_open == gripper.angle_close or gripper.position_open == gripper.position_close:
                 raise ValueError(f"{role}_gripper: open and closed are the same; measure both")
         return self
+
+    def _check_stop_input(self) -> None:
+        """The STOP has its device or its key for itself."""
+        stop = self.stop_input
+        if stop is None:
+            return
+        taken = [name for name, arm in self.arms.items() if arm.port == stop.port]
+        if taken:
+            raise ValueError(f"stop_input.port {stop.port} is the adapter of {taken[0]}; use another adapter")
+        shared = stop.device is not None and stop.device == self.recording.pedal
+        if shared and (stop.code is None or stop.code in self.recording.pedal_keys):
+            raise ValueError(
+                f"stop_input: {stop.name} gives orders to the recorder too (recording.pedal); name another `key`"
+            )
 
     def _kind(self) -> str:
         return "simulated (it has `sim:`)" if self.sim else "real (it has no `sim:`)"

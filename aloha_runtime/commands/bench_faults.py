@@ -14,6 +14,7 @@ from aloha_runtime.commands.faults.clocks import CLOCKS
 from aloha_runtime.commands.faults.controllers import CONTROLLERS, REALTIME
 from aloha_runtime.commands.faults.hostile import HOSTILE
 from aloha_runtime.commands.faults.policies import POLICY
+from aloha_runtime.commands.faults.power import POWER
 from aloha_runtime.commands.faults.recorders import RECORDER
 from aloha_runtime.commands.faults.remote_links import REMOTE_LINK
 from aloha_runtime.commands.faults.scenario import Family, Result, Scenario
@@ -26,6 +27,7 @@ from aloha_runtime.errors import ConfigError
 FAMILIES: tuple[Family, ...] = (
     POLICY,
     SERVOS,
+    POWER,
     CONTROLLERS,
     VOID_ORDERS,
     REALTIME,

@@ -12,6 +12,7 @@ from aloha_runtime.bus import SUPERVISOR
 from aloha_runtime.commands import findings
 from aloha_runtime.commands.doctor_machine import check_machine
 from aloha_runtime.commands.doctor_servos import check_arm
+from aloha_runtime.commands.doctor_stop import check_stop_input
 from aloha_runtime.commands.doctor_usb import check_usb
 from aloha_runtime.commands.findings import Finding, Level, fail, warn
 from aloha_runtime.config import RigConfig
@@ -64,6 +65,7 @@ def examine(
         remedy = "end the rig with `aloha down` (or `sudo systemctl stop aloha.target`), then look again"
         yield warn("rig", "it is running, so that its arms and cameras cannot be looked at", remedy)
         return
+    yield from check_stop_input(rig)
     for role in ROLES:
         for side, arm in rig.arms_of(role).items():
             name = f"{role}_{side}"

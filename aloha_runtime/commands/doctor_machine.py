@@ -107,7 +107,10 @@ def _check_groups(rig: RigConfig) -> Iterator[Finding]:
     if rig.sim is not None or os.geteuid() == 0:
         return
     mine = {grp.getgrgid(group).gr_name for group in os.getgroups()}
-    for group, what in (("dialout", "serial adapters"), ("video", "cameras")):
+    wanted = [("dialout", "serial adapters"), ("video", "cameras")]
+    if rig.stop_input is not None and rig.stop_input.device is not None:
+        wanted.append(("input", "the key or pedal of stop_input"))
+    for group, what in wanted:
         if group not in mine:
             command = f"`sudo usermod -aG {group} {getpass.getuser()}`, then log in again (units have it)"
             yield warn(f"groups.{group}", f"you may not open {what}", command)

@@ -83,6 +83,8 @@ def fragments(rig: RigConfig, module: str) -> list[str]:
         wanted = [f"camera-{kind}.conf" for kind in sorted(kinds)]
         if any("://" in (camera.device or "") for camera in rig.cameras.values()):
             wanted.append("network.conf")
+    if module == SUPERVISOR and rig.stop_input is not None:
+        wanted.append("supervisor-key.conf" if rig.stop_input.device is not None else "supervisor-line.conf")
     if rig.sim is not None and module in (*SIMULATED, "camera"):
         wanted.append("simulated.conf")
     return [part for part in wanted if (TEMPLATES / part).is_file()]

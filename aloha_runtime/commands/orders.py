@@ -1,13 +1,12 @@
 """Keys of the terminal (over SSH as well) and of a foot pedal, as orders to the recorder."""
 
-import os
-import struct
 from collections.abc import Callable
 from types import TracebackType
 
 from aloha_runtime.commands.keyboard import STOP_KEY, Keyboard
 from aloha_runtime.config import RecordingConfig
-from aloha_runtime.errors import ConfigError
+from aloha_runtime.errors import ConfigError, HardwareError
+from aloha_runtime.hardware.input_device import PRESSED, InputDevice, InputLostError
 
 KEY_ORDERS = {
     STOP_KEY: "stop",
@@ -25,9 +24,6 @@ KEYS = (
     "two quick squeezes of both leader grippers end an episode, three throw it away; keys: space STOP, s success,"
     " f failure, d discard, u undo the last, p pause, k keep the last seconds, q quit"
 )
-EVENT = struct.Struct("llHHi")
-"""Linux `struct input_event`: time (two longs), type, code, value."""
-EV_KEY, PRESSED = 1, 1
 
 
 class Orders:
@@ -37,16 +33,13 @@ class Orders:
         """Raises ConfigError when the rig names a pedal that cannot be read."""
         self._keys = settings.pedal_keys
         self._say = say
-        self._pedal: int | None = None
+        self._pedal: InputDevice | None = None
         self._keyboard = Keyboard()
         if settings.pedal is not None:
             try:
-                self._pedal = os.open(settings.pedal, os.O_RDONLY | os.O_NONBLOCK)
-            except OSError as error:
-                raise ConfigError(
-                    f"recording.pedal: {settings.pedal} cannot be read ({error.strerror}); plug it in, and let your"
-                    " user read it: sudo usermod -aG input $USER, then log in again"
-                ) from None
+                self._pedal = InputDevice(settings.pedal)
+            except HardwareError as error:
+                raise ConfigError(f"recording.pedal: {error}") from None
 
     @property
     def has_keyboard(self) -> bool:
@@ -61,7 +54,7 @@ class Orders:
     ) -> None:
         self._keyboard.__exit__(kind, error, trace)
         if self._pedal is not None:
-            os.close(self._pedal)
+            self._pedal.close()
 
     def take(self) -> list[str]:
         """What was pressed since the last call, oldest first."""
@@ -69,20 +62,12 @@ class Orders:
         return found + [self._keys[code] for code in self._pressed_pedals() if code in self._keys]
 
     def _pressed_pedals(self) -> list[int]:
-        codes = []
-        while self._pedal is not None:
-            try:
-                event = os.read(self._pedal, EVENT.size)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                self._say(f"the pedal is gone ({error.strerror}); keys and grippers still work")
-                os.close(self._pedal)
-                self._pedal = None
-                break
-            if len(event) < EVENT.size:
-                break
-            _, _, kind, code, value = EVENT.unpack(event)
-            if (kind, value) == (EV_KEY, PRESSED):
-                codes.append(code)
-        return codes
+        if self._pedal is None:
+            return []
+        try:
+            return [event.code for event in self._pedal.read() if event.value == PRESSED]
+        except InputLostError as error:
+            self._say(f"the pedal is gone ({error}); keys and grippers still work")
+            self._pedal.close()
+            self._pedal = None
+            return []

@@ -67,7 +67,19 @@ def picture(system: System) -> RenderableType:
     parts.append(_topic_table(system, now_ns))
     reports = {name: report for name, report, _ in system.reports() if report is not None}
     arms = _arms_table(reports)
+    if (stop := _stop_line(system, reports)) is not None:
+        parts[1:1] = [stop]
     return Group(*parts, "", arms) if arms.row_count else Group(*parts)
+
+
+def _stop_line(system: System, reports: dict[str, Health]) -> Text | None:
+    """The physical stop by the supervisor's word; None where the rig has none."""
+    if system.rig.stop_input is None:
+        return None
+    report = reports.get("supervisor")
+    ready = report is not None and report.figures.get("stop_input_ready")
+    state = ("ready", "green") if ready else ("not ready, arming is refused: see supervisor below", "bold red")
+    return Text.assemble(("stop input ", "dim"), system.rig.stop_input.name, "   ", state)
 
 
 def _mode_line(system: System, now_ns: int) -> Text:

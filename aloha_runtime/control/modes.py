@@ -201,7 +201,7 @@ class ModeMachine:
             self.blockers.pop(event.source, None)
             if event.reason:
                 self.blockers[event.source] = event.reason
-        elif event.stamp_ns > self.order_ns:  # HOLD is asked for what moves now, not for what moved before
+        elif event.stamp_ns >= self.order_ns:  # HOLD is asked for what moves now, not for what moved before
             self._hold(event.cause, now_ns)
 
     def _hear_from(self, source: str, stamp_ns: int) -> None:

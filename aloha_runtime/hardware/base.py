@@ -1,18 +1,24 @@
-"""The two device protocols of a rig, arm and camera, and what a reading of each holds.
+"""The device protocols of a rig, arm and camera, and what a reading of each, and of a physical stop, holds.
 
 One conformance suite per protocol (tests/hardware) runs against every backend, the emulated ones included.
 """
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aloha_runtime.errors import HardwareError
 from aloha_runtime.robot import Role
 
 ArmVector = NDArray[np.float64]
 """A (7,) float64 vector: the six joints of `robot.ARM_JOINTS`, then the gripper motor."""
+
+
+class ArmSilentError(HardwareError):
+    """Torque could not be switched because servos are silent: their power may be gone. When it is back they have no
+    torque, and get it by an operator's order only, so nobody tries again by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,3 +141,12 @@ class Camera(Protocol):
 
     def disconnect(self) -> None:
         """Stop and release the device. Harmless when not connected."""
+
+
+class StopSeen(NamedTuple):
+    """A physical stop. `presses`: how often it has been pressed so far. `held`: it is pressed now. `missing`: why it
+    cannot be read, and what to do; empty when it can."""
+
+    presses: int
+    held: bool
+    missing: str

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from aloha_runtime.dynamixel import registers
 from aloha_runtime.dynamixel.packets import ALERT
 from aloha_runtime.errors import HardwareError
-from aloha_runtime.hardware.base import ArmReading, ArmVector
+from aloha_runtime.hardware.base import ArmReading, ArmSilentError, ArmVector
 from aloha_runtime.hardware.dynamixel_cycle import BusCycle
 from aloha_runtime.hardware.dynamixel_frames import ERROR, ID, STRIDE, GoalWrite
 from aloha_runtime.hardware.dynamixel_sdk_port import ServoAccess
@@ -201,6 +201,7 @@ class DynamixelArm:
     def _switch_torque(self, switch: Callable[[], None]) -> None:
         if self._port is None or not self._cycle.attached:
             raise HardwareError(f"{self.name}: {self._path} is not connected, so torque cannot be switched; replug it")
+        self._refuse_silent()
         self._rearm_cause = "torque is off"
         self._holding = True  # until known better, should it fail half-way
         try:
@@ -209,6 +210,18 @@ class DynamixelArm:
             self._lose_port()
             raise HardwareError(f"{self.name}: {self._path} was lost while switching torque; replug it") from None
         self._attach(self._port, "torque is off")
+
+    def _refuse_silent(self) -> None:
+        """Raises ArmSilentError when servos are silent. Waiting for them would keep the other arm waiting past its
+        watchdog; and when they come back, whoever gives them torque must have read first where they are now."""
+        silent = self._cycle.silent(time.monotonic_ns())
+        if silent:
+            self._rearm_cause = self._rearm_cause or "servos were silent"
+            names = ", ".join(self._labels[servo_id] for servo_id in silent)
+            who = "no servo answers" if len(silent) == len(self._labels) else f"silent: {names}"
+            raise ArmSilentError(
+                f"{self.name}: {who}, so torque cannot be switched; check its power and cables, then `aloha arm`"
+            )
 
     def reboot_gripper(self) -> None:
         """See `Arm.reboot_gripper`."""

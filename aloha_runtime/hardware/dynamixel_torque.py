@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from aloha_runtime.dynamixel import registers
 from aloha_runtime.dynamixel.registers import Register, describe_hardware_error
 from aloha_runtime.errors import HardwareError
+from aloha_runtime.hardware.base import ArmSilentError
 from aloha_runtime.hardware.dynamixel_exchange import read_all, write_all
 from aloha_runtime.hardware.dynamixel_frames import WIDE_ADDRESS, WIDE_SIZE
 from aloha_runtime.hardware.dynamixel_health import Health
@@ -108,9 +109,10 @@ class TorqueSwitch:
             if health.stamp_ns < since_ns or health.hardware_error:
                 continue  # an error is reported as such, and is why torque is off
             if self._held.get(servo_id) and not health.torque:
-                return f"{who} has lost its torque (a power cut?)"
+                return f"{who} has lost its torque (a power cut?); `aloha arm`, when its power is steady"
             if health.watchdog != WATCHDOG:
-                return f"{who} has {'a tripped' if health.watchdog < 0 else 'lost its'} watchdog ({health.watchdog})"
+                what = "a tripped" if health.watchdog < 0 else "lost its"
+                return f"{who} has {what} watchdog ({health.watchdog}); `aloha arm` sets it again"
         return ""
 
     def _present(self) -> dict[int, int]:
@@ -171,7 +173,7 @@ class TorqueSwitch:
             if len(found) == len(ids):
                 return found
         servo_id = next(servo_id for servo_id in ids if servo_id not in found)
-        raise HardwareError(
+        raise ArmSilentError(
             f"{self._arm}: servo {servo_id} ({self._servos[servo_id].joint}) does not answer; "
-            "check its cable and power, then start again"
+            "check its cable and power, then `aloha arm`, or start again"
         )

@@ -7,7 +7,7 @@ import numpy as np
 
 from aloha_runtime.dynamixel.registers import describe_hardware_error
 from aloha_runtime.errors import HardwareError
-from aloha_runtime.hardware.base import Arm, ArmReading
+from aloha_runtime.hardware.base import Arm, ArmReading, ArmSilentError
 from aloha_runtime.robot import DOF, GRIPPER_INDEX, JOINTS_PER_ARM, SIDE_SLICE, Gripper, Side, Vector
 
 
@@ -59,14 +59,15 @@ class ArmPair:
         self._both(lambda side, arm: arm.carry(currents_ma[SIDE_SLICE[side]]))
 
     def _both(self, act: Callable[[Side, Arm], None]) -> None:
-        failures = []
+        failures: list[HardwareError] = []
         for side, arm in self.arms.items():
             try:
                 act(side, arm)
             except HardwareError as error:
-                failures.append(str(error))
+                failures.append(error)
         if failures:
-            raise HardwareError("; ".join(failures))
+            silent = any(isinstance(error, ArmSilentError) for error in failures)
+            raise (ArmSilentError if silent else HardwareError)("; ".join(map(str, failures)))
 
     def cycle(self, goal: Vector | None, deadline_ns: int, currents_ma: Vector | None = None) -> PairReading | None:
         """Send goals ((14,) in action convention, None: none) to both arms and read both by `deadline_ns` (monotonic).
@@ -126,14 +127,17 @@ class ArmPair:
         found = []
         for arm in self.arms.values():
             if not arm.connected:
-                found.append(f"{arm.name}: {arm.rearm_cause}; plug it in again")
+                found.append(f"{arm.name}: {arm.rearm_cause}; plug it in again, then `aloha arm`")
                 continue
             joints = {joint: s * 1e3 for joint, s in arm.silent(now_ns).items() if s * 1e9 > longer_than_ns}
             if len(joints) >= JOINTS_PER_ARM:
-                found.append(f"{arm.name}: no servo answers for {max(joints.values()):.0f} ms; check its power and USB")
+                longest_ms = max(joints.values())
+                found.append(
+                    f"{arm.name}: no servo answers for {longest_ms:.0f} ms; check its power and USB, then `aloha arm`"
+                )
             elif joints:
                 names = ", ".join(f"{joint} silent for {ms:.0f} ms" for joint, ms in joints.items())
-                found.append(f"{arm.name}: {names}; check the cable into the first of them")
+                found.append(f"{arm.name}: {names}; check the cable into the first of them, then `aloha arm`")
         return "; ".join(found)
 
     def temperatures(self) -> dict[str, float]:

@@ -17,6 +17,7 @@ from aloha_runtime.control.limits import rig_limits
 from aloha_runtime.control.margins import margins_for
 from aloha_runtime.control.pilot import Command, Pilot, Torque
 from aloha_runtime.errors import HardwareError
+from aloha_runtime.hardware.base import ArmSilentError
 from aloha_runtime.hardware.dynamixel import DynamixelArm
 from aloha_runtime.hardware.pair import ArmPair, PairReading
 from aloha_runtime.messages import MOVING, MS, ArmsState, Mode
@@ -29,6 +30,7 @@ SILENT_HOLD_NS = 100 * MS
 FIRST_READING_S = 2.0
 TORQUE_RETRY_NS = 500 * MS
 """An unplugged adapter is opened again within this time when it is back."""
+NEVER_NS = 1 << 62
 TEMPERATURE_PERIOD_NS = 100 * MS
 """As often as one servo says its temperature."""
 HEARTBEATS = 32
@@ -108,13 +110,17 @@ class ArmsLoop:
         self.retry_ns = 0
         self.fault = self.trouble = ""
         """What is wrong with the arms themselves: what only a person can mend, and what may pass by itself."""
+        self.tried = self.torque
+        """The torque that was tried last."""
 
     def cycle(self, now_ns: int) -> None:
         """One turn: orders of the pilot, goals out, state in, state published."""
         present, trouble = self.reading.present, self.fault or self.trouble
         command = self.pilot.step(now_ns, self.mode.drain(), present, self._target(), self._rearm_cause(), trouble)
         goal = command.goal
-        if command.rearm or (command.torque is not self.torque and now_ns >= self.retry_ns):
+        due = now_ns >= self.retry_ns or command.torque is Torque.OFF is not self.tried
+        if command.rearm or (command.torque is not self.torque and due):
+            self.tried = command.torque
             late = self.torque is None
             self._switch(now_ns, command.torque)
             # Meanwhile somebody may have moved what was unplugged; arming anew begins where the arms are anyway.
@@ -157,9 +163,11 @@ class ArmsLoop:
             if str(error) != self.torque_trouble:
                 self.service.log.warning("%s", error)
             self.torque, self.torque_trouble, self.retry_ns = None, str(error), now_ns + TORQUE_RETRY_NS
+            if isinstance(error, ArmSilentError) and torque is not Torque.OFF:
+                self.retry_ns = NEVER_NS  # its power may be gone; when it is back, torque is the operator's order
         else:
             self.service.log.info("torque %s", torque)
-            self.torque, self.torque_trouble = torque, ""
+            self.torque, self.torque_trouble, self.retry_ns = torque, "", 0
 
     def _carrying_currents(self) -> Vector:
         return gravity.carrying_currents_ma(self.reading.position, self.carried_share)

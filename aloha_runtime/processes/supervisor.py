@@ -6,8 +6,10 @@ from aloha_runtime import messages
 from aloha_runtime.control.events import ArmsHeard, BlockerChanged, Event, Heard, HoldAsked
 from aloha_runtime.control.health import WINDOW, TickHealth, TickRecord
 from aloha_runtime.control.modes import ARMS, ModeMachine
+from aloha_runtime.control.stop_input import StopOrders
 from aloha_runtime.control.teleop import misaligned
 from aloha_runtime.control.verbs import DRIVER, EXCHANGES
+from aloha_runtime.hardware.stop_input import StopWatch
 from aloha_runtime.messages import MOVING, MS, GuardState, Health, Mode, PolicyTick, Reply, Request, SimReset
 from aloha_runtime.processes.table import every_process
 from aloha_runtime.realtime import NS_PER_S, Pacer
@@ -53,6 +55,11 @@ class SupervisorLoop:
         self.complaints: dict[str, str] = {}
         """What processes said last of what is wrong with them; empty where nothing is."""
         self.resets = SimReset(stamp_ns=0, episode=0, task_seed=0)
+        self.stop_input: StopWatch | None = None
+        if rig.stop_input is not None:
+            virtual = service.clock.virtual
+            self.stop_input = StopWatch(rig.stop_input, not virtual, None if virtual else rig.realtime.priority)
+            self.stop_orders = StopOrders(rig.stop_input.name)
 
     def cycle(self) -> None:
         """Everything that has arrived, then requests, then the heartbeat: nobody hears a mode that ignores what was
@@ -66,6 +73,7 @@ class SupervisorLoop:
             reply, shutdown = self._answer(request, clock.now_ns())
             ended |= shutdown
             self.server.reply(reply)
+        ended |= self._obey_stop_input()  # behind the requests: of a stop and an order in one turn the stop counts
         heartbeat = self.machine.heartbeat(clock.now_ns(), 0)
         self.mode.send(heartbeat)
         self._log_changes()
@@ -124,6 +132,18 @@ class SupervisorLoop:
         said: list[GuardState] = self.guard.drain()
         return [HoldAsked(f"guard: {state.cause}", state.stamp_ns) for state in said if state.cause]
 
+    def _obey_stop_input(self) -> bool:
+        """The physical stop, where the rig has one; returns whether the system ends with it."""
+        if self.stop_input is None:
+            return False
+        now_ns, ended = self.service.clock.now_ns(), False
+        for item in self.stop_orders.take(self.stop_input.look(), self.machine.mode, now_ns):
+            decision = (
+                self.machine.ask(item, now_ns) if isinstance(item, Request) else self.machine.hear([item], now_ns)
+            )
+            ended |= decision.shutdown
+        return ended
+
     def _ticks_said(self) -> list[Event]:
         """The policy's own account of its ticks: late ones and missing observations end in HOLD, with the reason."""
         events: list[Event] = []
@@ -161,7 +181,14 @@ class SupervisorLoop:
         found = [f"silent: {', '.join(gone)}"] if gone else []
         if self.record.verdict is not TickHealth.GOOD:
             found.append(f"degraded: policy: {self._late()}")
+        if self.stop_input is not None and self.stop_orders.trouble:
+            found.append(self.stop_orders.trouble)
         return "; ".join(found)
+
+    def figures(self) -> dict[str, float]:
+        """Named numbers for the health report."""
+        ready = {} if self.stop_input is None else {"stop_input_ready": float(not self.stop_orders.trouble)}
+        return {"ticks_success": self.record.success, **ready}
 
 
 def main(service: Service) -> None:
@@ -172,7 +199,7 @@ def main(service: Service) -> None:
         pacer.wait()
         loop.cycle()
         trouble = loop.trouble(service.clock.now_ns())
-        service.report(lambda: {"ticks_success": loop.record.success}, ok=not trouble, message=trouble)
+        service.report(loop.figures, ok=not trouble, message=trouble)
 
 
 if __name__ == "__main__":

@@ -142,6 +142,20 @@ class Chain:
         self.drive.changed()
         self._tune(self._baud, now_ns)
 
+    def cut_power(self, now_ns: int) -> None:
+        """The supply goes: servos forget their RAM, hold nothing, hear nothing, until `return_power`."""
+        self.advance(now_ns)
+        for servo in self.servos:
+            servo.power_off()
+        self.drive.changed()
+        self.drive.advance(now_ns)
+        self._tune(self._baud, now_ns)
+
+    def return_power(self, now_ns: int) -> None:
+        """The supply is back: the servos boot, without torque and with every register of RAM at its default."""
+        self.advance(now_ns)
+        self.brown_out(now_ns)
+
     def _parse(self, data: bytes) -> Iterable[Packet]:
         known = self._known.get(data)
         if known is not None and not self._parser.pending:

@@ -40,6 +40,14 @@ class BrownOut(msgspec.Struct, tag=True):
     """Let the supply dip."""
 
 
+class CutPower(msgspec.Struct, tag=True):
+    """Take the supply of all servos away, until `ReturnPower`; the adapter stays."""
+
+
+class ReturnPower(msgspec.Struct, tag=True):
+    """Give the servos their supply again."""
+
+
 class Unplug(msgspec.Struct, tag=True):
     """Pull the adapter, for so long (None: until `Plug`)."""
 
@@ -84,7 +92,20 @@ class GetWire(msgspec.Struct, tag=True):
     since_ns: int
 
 
-Request = SetFaults | RaiseError | BrownOut | Unplug | Plug | Peek | Poke | Place | GetReport | GetWire
+Request = (
+    SetFaults
+    | RaiseError
+    | BrownOut
+    | CutPower
+    | ReturnPower
+    | Unplug
+    | Plug
+    | Peek
+    | Poke
+    | Place
+    | GetReport
+    | GetWire
+)
 
 
 class Answer(msgspec.Struct):
@@ -153,7 +174,7 @@ class BackDoor:
                 answer = Answer(error=f"{type(error).__name__}: {error}")
             connection.send(msgspec.json.encode(answer))
 
-    def _carry_out(self, request: Request) -> Answer:
+    def _carry_out(self, request: Request) -> Answer:  # noqa: PLR0912 (one branch for each request)
         server = self._server
         answer = Answer(now_ns=server.now_ns(), line=server.chain.line.counts, lost=server.lost)
         match request:
@@ -163,6 +184,10 @@ class BackDoor:
                 server.chain.raise_error(servo, bits)
             case BrownOut():
                 server.chain.brown_out(server.now_ns())
+            case CutPower():
+                server.cut_power()
+            case ReturnPower():
+                server.chain.return_power(server.now_ns())
             case Unplug(seconds):
                 server.unplug()
                 self._plug_at = None if seconds is None else time.monotonic() + seconds

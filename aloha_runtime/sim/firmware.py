@@ -15,6 +15,8 @@ TABLE_SIZE = 662
 RAM_START = 64
 BOOT_NS = 200_000_000
 """A rebooting servo is silent for about this long."""
+NEVER_NS = 1 << 62
+"""When a servo without power will be awake."""
 LOAD_PER_MA = 1000 / 1400
 """Present_Load (0.1 %) of models without current sensing, from the XL430's stall current of 1.4 A at 12 V."""
 RAD_S2_PER_UNIT = 214.577 * 2 * math.pi / 3600
@@ -294,6 +296,11 @@ class Firmware:
         """RAM as at power-up, torque off, errors gone; silent for `BOOT_NS`."""
         self._reset_ram()
         self.booted_at_ns = now_ns + BOOT_NS
+
+    def power_off(self) -> None:
+        """No supply: RAM is lost and nothing is heard, until `reboot`."""
+        self._reset_ram()
+        self.booted_at_ns = NEVER_NS
 
     def factory_reset(self, scope: int, now_ns: int) -> None:
         """EEPROM as delivered by the maker. `scope`: 0xFF everything, 1 all but the id, 2 all but id and baud rate."""

@@ -168,6 +168,11 @@ class ChainServer:
         self._pending.clear()
         self.terminal.unplug()
 
+    def cut_power(self) -> None:
+        """The servos lose their supply; replies on their way end there."""
+        self._pending.clear()
+        self.chain.cut_power(self.now_ns())
+
     def close(self) -> None:
         """Remove the terminal and its name."""
         with contextlib.suppress(OSError):

@@ -115,5 +115,5 @@ def test_a_pedal_is_read_and_may_disappear(tmp_path: Path) -> None:
 
 
 def test_a_pedal_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"event7 cannot be read.*usermod"):
+    with pytest.raises(ConfigError, match=r"recording.pedal: .*event7 does not exist; plug it in"):
         Orders(RecordingConfig(pedal=str(tmp_path / "event7")), print)

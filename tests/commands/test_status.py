@@ -2,6 +2,7 @@
 
 import io
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from aloha_runtime import messages
 from aloha_runtime.bus import Bus, Subscriber
 from aloha_runtime.commands import status, watch
+from aloha_runtime.config import StopInputConfig
 from aloha_runtime.errors import TransportError
 from aloha_runtime.messages import MS, Health, Mode, ModeHeartbeat
 from aloha_runtime.realtime import WallClock
@@ -96,3 +98,22 @@ def test_a_silent_supervisor_is_named(run_dir: Path, bus: Bus) -> None:
     console = Console(file=io.StringIO(), width=120)
     console.print(status.picture(watch.System(bus, RIG)))
     assert "no supervisor is heard" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_physical_stop_is_shown_as_the_supervisor_sees_it(run_dir: Path, bus: Bus) -> None:
+    rig = RIG.model_copy(update={"stop_input": StopInputConfig(device="/dev/input/pedal", key="KEY_B")})
+    system = watch.System(bus, rig)
+
+    def shown() -> str:
+        console = Console(file=io.StringIO(), width=120)
+        console.print(status.picture(system))
+        return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+    assert "stop input KEY_B of /dev/input/pedal   not ready, arming is refused" in shown()
+    health = bus.publisher(messages.health_topic("supervisor"))
+    figures = {"stop_input_ready": 1.0}
+    give_up = time.monotonic() + 20
+    while "pedal   ready" not in shown():
+        assert time.monotonic() < give_up
+        health.send(Health(stamp_ns=WallClock().now_ns(), process="supervisor", pid=1, figures=figures))
+        system.poll(WallClock().now_ns())

@@ -39,6 +39,40 @@ MISTAKES = {
     "gripper that is no number": (("arms_hz: 200", "leader_gripper: {position_open: .nan}"), "position_open"),
     "recorder of a year": (("arms_hz: 200", "flight: {minutes: 500000}"), "flight.minutes"),
     "recorder with a key that is none": (("arms_hz: 200", "flight: {minuts: 5}"), "unknown key 'flight.minuts'"),
+    "stop that is a key and a line": (
+        ("arms_hz: 200", "stop_input: {device: /dev/a, port: /dev/b}"),
+        "give either `device`",
+    ),
+    "stop that is nothing": (("arms_hz: 200", "stop_input: {key: KEY_A}"), "give either `device`"),
+    "stop with a key that is none": (
+        ("arms_hz: 200", "stop_input: {device: /dev/input/by-id/a-event-kbd, key: KEY_SPACEBAR}"),
+        "stop_input.key: unknown key; write a name such as KEY_SPACE",
+    ),
+    "stop with a number beyond all keys": (("arms_hz: 200", "stop_input: {device: /dev/a, key: 768}"), "1 to 767"),
+    "stop with a truth for a key": (("arms_hz: 200", "stop_input: {device: /dev/a, key: true}"), "unknown key"),
+    "stop by a relative path": (
+        ("arms_hz: 200", "stop_input: {device: event3}"),
+        "stop_input.device: give the whole path",
+    ),
+    "stop by a path that climbs": (("arms_hz: 200", "stop_input: {port: /dev/../etc/x}"), "give the whole path"),
+    "stop with a line that is none": (("arms_hz: 200", "stop_input: {port: /dev/a, line: rts}"), "stop_input.line"),
+    "stop with a polarity for a key": (
+        ("arms_hz: 200", "stop_input: {device: /dev/a, closed_means: stop}"),
+        "belong to a `port`",
+    ),
+    "stop with a key for a line": (("arms_hz: 200", "stop_input: {port: /dev/a, key: 1}"), "belongs to a `device`"),
+    "stop with an unknown key": (("arms_hz: 200", "stop_input: {device: /dev/a, keys: 1}"), "'stop_input.keys'"),
+    "stop on the adapter of an arm": (
+        (
+            SIM[SIM.index("arms:") : SIM.index("  follower_right:")],
+            "stop_input: { port: /dev/ttyDXL }\narms:\n  follower_left: { port: /dev/ttyDXL }\n",
+        ),
+        "stop_input.port /dev/ttyDXL is the adapter of follower_left",
+    ),
+    "stop on the pedal of the recorder": (
+        ("arms_hz: 200", "recording: {pedal: /dev/input/p}\nstop_input: {device: /dev/input/p}"),
+        "stop_input: any key of /dev/input/p gives orders to the recorder too",
+    ),
     "policy camera that is absent": (("arms_hz: 200", "policy: {cameras: {top: cam_low}}"), "'cam_low'"),
 }
 

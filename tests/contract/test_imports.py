@@ -29,8 +29,9 @@ LAYERS = [
     {"virtual_time", "time_server"},
     {"realtime", "run_directory", "busy_threads", "durable"},
     {"config"},
+    {"config_stop"},
     {"config_mistakes", "config_parts", "messages", "robot"},
-    {"errors"},
+    {"errors", "key_names"},
 ]
 """Top to bottom: a room imports from rooms below it only (and from itself)."""
 

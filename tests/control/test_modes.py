@@ -301,9 +301,9 @@ def test_messages_are_taken_in_the_order_of_their_stamps_and_judged_by_them():
 @pytest.mark.parametrize("mode", [A, T, P, R, K])
 def test_hold_is_asked_for_what_moves_now_and_not_for_what_moved_before(mode):
     bench = Bench().to(mode)
-    bench.machine.hear([HoldAsked("guard: too near", bench.machine.order_ns)], bench.now)
+    bench.machine.hear([HoldAsked("guard: too near", bench.machine.order_ns - 1)], bench.now)
     assert bench.machine.mode is mode
-    bench.machine.hear([HoldAsked("guard: too near", bench.machine.order_ns + 1)], bench.now)
+    bench.machine.hear([HoldAsked("guard: too near", bench.machine.order_ns)], bench.now)
     assert bench.machine.mode is H
 
 

@@ -66,6 +66,15 @@ class _Controls:
     def brown_out(self) -> None:
         self.chain.brown_out(self.server.now_ns())
 
+    def cut_power(self) -> None:
+        self.server.cut_power()
+
+    def return_power(self) -> None:
+        self.chain.return_power(self.server.now_ns())
+
+    def packets(self) -> int:
+        return self.chain.packets
+
     def unplug(self) -> None:
         self.server.unplug()
 

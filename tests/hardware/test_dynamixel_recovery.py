@@ -9,6 +9,8 @@ import pytest
 from emulated import Emulated, emulated_chain
 
 from aloha_runtime.dynamixel import registers as reg
+from aloha_runtime.errors import HardwareError
+from aloha_runtime.hardware.base import ArmSilentError
 from aloha_runtime.hardware.dynamixel import DynamixelArm
 
 PATIENCE_S = 20.0
@@ -111,6 +113,50 @@ def test_a_watchdog_that_has_tripped_or_gone_is_noticed(
     withheld = arm.counts.get("goal_withheld", 0)
     arm.request(held + 0.2)
     assert arm.counts["goal_withheld"] == withheld + 1
+
+
+@pytest.mark.parametrize("switch", ["torque on", "torque off", "carry"])
+def test_torque_of_a_silent_arm_is_refused_without_waiting_for_it(
+    arm: DynamixelArm, world: Emulated, switch: str
+) -> None:
+    """The other arm of the pair would wait with it, past its watchdog."""
+    arm.torque(True)
+    held = cycle_until(arm, lambda reading: reading is not None).angles
+    world("cut_power")
+    cycle_until(arm, lambda reading: len(arm.silent(time.monotonic_ns())) == 9, held)
+    asked = world("packets")
+    with pytest.raises(HardwareError, match=r"no servo answers, so torque cannot be switched; .*then `aloha arm`"):
+        arm.carry(np.zeros(7)) if switch == "carry" else arm.torque(switch == "torque on")
+    assert world("packets") == asked
+    assert arm.holding
+
+
+def test_after_a_power_cut_an_arm_is_read_before_it_gets_torque(arm: DynamixelArm, world: Emulated) -> None:
+    """It has fallen meanwhile, and whoever gives it torque and goals knows only where it was."""
+    arm.torque(True)
+    held = cycle_until(arm, lambda reading: reading is not None).angles
+    world("cut_power")
+    cycle_until(arm, lambda reading: arm.silent(time.monotonic_ns()), held)
+    world("place", 0, 0.5)
+    world("return_power")
+    give_up = time.monotonic() + PATIENCE_S
+    while True:
+        assert time.monotonic() < give_up
+        try:
+            arm.torque(True)
+            break
+        except HardwareError:
+            arm.request(None)
+            reading = arm.collect(time.monotonic_ns() + 20_000_000)
+    assert reading is not None
+    assert reading.angles[0] == pytest.approx(0.5, abs=0.01)
+    assert {world("get", servo, reg.BUS_WATCHDOG.address, 1) for servo in range(1, 10)} == {5}
+
+
+def test_one_silent_servo_is_named_when_torque_is_refused(arm: DynamixelArm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arm._cycle, "silent", lambda now_ns: {6: 50_000_000})
+    with pytest.raises(ArmSilentError, match="silent: forearm_roll, so torque cannot be switched"):
+        arm.torque(True)
 
 
 def test_rebooting_the_gripper_clears_its_error_and_spares_the_joints(arm: DynamixelArm, world: Emulated) -> None:

@@ -12,6 +12,7 @@ from aloha_runtime.control.gate import GateTiming
 from aloha_runtime.control.limits import default_limits
 from aloha_runtime.control.pilot import Pilot, Torque
 from aloha_runtime.errors import HardwareError
+from aloha_runtime.hardware.base import ArmSilentError
 from aloha_runtime.hardware.pair import PairReading
 from aloha_runtime.messages import MS, Action, ArmsState, Mode, ModeHeartbeat
 from aloha_runtime.processes.arms import TORQUE_RETRY_NS, ArmsLoop
@@ -54,7 +55,7 @@ class FakePair:
 
     def torque(self, on: bool, grippers: bool | None = None) -> None:
         if self.broken:
-            raise HardwareError(self.broken)
+            raise (ArmSilentError if "no servo answers" in self.broken else HardwareError)(self.broken)
         self.switched.append((on, grippers))
         self.rearm = "" if on else "torque is off"
 
@@ -93,7 +94,7 @@ class Scene:
             role, default_limits(role), START_POSE, rig.sleep_pose(role), START, self.clock.now, Torque.OFF, timing
         )
         self.loop.torque = Torque.OFF
-        self.loop.torque_trouble, self.loop.retry_ns = "", 0
+        self.loop.torque_trouble, self.loop.retry_ns, self.loop.tried = "", 0, Torque.OFF
         self.loop.fault = self.loop.trouble = ""
         self._mode, self._order_ns = Mode.IDLE, 0
 
@@ -161,6 +162,21 @@ def test_a_leader_adapter_gone_in_teleop_ends_nothing_and_is_asked_again(leaders
     leaders.turn(Mode.HOLD, 3)
     assert leaders.pair.switched[count:] == [(True, True)]  # a person may let go of them now
     assert leaders.turn(Mode.HOLD).hold_cause == ""
+
+
+def test_torque_that_an_arm_without_power_could_not_get_comes_by_the_next_order_only(leaders: Scene) -> None:
+    leaders.turn(Mode.ARMED, 400, "start")
+    leaders.turn(Mode.TELEOP, 10)
+    leaders.pair.broken = "leader_left: no servo answers, so torque cannot be switched"
+    assert leaders.turn(Mode.HOLD).hold_cause == leaders.pair.broken
+    count = len(leaders.pair.switched)
+    leaders.pair.broken = ""
+    state = leaders.turn(Mode.HOLD, 3 * TORQUE_RETRY_NS // PERIOD_NS)
+    assert leaders.pair.switched[count:] == []
+    assert "no servo answers" in state.hold_cause
+    leaders.turn(Mode.ARMED, 5)
+    assert leaders.pair.switched[count:] == [(True, True)]
+    assert leaders.turn(Mode.ARMED).hold_cause == ""
 
 
 def test_arming_after_an_adapter_was_gone_ramps_to_the_start_pose_before_it_is_settled(followers: Scene) -> None:

@@ -1,9 +1,13 @@
 """supervisor, turn by turn: requests, reports and ticks in, heartbeats and replies out."""
 
+from pathlib import Path
+
 import pytest
 from process_fakes import fake_service
+from stop_tools import Pedal
 
 from aloha_runtime import messages
+from aloha_runtime.config import StopInputConfig
 from aloha_runtime.messages import MS, ArmsState, GuardState, Health, Mode, PolicyTick, Reply, Request
 from aloha_runtime.processes.supervisor import NO_ACTION_TICKS, REQUESTS_A_TURN, SupervisorLoop
 from aloha_runtime.robot import TICK_NS
@@ -14,8 +18,10 @@ ARMS = {"arms@followers": messages.FOLLOWERS, "arms@leaders": messages.LEADERS}
 class Scene:
     """A supervisor among processes that report in every turn, unless they are in `silent`."""
 
-    def __init__(self, rig: str = "sim") -> None:
+    def __init__(self, rig: str = "sim", stop: StopInputConfig | None = None) -> None:
         self.service = fake_service("supervisor", rig)
+        self.service.rig = self.service.rig.model_copy(update={"stop_input": stop})
+        self.service.clock.virtual = True
         self.bus, self.clock = self.service.bus, self.service.clock
         self.loop = SupervisorLoop(self.service)
         self.silent: set[str] = set()
@@ -142,7 +148,7 @@ def test_a_hold_between_two_states_of_one_turn_is_not_lost(scene: Scene, mode: M
 def test_the_guards_word_counts_by_its_stamp_however_late_it_is_read(scene: Scene) -> None:
     scene.move(Mode.TELEOP)
     before = GuardState(
-        stamp_ns=scene.loop.machine.order_ns, distance_m=0.01, cause="left_wrist is 10 mm from the table"
+        stamp_ns=scene.loop.machine.order_ns - 1, distance_m=0.01, cause="left_wrist is 10 mm from the table"
     )
     scene.bus.put(messages.GUARD, before)
     scene.turn()
@@ -307,3 +313,76 @@ def test_a_process_gone_silent_is_named_in_the_health_report(scene: Scene) -> No
     scene.silent.add("camera@cam_high")
     scene.turn(60)
     assert scene.loop.trouble(scene.clock.now) == "silent: camera@cam_high"
+
+
+@pytest.fixture
+def pedal(tmp_path: Path) -> Pedal:
+    return Pedal(tmp_path / "pedal")
+
+
+def with_stop(pedal: Pedal) -> Scene:
+    scene = Scene(stop=StopInputConfig(device=str(pedal.path)))
+    scene.turn()
+    return scene
+
+
+@pytest.mark.parametrize("mode", [Mode.ARMED, Mode.TELEOP, Mode.POLICY, Mode.REPLAY, Mode.PARK])
+def test_a_press_of_the_physical_stop_is_heard_in_the_next_heartbeat(pedal: Pedal, mode: Mode) -> None:
+    scene = with_stop(pedal)
+    if mode in (Mode.ARMED, Mode.PARK):
+        assert scene.ask("arm").ok
+        assert mode is Mode.ARMED or scene.ask("park", settled=False).ok
+    else:
+        scene.move(mode)
+    assert scene.mode is mode
+    pedal.press()
+    scene.turn(settled=False)
+    assert scene.mode is Mode.HOLD
+    assert scene.bus.publishers["mode"].sent[-1].cause == "stop by stop input"
+
+
+def test_while_the_physical_stop_is_held_nothing_is_armed_and_parking_is_stopped(pedal: Pedal) -> None:
+    scene = with_stop(pedal)
+    scene.ask("arm")
+    pedal.press()
+    scene.turn(100)
+    reply = scene.ask("arm")
+    assert not reply.ok
+    assert f"stop input: any key of {pedal.path} is pressed" in reply.text
+    scene.ask("park", settled=False)
+    assert scene.mode is Mode.HOLD
+    assert scene.loop.figures()["stop_input_ready"] == 0
+    pedal.release()
+    scene.turn()
+    assert scene.ask("arm").ok
+    assert scene.loop.figures()["stop_input_ready"] == 1
+
+
+def test_a_stop_and_an_order_in_one_turn_are_a_stop(pedal: Pedal) -> None:
+    scene = with_stop(pedal)
+    pedal.press()
+    pedal.release()
+    assert scene.ask("arm").ok
+    assert scene.mode is Mode.HOLD
+
+
+def test_without_its_physical_stop_a_rig_is_not_armed_and_says_what_to_do(tmp_path: Path) -> None:
+    pedal = Pedal(tmp_path / "pedal", plugged=False)
+    scene = with_stop(pedal)
+    reply = scene.ask("arm")
+    assert not reply.ok
+    assert f"stop input: {pedal.path} does not exist; plug it in" in reply.text
+    assert str(pedal.path) in scene.loop.trouble(scene.clock.now)
+
+
+def test_a_physical_stop_that_vanishes_holds_and_the_arms_may_be_parked(pedal: Pedal) -> None:
+    scene = with_stop(pedal)
+    scene.move(Mode.TELEOP)
+    pedal.unplug()
+    scene.turn()
+    assert scene.mode is Mode.HOLD
+    assert f"stop input: {pedal.path} is gone" in scene.bus.publishers["mode"].sent[-1].cause
+    assert not scene.ask("arm").ok
+    scene.ask("park")
+    scene.turn(2)
+    assert scene.mode is Mode.IDLE

@@ -6,16 +6,20 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from stop_tools import Pedal
 
 from aloha_runtime import config
 from aloha_runtime.commands import doctor, snapshots
 from aloha_runtime.commands.doctor_servos import check_arm
+from aloha_runtime.commands.doctor_stop import check_stop_input
 from aloha_runtime.commands.doctor_usb import check_usb
 from aloha_runtime.commands.findings import Finding, Level
-from aloha_runtime.config import ArmConfig, CameraConfig
+from aloha_runtime.config import ArmConfig, CameraConfig, StopInputConfig
 from aloha_runtime.config_parts import SimConfig
 from aloha_runtime.data import DatasetWriter
 from aloha_runtime.errors import AlohaError
+from aloha_runtime.hardware.base import StopSeen
+from aloha_runtime.hardware.stop_input import StopInput
 from aloha_runtime.sim.chain_control import Peek, Poke, RaiseError, SetFaults
 from aloha_runtime.sim.faults import Faults
 from aloha_runtime.sim.standalone import EmulatedArm
@@ -145,6 +149,32 @@ def test_the_whole_command_mends_what_it_may_and_says_what_is_left(
     assert not by_check["arms.follower_left.servo_2.Max_Position_Limit"]["mended"]
     assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
     assert "aloha servo write" in capsys.readouterr().out
+
+
+def test_a_physical_stop_is_tried_as_the_supervisor_reads_it(tmp_path: Path) -> None:
+    rig = config.load("aloha")
+    assert [finding.level for finding in check_stop_input(rig)] == [Level.OK]
+    pedal = Pedal(tmp_path / "pedal", plugged=False)
+    rig = rig.model_copy(update={"stop_input": StopInputConfig(device=str(pedal.path))})
+    (finding,) = check_stop_input(rig)
+    assert finding.level is Level.FAIL
+    assert finding.value == f"{pedal.path} does not exist"
+    assert finding.fix.startswith("plug it in")
+    pedal.plug()
+    (finding,) = check_stop_input(rig)
+    assert finding.level is Level.OK
+    assert f"any key of {pedal.path} is there" in finding.value
+
+
+def test_a_stop_that_is_pressed_is_told_before_somebody_wants_to_arm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StopInput, "look", lambda self, now_ns: StopSeen(1, held=True, missing=""))
+    rig = config.load("aloha")
+    port = StopInputConfig(port="/dev/serial/by-id/usb-x-port0")
+    (finding,) = check_stop_input(rig.model_copy(update={"stop_input": port}))
+    assert finding.level is Level.WARN
+    assert finding.value == "CTS of /dev/serial/by-id/usb-x-port0: its circuit is open, so arming is refused"
 
 
 def usb_device(sys: Path, bus: int, name: str, serial: str, speed: int) -> Path:

@@ -12,6 +12,7 @@ from aloha_runtime import config
 from aloha_runtime.commands import install_files, install_udev
 from aloha_runtime.commands.install import install, refuse_unfit, uninstall
 from aloha_runtime.commands.install_units import Wanted, unit_name, units
+from aloha_runtime.config import RigConfig, StopInputConfig
 from aloha_runtime.errors import AlohaError, ConfigError
 from aloha_runtime.processes.table import Job, processes
 
@@ -192,6 +193,42 @@ def test_stopping_begins_with_the_supervisor_which_parks_the_arms() -> None:
     assert "cli down --run-dir /run/aloha" in supervisor
 
 
+def with_stop(**settings: str) -> RigConfig:
+    return config.load("aloha").model_copy(update={"stop_input": StopInputConfig(**settings)})
+
+
+def test_the_supervisor_may_read_its_stop_and_nothing_else() -> None:
+    kinds = {
+        "key": (with_stop(device="/dev/input/by-id/usb-a-event-kbd"), {"char-input r"}, "input"),
+        "line": (with_stop(port="/dev/ttyUSB9"), {"char-ttyUSB rw", "char-ttyACM rw", "char-ttyS rw"}, "dialout"),
+        "none": (config.load("aloha"), set(), None),
+    }
+    for rig, devices, group in kinds.values():
+        text = units(rig, DEPLOY)["aloha-supervisor.service"]
+        assert set(re.findall(r"^DeviceAllow=(.*)$", text, re.M)) == devices
+        assert re.findall(r"^SupplementaryGroups=(.*)$", text, re.M) == ([group] if group else [])
+        assert "\nDevicePolicy=closed\n" in text
+        assert re.findall(r"^PrivateDevices=(.*)$", text, re.M)[-1] == ("no" if group else "yes")
+
+
+def test_udev_lets_the_supervisor_read_its_stop() -> None:
+    def rule(**settings: str) -> list[str]:
+        return [line for line in install_udev.rules(with_stop(**settings)).splitlines() if line.startswith("SUBS")]
+
+    key, line = "/dev/input/by-id/usb-a-event-kbd", "/dev/serial/by-id/usb-a-port0"
+    assert rule(device=key) == ['SUBSYSTEM=="input", KERNEL=="event*", GROUP="input", MODE="0660"']
+    assert rule(device="/dev/aloha-stop", serial="P1") == [
+        'SUBSYSTEM=="input", KERNEL=="event*", ATTRS{serial}=="P1", SYMLINK+="aloha-stop", GROUP="input", MODE="0660"'
+    ]
+    assert rule(port=line) == []
+    assert rule(port=line, serial="A5") == [
+        'SUBSYSTEM=="tty", ATTRS{serial}=="A5", ENV{ID_MM_DEVICE_IGNORE}="1", GROUP="dialout", MODE="0660"'
+    ]
+    unnamed = install_udev.unnamed(with_stop(port="/dev/aloha-stop"))
+    assert "stop_input" in unnamed
+    assert "stop_input" not in install_udev.unnamed(with_stop(port=line))
+
+
 def test_a_network_only_for_cameras_that_are_on_one() -> None:
     rig = config.load("aloha")
     remote = rig.cameras["cam_high"].model_copy(update={"device": "http://127.0.0.1:8080/stream"})
@@ -295,7 +332,7 @@ def test_nothing_from_a_rig_file_becomes_a_directive_or_a_rule() -> None:
 def test_systemd_finds_no_mistake_and_the_sandboxes_are_tight(tmp_path: Path) -> None:
     for name, text in {
         **units(config.load("sim"), Wanted(Job.DEMONSTRATE)),
-        **units(config.load("aloha"), DEPLOY),
+        **units(with_stop(device="/dev/input/by-id/usb-a-event-kbd"), DEPLOY),
     }.items():
         (tmp_path / name.replace("@.", "@x.")).write_text(text)
     files = sorted(tmp_path.iterdir())

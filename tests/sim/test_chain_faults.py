@@ -1,11 +1,14 @@
 """Faults on the way back from the servos: frequency, reproducibility, and what each does to a reply."""
 
 import pytest
-from chain_tools import Bench
+from chain_tools import MS, Bench
 
+from aloha_runtime.control.gravity import weight_torques
 from aloha_runtime.dynamixel import packets
+from aloha_runtime.dynamixel import registers as reg
 from aloha_runtime.dynamixel.parser import Parser
 from aloha_runtime.sim.faults import Faults, Line, Reply
+from aloha_runtime.sim.firmware import BOOT_NS
 
 REPLY = Reply(1000, packets.status_packet(3, 0, bytes(10)))
 
@@ -52,3 +55,37 @@ def test_a_chain_carries_its_replies_over_the_faulty_line() -> None:
     assert bench.chain.line.counts["drop"] == 1
     bench.chain.set_faults(Faults())
     assert len(bench.talk(packets.ping(1))) == 1
+
+
+def test_servos_without_power_hear_nothing_hold_nothing_and_come_back_as_new() -> None:
+    bench = Bench()
+    bench.torque(1, 9)
+    bench.write(1, reg.BUS_WATCHDOG, 5)
+    bench.write(1, reg.POSITION_P_GAIN, 300)
+    bench.chain.cut_power(bench.now_ns)
+    assert bench.talk(packets.ping(1)) == []
+    assert not any(servo.torque for servo in bench.chain.servos)
+    bench.pass_ms(1000)
+    assert bench.talk(packets.ping(1)) == []
+    bench.chain.return_power(bench.now_ns)
+    bench.pass_ms(BOOT_NS / MS - 2)
+    assert bench.talk(packets.ping(1)) == []  # it boots
+    bench.pass_ms(3)
+    assert len(bench.talk(packets.ping(1))) == 1
+    assert bench.read(1, reg.BUS_WATCHDOG) == 0
+    assert bench.read(1, reg.TORQUE_ENABLE) == 0
+    assert bench.read(1, reg.POSITION_P_GAIN) == 800
+    assert bench.read(9, reg.ID) == 9
+
+
+def test_an_arm_that_loses_its_power_falls() -> None:
+    bench = Bench("leader")
+    bench.plant.weight = weight_torques
+    bench.torque(*range(1, 10))
+    bench.pass_ms(300)
+    before = bench.angle(1)
+    bench.pass_ms(300)
+    assert bench.angle(1) == pytest.approx(before, abs=0.002)
+    bench.chain.cut_power(bench.now_ns)
+    bench.pass_ms(500)
+    assert abs(bench.angle(1) - before) > 0.1

@@ -14,7 +14,19 @@ from aloha_runtime.commands.faults.rig import ARMS, FOLLOWER, JOINT_IDS, FaultRi
 from aloha_runtime.commands.faults.scenario import Family, Scenario, Trial
 from aloha_runtime.messages import MS, ArmsState, Mode
 from aloha_runtime.robot import MA_PER_UNIT, RAD_PER_TICK, SIDE_SLICE, SIDES
-from aloha_runtime.sim.chain_control import BrownOut, GetReport, GetWire, Plug, Poke, RaiseError, SetFaults, Unplug
+from aloha_runtime.sim.chain_control import (
+    BrownOut,
+    CutPower,
+    GetReport,
+    GetWire,
+    Peek,
+    Plug,
+    Poke,
+    RaiseError,
+    ReturnPower,
+    SetFaults,
+    Unplug,
+)
 from aloha_runtime.sim.faults import Faults
 from aloha_runtime.sim.monitor import Wire
 
@@ -29,6 +41,8 @@ WIRE_S = 0.6
 NEAR_NS = 40 * MS
 """Readings are compared with all that the servo said this long before and after: a true one is among it to the tick."""
 UNPLUGGED_S = 1.0
+RETURN_WATCHED_S = 0.9
+"""Servos boot for 0.2 s; what could not be switched is tried again every 0.5 s."""
 BACK_WITHIN_S = 4.0
 CENTRE_TICK = 2048
 MOST_TERMINALS = 200
@@ -67,6 +81,21 @@ def browned_out(rig: FaultRig, chance: Random) -> tuple[int, str]:
 def no_torque_by_itself(rig: FaultRig, look: Look) -> str:
     """Torque comes back by the operator only."""
     return "" if not look.torque else "the servos got their torque back although nobody has armed them"
+
+
+def power_cut(rig: FaultRig, chance: Random) -> tuple[int, str]:
+    """An emergency stop in the 12 V of one arm; its adapter stays."""
+    rig.faulty = chance.choice(ARMS)
+    return rig.ask(rig.faulty, CutPower()).now_ns, f"{rig.faulty}: no servo answers for .*`aloha arm`"
+
+
+def power_back(rig: FaultRig, _look: Look) -> str:
+    """Longer than booting and every retry takes, nothing moves and no servo gets torque."""
+    returned_ns = rig.ask(rig.faulty, ReturnPower()).now_ns
+    rig.pause(RETURN_WATCHED_S)
+    with_torque = [servo.id for servo in FOLLOWER if rig.ask(rig.faulty, Peek(servo.id, "Torque_Enable")).value]
+    found = moved_since(rig, time.monotonic_ns() - returned_ns)
+    return found or (f"servos {with_torque} got torque although nobody has armed them" if with_torque else "")
 
 
 def overloaded(rig: FaultRig, chance: Random) -> tuple[int, str]:
@@ -242,6 +271,15 @@ SERVOS = Family(
                 after=no_torque_by_itself,
                 timeout_s=4.0,
             ),
+            count=2,
+            soak=20,
+        ),
+        scenario(
+            "power of an arm cut and back",
+            "HOLD that names the arm and `aloha arm`; no torque and no motion before the operator has armed",
+            "ms to HOLD",
+            250.0,
+            Motion(power_cut, torque=False, figure=lambda look: look.hold_ms, after=power_back, travel=False),
             count=2,
             soak=20,
         ),

@@ -1,0 +1,339 @@
+"""A rig of four emulated arms in one process and in virtual time: the real loops of supervisor and arms, turn by turn.
+
+`ArmsLoop`, `SupervisorLoop`, the driver and the chains are those of the real rig; what is replaced is the operating
+system: bus, clock, and the bytes of a serial port. Each loop has a time of its own, which goes on while the driver
+waits for a servo; messages are heard by others when they were sent, not earlier. So a trial takes as long as it
+computes, and comes out the same every time.
+"""
+
+import contextlib
+import copy
+import heapq
+import logging
+import sys
+import types
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+from aloha_runtime import messages
+from aloha_runtime.config import RigConfig
+from aloha_runtime.control.limits import rig_limits
+from aloha_runtime.hardware import dynamixel
+from aloha_runtime.hardware.serial_port import WAIT_NS, WAKE_BYTES
+from aloha_runtime.messages import MS, Message, ModeHeartbeat, Reply, Request, Topic
+from aloha_runtime.processes import arms as arms_process
+from aloha_runtime.processes.arms import ArmsLoop
+from aloha_runtime.processes.supervisor import OPERATOR, SupervisorLoop
+from aloha_runtime.realtime import NS_PER_S
+from aloha_runtime.robot import ROLES, SIDES, Role
+from aloha_runtime.sim.chain import Chain
+from aloha_runtime.sim.faults import Reply as ChainReply
+from aloha_runtime.sim.goal_track import envelope
+from aloha_runtime.sim.monitor import Monitor
+from aloha_runtime.sim.servo import ServoPlant
+
+EPOCH_NS = 1_000 * NS_PER_S
+RUN_DIR = Path("/virtual")
+TICK_NS = 20 * MS
+KEPT = 400
+JITTER_S = 0.004
+"""Of the monitor: stamps are exact, but a loop that waits for a servo sends its goals late."""
+
+
+class Time:
+    """The time of whoever has the turn; stands in for the module `time` in the driver and the arms process."""
+
+    def __init__(self) -> None:
+        self.now = EPOCH_NS
+
+    def monotonic_ns(self) -> int:
+        return self.now
+
+    def monotonic(self) -> float:
+        return self.now / 1e9
+
+    def sleep(self, seconds: float) -> None:
+        self.now += max(0, int(seconds * 1e9))
+
+
+class Wire:
+    """One arm: its chain, its monitor, and what happens to its supply at which time."""
+
+    def __init__(self, time: Time, name: str, role: Role, plant: ServoPlant, monitor: Monitor) -> None:
+        self.time, self.name, self.role = time, name, role
+        self.plant = plant
+        self.chain = Chain(role, plant)
+        self.monitor = monitor
+        self.events: list[tuple[int, Callable[[int], None]]] = []
+        """What is done to the chain, and when, in order of time."""
+        self.sent: list[ChainReply] = []
+        """Replies on their way to the driver."""
+
+    def at(self, when_ns: int, what: Callable[[int], None]) -> None:
+        """Do something to the chain at an instant, also while the driver waits for it."""
+        self.events.append((when_ns, what))
+        self.events.sort(key=lambda event: event[0])
+
+    def cut(self, when_ns: int) -> None:
+        """12 V away."""
+        self.sent = [reply for reply in self.sent if reply.ready_at_ns <= when_ns]
+        self.chain.cut_power(when_ns)
+
+    def advance(self, now_ns: int) -> None:
+        """Let the chain's time pass up to now."""
+        while self.events and self.events[0][0] <= now_ns:
+            when_ns, what = self.events.pop(0)
+            self._advance_to(when_ns)
+            what(when_ns)
+        self._advance_to(now_ns)
+
+    def _advance_to(self, now_ns: int) -> None:
+        while (due_ns := self.chain.advance(now_ns)) is not None and due_ns <= now_ns:
+            pass
+
+
+class WirePort:
+    """The bytes of an arm as `SerialPort` gives them."""
+
+    def __init__(self, wire: Wire, baud: int) -> None:
+        self.path, self.baud = wire.name, baud
+        self.byte_ns = 10_000_000_000 // baud
+        self._wire, self._time = wire, wire.time
+        self._here = b""
+
+    def _take(self) -> None:
+        """What has arrived by now."""
+        now_ns = self._time.now
+        self._wire.advance(now_ns)
+        late = []
+        for reply in self._wire.sent:
+            if reply.ready_at_ns <= now_ns:
+                self._here += reply.data
+                self._wire.monitor.servo(reply.data, reply.ready_at_ns)
+            else:
+                late.append(reply)
+        self._wire.sent = late
+
+    def pending(self) -> int:
+        self._take()
+        return len(self._here)
+
+    def read(self) -> bytes:
+        self._take()
+        data, self._here = self._here, b""
+        return data
+
+    def write(self, data: bytes) -> None:
+        now_ns = self._time.now
+        self._wire.advance(now_ns)
+        self._wire.monitor.host(data, now_ns)
+        self._wire.sent += self._wire.chain.receive(data, now_ns, self.baud)
+
+    def wait_for_reply(self, deadline_ns: int) -> None:
+        """Time passes until enough has arrived, or for the whole milliseconds up to the deadline."""
+        last_ns = self._time.now + max(0, deadline_ns - self._time.now) // WAIT_NS * WAIT_NS
+        while self.pending() < WAKE_BYTES and self._time.now < last_ns:
+            due = min((reply.ready_at_ns for reply in self._wire.sent), default=last_ns)
+            self._time.now = min(last_ns, max(due, self._time.now + 1))
+
+    def flush(self) -> None:
+        self.read()
+
+    def close(self) -> None: ...
+
+
+@dataclass
+class Channel:
+    """One topic: its newest messages, each with the time at which it was sent."""
+
+    topic: Topic
+    time: Time
+    sent: deque[tuple[int, int, Any]] = field(default_factory=lambda: deque(maxlen=KEPT))
+    seq: int = 0
+
+    def send(self, message: Message) -> None:
+        self.seq += 1
+        message = copy.copy(message)
+        message.seq = self.seq
+        self.sent.append((self.time.now, self.seq, message))
+
+
+class Ear:
+    """A subscriber."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel, self.topic = channel, channel.topic
+        self._read = 0
+
+    def latest(self) -> Any:
+        now_ns = self._channel.time.now
+        return next((message for sent, _, message in reversed(self._channel.sent) if sent <= now_ns), None)
+
+    def drain(self) -> list[Any]:
+        now_ns = self._channel.time.now
+        found = [(seq, message) for sent, seq, message in self._channel.sent if sent <= now_ns and seq > self._read]
+        self._read = found[-1][0] if found else self._read
+        return [message for _, message in found]
+
+    def fresh(self, now_ns: int) -> Any:
+        newest = self.latest()
+        old = newest is None or now_ns - newest.stamp_ns > self.topic.max_age_ms * MS
+        return None if old or not newest.valid else newest
+
+    def close(self) -> None: ...
+
+
+class Bus:
+    """Topics in memory, and the supervisor's socket."""
+
+    def __init__(self, time: Time) -> None:
+        self._time = time
+        self._channels: dict[str, Channel] = {}
+        self.requests: deque[Request] = deque()
+        self.replies: list[Reply] = []
+
+    def _channel(self, topic: Topic) -> Channel:
+        return self._channels.setdefault(topic.name, Channel(topic, self._time))
+
+    def publisher(self, topic: Topic) -> Channel:
+        return self._channel(topic)
+
+    def subscribe(self, topic: Topic, depth: int = 1) -> Ear:
+        return Ear(self._channel(topic))
+
+    def server(self) -> "Bus":
+        return self
+
+    def receive(self) -> Request | None:
+        return self.requests.popleft() if self.requests else None
+
+    def reply(self, reply: Reply) -> None:
+        self.replies.append(reply)
+
+
+@dataclass
+class Loop:
+    """Something that has a turn every `period_ns`, on a time of its own."""
+
+    name: str
+    period_ns: int
+    turn: Callable[[int], None]
+    due_ns: int = EPOCH_NS
+    stopped_until_ns: int = 0
+
+
+class VirtualRig:
+    """A context. `run` lets time pass; `ask` is the operator."""
+
+    def __init__(
+        self, rig: RigConfig, plants: Callable[[str], ServoPlant], drive: Callable[[Bus, int], None] | None = None
+    ) -> None:
+        """`plants`: what stands behind each arm's servos. `drive`: called every 20 ms, sends actions and health."""
+        self.rig = rig.model_copy(update={"guard": None, "flight": None})
+        self.time = Time()
+        self.bus = Bus(self.time)
+        self.mode = self.bus.subscribe(messages.MODE)
+        self.beats: list[ModeHeartbeat] = []
+        self.wires = {f"{role}_{side}": self._wire(role, side, plants) for role in ROLES for side in SIDES}
+        self._drive = drive
+        self._loops: list[tuple[int, int, Loop]] = []
+
+    def _wire(self, role: Role, side: Any, plants: Callable[[str], ServoPlant]) -> Wire:
+        limits = rig_limits(self.rig.limits, self.rig.deploy, role)
+        monitor = Monitor(envelope(role, limits, self.rig.gripper(role), side), JITTER_S)
+        return Wire(self.time, f"{role}_{side}", role, plants(f"{role}_{side}"), monitor)
+
+    def __enter__(self) -> "VirtualRig":
+        with contextlib.ExitStack() as held:
+            for module in _with_time():
+                held.enter_context(mock.patch.object(module, "time", self.time))
+            held.enter_context(mock.patch.object(dynamixel, "SerialPort", self._port))
+            self.arms = {role: ArmsLoop(self._service(f"arms@{role}s")) for role in ROLES}
+            for pair in self.arms.values():
+                pair.connect()
+            self.supervisor = SupervisorLoop(self._service("supervisor"))
+            self._held = held.pop_all()
+        start_ns = self.time.now // TICK_NS * TICK_NS + TICK_NS
+        loops = [Loop(f"arms@{role}s", pair.period_ns, pair.cycle) for role, pair in self.arms.items()]
+        loops += [Loop("supervisor", TICK_NS, self._supervise), Loop("driver", TICK_NS, self._send)]
+        for order, loop in enumerate(loops):
+            loop.due_ns = start_ns
+            heapq.heappush(self._loops, (start_ns, order, loop))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._held.close()
+
+    def _port(self, path: str, baud: int) -> WirePort:
+        return WirePort(self.wires[Path(path).name.removeprefix("ttyDXL_")], baud)
+
+    def _service(self, name: str) -> Any:
+        clock = SimpleNamespace(virtual=False, now_ns=lambda: self.time.now)
+        log = logging.getLogger(f"aloha.virtual.{name}")
+        log.setLevel(logging.CRITICAL)
+        service = SimpleNamespace(name=name, instance=name.partition("@")[2], rig=self.rig, run_dir=RUN_DIR)
+        service.clock, service.bus, service.log, service.stopping = clock, self.bus, log, False
+        service.stop = lambda: setattr(service, "stopping", True)
+        return service
+
+    def _supervise(self, _now_ns: int) -> None:
+        self.supervisor.cycle()
+        self.beats.append(self.mode.latest())
+
+    def _send(self, now_ns: int) -> None:
+        if self._drive is not None:
+            self._drive(self.bus, now_ns)
+
+    @property
+    def now_ns(self) -> int:
+        """When the next turn is due: everything before has happened."""
+        return self._loops[0][0]
+
+    def run(self, seconds: float, each: Callable[[], None] | None = None) -> None:
+        """Let so much time pass; `each` is called after every turn of the supervisor."""
+        end_ns = self.now_ns + int(seconds * NS_PER_S)
+        while self._loops[0][0] < end_ns:
+            due_ns, order, loop = heapq.heappop(self._loops)
+            self.time.now = max(due_ns, loop.due_ns)
+            if loop.stopped_until_ns <= self.time.now:
+                loop.turn(self.time.now)
+            # A turn that took longer than its period loses beats, as `realtime.Pacer` does.
+            loop.due_ns = due_ns + loop.period_ns * max(1, -(-(self.time.now - due_ns) // loop.period_ns))
+            heapq.heappush(self._loops, (loop.due_ns, order, loop))
+            if each is not None and loop.name == "supervisor":
+                each()
+        for wire in self.wires.values():
+            self.time.now = max(self.time.now, end_ns)
+            wire.advance(end_ns)
+
+    def stop_process(self, name: str, seconds: float) -> None:
+        """A process gets no turn for a while."""
+        for _, _, loop in self._loops:
+            if loop.name == name:
+                loop.stopped_until_ns = self.now_ns + int(seconds * NS_PER_S)
+
+    def ask(self, verb: str, argument: str = "") -> Reply:
+        """An operator's request, and the answer to it."""
+        count = len(self.bus.replies)
+        self.bus.requests.append(Request(verb=verb, argument=argument, sender=OPERATOR))
+        while len(self.bus.replies) == count:
+            self.run(TICK_NS / 1e9)
+        return self.bus.replies[-1]
+
+    @property
+    def word(self) -> ModeHeartbeat:
+        """The supervisor's last word."""
+        return self.beats[-1]
+
+
+def _with_time() -> Iterator[types.ModuleType]:
+    """Modules of the driver and of the arms process that look at the clock themselves."""
+    for name, module in list(sys.modules.items()):
+        mine = name.startswith("aloha_runtime.hardware.") or module is arms_process
+        if mine and getattr(module, "time", None) is sys.modules["time"]:
+            yield module
