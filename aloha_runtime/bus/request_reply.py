@@ -116,7 +116,9 @@ class Client(Closeable):
         if data is None:
             raise TransportError(self._unanswered(request.verb, timeout_ms))
         if not data:
-            raise TransportError(f"the {self._server} (pid {self._holder()}) refuses '{request.verb}': update both sides")
+            raise TransportError(
+                f"the {self._server} (pid {self._holder()}) refuses '{request.verb}': update both sides"
+            )
         return messages.decode(data, Reply)
 
     def _reach(self, timeout_ms: int) -> bool:

@@ -9,7 +9,6 @@ from typing import Protocol, Self, TypeVar
 import zmq
 
 from aloha_runtime.messages import Topic
-
 from aloha_runtime.realtime import TRANSPORT_THREAD, Clock
 from aloha_runtime.run_directory import Lock, check_run_dir, socket_path
 

@@ -53,15 +53,25 @@ class Orders:
         return self._keyboard.present
 
     def __enter__(self) -> "Orders":
-        self._keyboard.__enter__()
+        try:
+            self._keyboard.__enter__()
+        except BaseException:
+            self._close()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._keyboard.__exit__(kind, error, trace)
+        try:
+            self._keyboard.__exit__(kind, error, trace)
+        finally:
+            self._close()
+
+    def _close(self) -> None:
         if self._pedal is not None:
             os.close(self._pedal)
+            self._pedal = None
 
     def take(self) -> list[str]:
         """What was pressed since the last call, oldest first."""
@@ -77,8 +87,7 @@ class Orders:
                 break
             except OSError as error:
                 self._say(f"the pedal is gone ({error.strerror}); keys and grippers still work")
-                os.close(self._pedal)
-                self._pedal = None
+                self._close()
                 break
             if len(event) < EVENT.size:
                 break
