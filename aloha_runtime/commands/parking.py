@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 PARK_TIMEOUT_S = 40.0
 """The longest ramp to the sleep pose (3 rad) at the lowest velocity limit there is (0.2 rad/s), twice over."""
 ATTEMPTS = 3
-"""What fails once in the command itself (no memory, no descriptor) may go well a moment later."""
+"""What fails once (no answer within 2 s on a busy machine, no memory) may go well a moment later."""
+
+UNHEARD = "they are not heard, so hold them before you cut their power"
 
 
 def park(stack: "Stack") -> str:
@@ -28,11 +30,8 @@ def park(stack: "Stack") -> str:
             try:
                 why = _park(stack)
                 break
-            except AlohaError as error:
-                why = str(error)
-                break
-            except Exception as error:
-                why = f"{type(error).__name__}: {error}"
+            except Exception as error:  # noqa: BLE001 (whatever it is, the arms come first)
+                why = str(error) if isinstance(error, AlohaError) else f"{type(error).__name__}: {error}"
     except BaseException:
         with contextlib.suppress(Exception):
             stack.ask("stop")
@@ -66,8 +65,11 @@ def _wait(stack: "Stack", asked_ns: int) -> str:
 
 def _left(stack: "Stack", why: str) -> str:
     """For the operator: that the arms are not parked, what they do, and why."""
-    found = {name: _state(reader.fresh(stack.clock.now_ns())) for name, reader in stack.arms.items()}
-    states = set(found.values())
+    try:
+        found = {name: _state(reader.fresh(stack.clock.now_ns())) for name, reader in stack.arms.items()}
+    except Exception:  # noqa: BLE001 (what cannot be read is not known)
+        found = {}
+    states = set(found.values()) or {UNHEARD}
     listed = "; ".join(f"{name}: {state}" for name, state in found.items())
     return f"the arms are not parked, {states.pop() if len(states) == 1 else listed}: {why}"
 
@@ -75,5 +77,5 @@ def _left(stack: "Stack", why: str) -> str:
 def _state(state: ArmsState | None) -> str:
     """What a pair of arms does when nobody commands it any more, by its own last word."""
     if state is None:
-        return "they are not heard, so hold them before you cut their power"
+        return UNHEARD
     return "they have no torque" if state.mode is Mode.IDLE else "they stay where they are, torque on"
