@@ -30,7 +30,7 @@ def park(stack: "Stack") -> str:
             try:
                 why = _park(stack)
                 break
-            except Exception as error:  # noqa: BLE001 (whatever it is, the arms come first)
+            except Exception as error:
                 why = str(error) if isinstance(error, AlohaError) else f"{type(error).__name__}: {error}"
     except BaseException:
         with contextlib.suppress(Exception):
@@ -67,7 +67,7 @@ def _left(stack: "Stack", why: str) -> str:
     """For the operator: that the arms are not parked, what they do, and why."""
     try:
         found = {name: _state(reader.fresh(stack.clock.now_ns())) for name, reader in stack.arms.items()}
-    except Exception:  # noqa: BLE001 (what cannot be read is not known)
+    except Exception:
         found = {}
     states = set(found.values()) or {UNHEARD}
     listed = "; ".join(f"{name}: {state}" for name, state in found.items())

@@ -62,7 +62,9 @@ class FakeRig:
 
     virtual = False
 
-    def __init__(self, wire: Tripwire, led: bool, orders: tuple[str, ...] = (), policy_for_ns: int | None = None) -> None:
+    def __init__(
+        self, wire: Tripwire, led: bool, orders: tuple[str, ...] = (), policy_for_ns: int | None = None
+    ) -> None:
         """`led`: somebody squeezes the grippers when the arms are armed. `orders`: of the operator, one at each look
         once a take (or, without a recorder, a motion) is under way; "next" and "pause" come at once."""
         self.wire, self.led, self.orders, self.quits = wire, led, list(orders), "quit" in orders

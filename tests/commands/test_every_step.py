@@ -101,7 +101,7 @@ class FakeObserver:
     def latest(self, topic: object) -> object:
         return self.rig.message(topic)  # type: ignore[attr-defined]
 
-    mark = log = lambda self: self.rig.wire("observer", self.rig)  # type: ignore[attr-defined]  # noqa: E731
+    mark = log = lambda self: self.rig.wire("observer", self.rig)  # type: ignore[attr-defined]
 
     def __enter__(self) -> "FakeObserver":
         return self
@@ -145,7 +145,7 @@ def ran(command: Command, wire: Tripwire, folder: Path, patch: pytest.MonkeyPatc
     with in_place(rig, patch):
         try:
             command.run(folder)
-        except BaseException as error:  # noqa: BLE001 (whatever it is, the arms are what matters)
+        except BaseException as error:
             ended = repr(error)
     wire.target = None
     rig.pass_until(rig.now + 100 * MS)

@@ -14,7 +14,19 @@ from transport_workers import PATIENCE_S, heartbeat, publish_heartbeats, read_on
 from aloha_runtime.bus import Bus, wait_any
 from aloha_runtime.bus.sockets import KEPT_BYTES
 from aloha_runtime.errors import TransportError
-from aloha_runtime.messages import FOLLOWERS, LEADERS, MODE, MS, ArmsState, Health, Mode, ModeHeartbeat, Reply, Request, health_topic
+from aloha_runtime.messages import (
+    FOLLOWERS,
+    LEADERS,
+    MODE,
+    MS,
+    ArmsState,
+    Health,
+    Mode,
+    ModeHeartbeat,
+    Reply,
+    Request,
+    health_topic,
+)
 from aloha_runtime.realtime import NS_PER_S, WallClock
 
 Spawn = Callable[..., BaseProcess]
@@ -251,7 +263,9 @@ def test_a_reader_that_does_not_read_costs_its_publisher_little(
 ) -> None:
     """An hour of the fastest topic, counted in messages, for five readers that stand still."""
     publisher = bus.publisher(FOLLOWERS)
-    message = ArmsState(stamp_ns=0, position=[0.1] * 14, velocity=[0.1] * 14, effort_ma=[0.1] * 14, hold_cause="x" * size)
+    message = ArmsState(
+        stamp_ns=0, position=[0.1] * 14, velocity=[0.1] * 14, effort_ma=[0.1] * 14, hold_cause="x" * size
+    )
     readers = [spawn(read_one_and_stop, run_dir) for _ in range(5)]
 
     def stopped() -> bool:
@@ -289,7 +303,9 @@ def test_a_client_outlives_its_server_and_no_old_request_is_kept(bus: Bus, run_d
             with bus.server() as server:
                 replies: list[Reply] = []
                 asked = Request(verb=f"asked {number}")
-                thread = threading.Thread(target=lambda asked=asked, to=replies: to.append(client.request(asked, 60_000)))  # type: ignore[misc]
+                thread = threading.Thread(
+                    target=lambda asked=asked, to=replies: to.append(client.request(asked, 60_000))
+                )  # type: ignore[misc]
                 thread.start()
                 found = server.receive(60_000)
                 assert found is not None
