@@ -60,7 +60,7 @@ def test_arms_are_parked_without_a_free_descriptor(tmp_path: Path) -> None:
     """The command fails for want of descriptors while the arms are up."""
     stack, modes = Stack(rig_of("follower_left"), Job.TELEOP, tmp_path / "run"), []
     end = stack._end
-    with pytest.raises(OSError, match="Too many open files"), contextlib.ExitStack() as inside:
+    with pytest.raises(OSError, match="Too many open files"), contextlib.ExitStack() as inside:  # noqa: PT012
 
         def watched() -> None:
             modes.append(stack.mode.latest().mode)
