@@ -4,7 +4,7 @@ so that training sees what running sees."""
 from collections.abc import Collection, Iterable
 
 from aloha_runtime import messages
-from aloha_runtime.bus import Bus
+from aloha_runtime.bus import Bus, Closeable
 from aloha_runtime.config import RigConfig
 from aloha_runtime.control.sync import Missing, Observation, Synchroniser
 from aloha_runtime.messages import ArmsState
@@ -16,7 +16,7 @@ STATES_DEPTH = 64
 """A third of a second of joint states may wait for the next tick."""
 
 
-class RigInputs:
+class RigInputs(Closeable):
     """Subscribes to the followers and to some cameras of one rig."""
 
     def __init__(self, bus: Bus, rig: RigConfig, cameras: Iterable[str]) -> None:
@@ -53,3 +53,8 @@ class RigInputs:
                 return Missing(f"{camera}: the frame was overwritten before it could be read", camera)
             images[camera] = pixels
         return found, images
+
+    def close(self) -> None:
+        """Stop listening."""
+        for reader in (*self.frames.values(), self.followers):
+            reader.close()

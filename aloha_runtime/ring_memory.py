@@ -240,6 +240,10 @@ class RingReader:
         self.overwritten += 1
         return None
 
+    def close(self) -> None:
+        """Unmap the ring, as soon as nobody looks at a frame of it any more."""
+        self._mapping, self._name = None, ""
+
 
 def _open(name: str) -> _Mapping | None:
     """Map a ring to read; None when it is gone or is not a ring."""

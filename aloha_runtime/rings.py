@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from aloha_runtime.bus import Bus
+from aloha_runtime.bus import Bus, Closeable
 from aloha_runtime.messages import FrameInfo, Topic
 from aloha_runtime.ring_memory import SLOTS, FrameView, Image, RingReader, RingWriter
 
@@ -65,7 +65,7 @@ class FramePublisher:
         return info
 
 
-class FrameSubscriber:
+class FrameSubscriber(Closeable):
     """Reads one camera's frames, wherever their pixels are.
 
     `dropped` counts frames whose message was lost, `overwritten` those whose pixels were gone before they were read.
@@ -110,6 +110,11 @@ class FrameSubscriber:
     def view(self, info: FrameInfo) -> FrameView | None:
         """A ring frame in place, without a copy: use it, then ask `valid()`. None when it is gone or in no ring."""
         return self._ring.view(info)
+
+    def close(self) -> None:
+        """Stop reading."""
+        self.messages.close()
+        self._ring.close()
 
 
 def _opencv() -> "ModuleType":

@@ -1,43 +1,40 @@
 """Messages between processes: `Bus` makes publishers and subscribers, and the supervisor's server and its clients."""
 
-from pathlib import Path
-from types import TracebackType
-from typing import Protocol, TypeVar
-
 from aloha_runtime.bus.pubsub import Publisher, Subscriber, wait_any
 from aloha_runtime.bus.request_reply import FLIGHT, RECORDER, SUPERVISOR, Client, Server
-from aloha_runtime.bus.sockets import MAX_MESSAGE_BYTES, QUEUE_LIMIT, Sockets
+from aloha_runtime.bus.sockets import MAX_MESSAGE_BYTES, Closeable, Sockets
 from aloha_runtime.messages import Topic
-from aloha_runtime.realtime import Clock
 
-__all__ = ["FLIGHT", "RECORDER", "SUPERVISOR", "Bus", "Client", "Publisher", "Server", "Subscriber", "wait_any"]
-
-
-class Closeable(Protocol):
-    """What a bus closes when it is closed."""
-
-    def close(self) -> None: ...
-
-
-Opened = TypeVar("Opened", bound=Closeable)
+__all__ = [
+    "FLIGHT",
+    "RECORDER",
+    "SUPERVISOR",
+    "Bus",
+    "Client",
+    "Closeable",
+    "Publisher",
+    "Server",
+    "Subscriber",
+    "wait_any",
+]
 
 
 class Bus(Sockets):
-    """The sockets of one process. Not for use by several threads at once."""
+    """The sockets of one process, in the run directory that a `RunDirectory` made (TransportError when it is absent or
+    not private). Not for use by several threads at once.
 
-    def __init__(self, run_dir: Path, clock: Clock) -> None:
-        """Use the run directory that a `RunDirectory` made; TransportError when it is absent or not private."""
-        super().__init__(run_dir, clock)
-        self._open: list[Closeable] = []
+    Whatever it makes is closed with it; what is needed for a while only is a context manager of its own.
+    """
 
     def publisher(
         self,
         topic: Topic,
         *,
         max_bytes: int = MAX_MESSAGE_BYTES,
-        queue_limit: int = QUEUE_LIMIT,
+        queue_limit: int | None = None,
     ) -> Publisher:
-        """Become the publisher of `topic`; TransportError naming the process that already is."""
+        """Become the publisher of `topic`; TransportError naming the process that already is. `queue_limit`: messages
+        kept for a reader that does not read; None: by the topic's rate, and bounded in bytes (`sockets.KEPT_BYTES`)."""
         return self.own(Publisher(self, topic, max_bytes=max_bytes, queue_limit=queue_limit))
 
     def subscribe(
@@ -46,10 +43,11 @@ class Bus(Sockets):
         depth: int = 1,
         *,
         max_bytes: int = MAX_MESSAGE_BYTES,
-        queue_limit: int = QUEUE_LIMIT,
+        queue_limit: int | None = None,
     ) -> Subscriber:
         """Read `topic`, whether or not its publisher runs yet. `depth`: how many messages wait for `drain`; with 1 a
-        newer message replaces the older one, which does not count as dropped."""
+        newer message replaces the older one, which does not count as dropped. `queue_limit`: messages that the socket
+        keeps until they are looked at; None: as many as the publisher keeps, or `depth` where that is more."""
         return self.own(Subscriber(self, topic, depth, max_bytes=max_bytes, queue_limit=queue_limit))
 
     def server(self, name: str = SUPERVISOR) -> Server:
@@ -57,25 +55,5 @@ class Bus(Sockets):
         return self.own(Server(self, name))
 
     def client(self, server: str = SUPERVISOR) -> Client:
-        """Send requests to the supervisor or the recorder."""
-        return Client(self, server)
-
-    def own(self, opened: Opened) -> Opened:
-        """Close `opened` together with this bus."""
-        self._open.append(opened)
-        return opened
-
-    def close(self) -> None:
-        """Close every socket and remove this process's sockets and locks from the run directory."""
-        for opened in reversed(self._open):
-            opened.close()
-        self._open.clear()
-        super().close()
-
-    def __enter__(self) -> "Bus":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        """Send requests to the supervisor or the recorder, over one connection for all of them."""
+        return self.own(Client(self, server))

@@ -16,7 +16,7 @@ import msgspec
 import zmq
 
 from aloha_runtime import messages
-from aloha_runtime.bus.sockets import PROMISED_MS, QUEUE_LIMIT, Sockets
+from aloha_runtime.bus.sockets import KEPT_BYTES, PROMISED_MS, QUEUE_LIMIT, Closeable, Sockets, kept
 from aloha_runtime.messages import MS, Message, Topic
 from aloha_runtime.realtime import WallClock
 from aloha_runtime.run_directory import Lock
@@ -28,11 +28,18 @@ _numbers = itertools.count()
 _log = logging.getLogger(__name__)
 
 
-class Publisher:
-    """The one publisher of a topic. Made by `Bus.publisher`."""
+class Publisher(Closeable):
+    """The one publisher of a topic. Made by `Bus.publisher`.
 
-    def __init__(self, sockets: Sockets, topic: Topic, *, max_bytes: int, queue_limit: int) -> None:
+    For a reader that does not read it keeps `sockets.kept(topic)` messages and at most `KEPT_BYTES` (one message, where
+    that is larger); newer ones are dropped for that reader, which counts them when it reads again.
+    """
+
+    def __init__(self, sockets: Sockets, topic: Topic, *, max_bytes: int, queue_limit: int | None) -> None:
         self.topic = topic
+        self._sockets = sockets
+        self._limit = kept(topic) if queue_limit is None else queue_limit
+        self._by_bytes = queue_limit is None and not sockets.clock.virtual
         self._max_bytes = max_bytes
         self.seq = 0
         self._clock = sockets.clock
@@ -40,7 +47,7 @@ class Publisher:
         self._reached: set[str] = set()
         taken = f"topic {topic.name} has a publisher already: pid {{pid}} ({{command}}); stop that process first"
         self._lock: Lock = sockets.take(topic.name, taken)
-        self._socket = sockets.socket(zmq.XPUB if sockets.clock.virtual else zmq.PUB, queue_limit)
+        self._socket = sockets.socket(zmq.XPUB if sockets.clock.virtual else zmq.PUB, self._limit)
         self._socket.bind(sockets.ipc(topic.name))
 
     def send(self, message: Message, stamp: bool = False) -> None:
@@ -58,6 +65,9 @@ class Publisher:
         if len(data) > self._max_bytes:  # it would end the connections of all readers for good (MAXMSGSIZE)
             raise ValueError(f"message of {len(data)} bytes on topic {self.topic.name}, the limit is {self._max_bytes}")
         self.seq += 1
+        if self._by_bytes and len(data) * self._limit > KEPT_BYTES:
+            self._limit = max(1, KEPT_BYTES // len(data))
+            self._socket.setsockopt(zmq.SNDHWM, self._limit)  # for the readers that are there as well
         if isinstance(self._clock, VirtualClock):
             self._reach(self._clock.tokens(self.topic.name))
             self._clock.published(self.topic.name, (self._epoch, self.seq))
@@ -79,17 +89,19 @@ class Publisher:
         """Stop publishing and free the topic."""
         self._socket.close(0)
         self._lock.release()
+        self._sockets.forget(self)
 
 
-class Subscriber:
+class Subscriber(Closeable):
     """A reader of one topic. Made by `Bus.subscribe`.
 
     `dropped`: messages lost (gaps in the sequence, or more than `depth` waiting); `restarts`: the publisher came back
     as a new process; `invalid`: bytes that were not the topic's message, skipped.
     """
 
-    def __init__(self, sockets: Sockets, topic: Topic, depth: int, *, max_bytes: int, queue_limit: int) -> None:
+    def __init__(self, sockets: Sockets, topic: Topic, depth: int, *, max_bytes: int, queue_limit: int | None) -> None:
         self.topic = topic
+        self._sockets = sockets
         self.dropped = 0
         self.restarts = 0
         self.invalid = 0
@@ -100,7 +112,8 @@ class Subscriber:
         self._newest: Message | None = None
         self._head = (0, 0)
         self._decoder = msgspec.msgpack.Decoder(topic.message)
-        self._socket = sockets.socket(zmq.SUB, queue_limit)
+        deep = max(kept(topic), min(depth, QUEUE_LIMIT))
+        self._socket = sockets.socket(zmq.SUB, deep if queue_limit is None else queue_limit)
         self._socket.setsockopt(zmq.MAXMSGSIZE, max_bytes)
         self._socket.setsockopt(zmq.SUBSCRIBE, b"")
         self._token = f"{os.getpid()}/{next(_numbers)}"
@@ -186,6 +199,7 @@ class Subscriber:
         if isinstance(self._clock, VirtualClock):
             self._clock.unsubscribe(self._token)
         self._socket.close(0)
+        self._sockets.forget(self)
 
 
 def wait_any(subscribers: Iterable[Subscriber], deadline_ns: int) -> list[Subscriber]:

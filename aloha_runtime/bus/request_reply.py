@@ -2,16 +2,21 @@
 
 A client that takes part in virtual time is served like every subscriber: its request is there at the server's next
 turn, the answer at its own. Clients outside virtual time (a person at a shell) are served whenever they come.
+
+A client keeps one connection. A request needs no new descriptor, so that arms can be stopped and parked when there is
+none left; it is not kept for a server that is not there, which would otherwise obey an old order when it comes.
 """
 
+import contextlib
 import itertools
 import os
+import time
 
 import msgspec
 import zmq
 
 from aloha_runtime import messages
-from aloha_runtime.bus.sockets import PROMISED_MS, Sockets
+from aloha_runtime.bus.sockets import PROMISED_MS, Closeable, Sockets
 from aloha_runtime.errors import TransportError
 from aloha_runtime.messages import MS, Reply, Request
 from aloha_runtime.run_directory import lock_holder
@@ -26,11 +31,11 @@ _numbers = itertools.count()
 _decode_sender = msgspec.msgpack.Decoder(tuple[str, int]).decode
 
 
-class Server:
+class Server(Closeable):
     """The side of the process that answers: take a request, answer it, take the next. Made by `Bus.server`."""
 
     def __init__(self, sockets: Sockets, name: str) -> None:
-        self._clock, self._name = sockets.clock, name
+        self._clock, self._name, self._sockets = sockets.clock, name, sockets
         self._lock = sockets.take(
             f"{name}.requests", f"a {name} runs already: pid {{pid}} ({{command}}); end it with `aloha down`"
         )
@@ -85,48 +90,80 @@ class Server:
         """Stop answering."""
         self._socket.close(0)
         self._lock.release()
+        self._sockets.forget(self)
 
 
-class Client:
-    """An operator's side. Made by `Bus.client`."""
+class Client(Closeable):
+    """An operator's side. Made by `Bus.client`; the server may come, go and come again meanwhile."""
 
     def __init__(self, sockets: Sockets, server: str) -> None:
         self._sockets, self._server = sockets, server
         self._number = 0
         self._name = f"{os.getpid()}.{next(_numbers)}"
+        self._socket = sockets.socket(zmq.REQ, _QUEUE_LIMIT)
+        self._socket.setsockopt(zmq.IMMEDIATE, 1)  # a request is for the server that is there now
+        self._socket.setsockopt(zmq.REQ_RELAXED, 1)  # after one without an answer there may be another,
+        self._socket.setsockopt(zmq.REQ_CORRELATE, 1)  # ... and a late answer is not taken for its
+        self._socket.connect(sockets.ipc(f"{server}.requests"))
         if isinstance(sockets.clock, VirtualClock):
             sockets.clock.subscribe(_REPLY, f"{os.getpid()}/{_REPLY}")
 
     def request(self, request: Request, timeout_ms: int = 2000) -> Reply:
         """Ask the server. TransportError when none runs, it does not answer in time, or it refuses the bytes."""
-        run_dir, server = self._sockets.run_dir, self._server
         request.stamp_ns = self._sockets.clock.now_ns()
-        holder = lock_holder(run_dir / f"{server}.requests.lock")
-        if holder is None:
-            raise TransportError(f"no {server} runs in {run_dir}: start the rig with {_STARTED_BY[server]}")
-        socket = self._sockets.socket(zmq.REQ, _QUEUE_LIMIT)
-        try:
-            socket.connect(self._sockets.ipc(f"{server}.requests"))
-            data = self._exchange(socket, messages.encode(request), timeout_ms)
-        finally:
-            socket.close(0)
+        give_up = time.monotonic() + timeout_ms / 1000
+        data = None
+        if self._reach(PROMISED_MS if self._sockets.clock.virtual else timeout_ms):
+            left_ms = max(0, int((give_up - time.monotonic()) * 1000))
+            data = self._exchange(messages.encode(request), timeout_ms if self._sockets.clock.virtual else left_ms)
         if data is None:
-            raise TransportError(
-                f"the {server} (pid {holder}) did not answer '{request.verb}' within {timeout_ms} ms: "
-                f"look at its log, or end it with `kill {holder}` and start the rig again"
-            )
+            raise TransportError(self._unanswered(request.verb, timeout_ms))
         if not data:
-            raise TransportError(f"the {server} (pid {holder}) refuses '{request.verb}': update both sides")
+            raise TransportError(
+                f"the {self._server} (pid {self._holder()}) refuses '{request.verb}': update both sides"
+            )
         return messages.decode(data, Reply)
 
-    def _exchange(self, socket: "zmq.Socket[bytes]", data: bytes, timeout_ms: int) -> bytes | None:
-        clock = self._sockets.clock
+    def _reach(self, timeout_ms: int) -> bool:
+        """Whether there is a connection; waits for one only while a server lives."""
+        if self._socket.poll(0, zmq.POLLOUT):
+            return True
+        return self._holder() is not None and bool(self._socket.poll(timeout_ms, zmq.POLLOUT))
+
+    def _holder(self) -> int | None:
+        """Pid of the server, 0 when it cannot be known; None when there is none."""
+        try:
+            return lock_holder(self._sockets.run_dir / f"{self._server}.requests.lock")
+        except OSError:  # no descriptor is left to look with
+            return 0
+
+    def _unanswered(self, verb: str, timeout_ms: int) -> str:
+        server, holder = self._server, self._holder()
+        if holder is None:
+            return f"no {server} runs in {self._sockets.run_dir}: start the rig with {_STARTED_BY[server]}"
+        return (
+            f"the {server} (pid {holder}) did not answer '{verb}' within {timeout_ms} ms: "
+            f"look at its log, or end it with `kill {holder}` and start the rig again"
+        )
+
+    def close(self) -> None:
+        """Ask nothing any more."""
+        self._socket.close(0)
+        self._sockets.forget(self)
+
+    def _send(self, sender: bytes, data: bytes) -> None:
+        with contextlib.suppress(zmq.Again):  # the server has died since it was reached: there will be no answer
+            self._socket.send_multipart([sender, data], zmq.DONTWAIT)
+
+    def _exchange(self, data: bytes, timeout_ms: int) -> bytes | None:
+        """The answer, None when there was none in time (of the rig's clock)."""
+        clock, socket = self._sockets.clock, self._socket
         if not isinstance(clock, VirtualClock):
-            socket.send_multipart([b"", data])
+            self._send(b"", data)
             return socket.recv() if socket.poll(timeout_ms) else None
         self._number += 1
         channel = f"{self._server}/{self._name}"
-        socket.send_multipart([msgspec.msgpack.encode((channel, self._number)), data])
+        self._send(msgspec.msgpack.encode((channel, self._number)), data)
         clock.published(channel, (0, self._number))
         deadline_ns = clock.now_ns() + timeout_ms * MS
         while clock.now_ns() < deadline_ns:

@@ -105,6 +105,18 @@ def bench_record(seconds: Seconds = 60, json: Json = None) -> None:
     bench.finish(bench_record.run(seconds), json)
 
 
+@app.command("sessions")
+def bench_sessions(
+    episodes: Annotated[int, typer.Option("--episodes", min=1, help="recorded one after the other")] = 150,
+    seconds: Annotated[float | None, typer.Option("--seconds", min=0.2, help="of each; default: all of it")] = None,
+    json: Json = None,
+) -> None:
+    """A long recording session: memory and descriptors of every process as episodes go by."""
+    from aloha_runtime.commands import bench, bench_sessions
+
+    bench.finish(bench_sessions.run(episodes, seconds), json)
+
+
 @app.command("recorder-kills")
 def bench_recorder_kills(
     count: Annotated[int, typer.Option("--count", min=1, help="how often")] = 500,

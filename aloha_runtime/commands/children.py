@@ -49,22 +49,36 @@ class Children:
         return name in self._children
 
     def spawn(self, process: Process) -> None:
-        """Start a process, again if it has ended."""
+        """Start a process, again if it has ended. Raises ProcessError when the machine has no room for it."""
+        try:
+            child = self._spawned(process)
+        except OSError as error:
+            raise ProcessError(
+                f"{process.name} cannot be started ({error.strerror}): close other programs", 1
+            ) from None
         if process.name in self._children:
             self._children.pop(process.name).close()
+        self._children[process.name] = child
+
+    def _spawned(self, process: Process) -> _Child:
         reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         command = [sys.executable, "-m", process.module, process.name, *self._options]
         command += ["--stage", str(process.stage), "--complain-to", str(writing), *process.arguments]
         # A session of its own keeps the terminal's Ctrl-C away: the stack decides who stops, and when.
         parent = os.getpid()
-        popen = subprocess.Popen(
-            command,
-            start_new_session=True,
-            pass_fds=[writing],
-            preexec_fn=lambda: _die_with(parent),  # noqa: PLW1509 (it makes system calls only)
-        )
-        os.close(writing)
-        self._children[process.name] = _Child(popen, process.stage, reading)
+        try:
+            popen = subprocess.Popen(
+                command,
+                start_new_session=True,
+                pass_fds=[writing],
+                preexec_fn=lambda: _die_with(parent),  # noqa: PLW1509 (it makes system calls only)
+            )
+        except BaseException:
+            os.close(reading)
+            raise
+        finally:
+            os.close(writing)
+        return _Child(popen, process.stage, reading)
 
     def stop(self, name: str) -> None:
         """End one process; `spawn` starts it, or another under its name, again."""

@@ -11,9 +11,13 @@ from typing import Literal
 SPEAKERS = (["spd-say", "--wait"], ["espeak-ng"], ["espeak"])
 """Programs that say their last argument; `apt install espeak-ng` brings one."""
 
+HUSHED_S = 0.2
+"""A program that does not end by then is killed: nobody waits for a word."""
+
 
 class Cues:
-    """Prints, and says or rings. Speaking never holds up the caller; a new word ends the one before."""
+    """Prints, and says or rings; where it cannot speak, it rings. Speaking never holds up the caller; a new
+    word ends the one before."""
 
     def __init__(self, kind: Literal["voice", "bell", "off"], say: Callable[[str], None]) -> None:
         """`say` prints a line and never fails."""
@@ -27,24 +31,40 @@ class Cues:
         """`text` on the terminal, `spoken` (or the text) aloud."""
         if text:
             self._print(text)
-        if self._speaker is not None:
-            self._hush()
-            self._speaking = subprocess.Popen(
-                [*self._speaker, spoken or text],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-        elif self._kind != "off" and sys.stdout.isatty():
+        if self._speaks(spoken or text):
+            return
+        if self._kind != "off" and sys.stdout.isatty():
             with contextlib.suppress(OSError):
                 sys.stdout.write("\a")
                 sys.stdout.flush()
 
+    def _speaks(self, words: str) -> bool:
+        """Begin to say it. False where nothing speaks, also when the machine has no room for one process more: a cue
+        must not end what it accompanies."""
+        if self._speaker is None:
+            return False
+        self._hush()
+        try:
+            self._speaking = subprocess.Popen(
+                [*self._speaker, words],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        except (OSError, ValueError, MemoryError, subprocess.SubprocessError):
+            return False
+        return True
+
     def _hush(self) -> None:
-        if self._speaking is not None:
-            self._speaking.terminate()
+        if self._speaking is None:
+            return
+        self._speaking.terminate()
+        try:
+            self._speaking.wait(HUSHED_S)
+        except subprocess.TimeoutExpired:
+            self._speaking.kill()
             self._speaking.wait()
-            self._speaking = None
+        self._speaking = None
 
     def __enter__(self) -> "Cues":
         return self

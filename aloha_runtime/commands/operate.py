@@ -50,7 +50,8 @@ def with_task(rig: RigConfig, seed: int | None, task: str | None, clock: str | N
 
 def up(rig_name: str, job: str, checkpoint: str, run_dir: Path | None) -> None:
     """Start a job's processes and watch them until Ctrl-C."""
-    jobs = [name for name in Job if name not in (Job.REPLAY, Job.LOOK)]  # `aloha replay`, `aloha preflight`
+    own = (Job.REPLAY, Job.LOOK, Job.CORRECT)  # `aloha replay`, `aloha preflight`, `aloha record`
+    jobs = [name for name in Job if name not in own]
     if job not in jobs:
         raise ConfigError(f"no job named {job!r}: choose one of {', '.join(jobs)}")
     rig = with_task(config.load(rig_name), None, None)
@@ -122,7 +123,7 @@ def raise_arms(stack: Stack) -> None:
         heartbeat = stack.mode.latest()
         if heartbeat is not None and heartbeat.stamp_ns > asked_ns and mode_of(stack) in MOVING:
             return True  # whoever squeezes the grippers is quicker than this look
-        states = [arms.latest() for arms in stack.arms]
+        states = [arm.latest() for arm in stack.arms.values()]
         return all(state is not None and state.mode is Mode.ARMED and state.settled for state in states)
 
     stack.wait(settled, RAMP_TIMEOUT_S, "the ramp of all arms to the start pose")

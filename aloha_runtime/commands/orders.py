@@ -46,15 +46,25 @@ class Orders:
         return self._keyboard.present
 
     def __enter__(self) -> "Orders":
-        self._keyboard.__enter__()
+        try:
+            self._keyboard.__enter__()
+        except BaseException:
+            self._close()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._keyboard.__exit__(kind, error, trace)
+        try:
+            self._keyboard.__exit__(kind, error, trace)
+        finally:
+            self._close()
+
+    def _close(self) -> None:
         if self._pedal is not None:
             self._pedal.close()
+            self._pedal = None
 
     def take(self) -> list[str]:
         """What was pressed since the last call, oldest first."""
@@ -68,6 +78,5 @@ class Orders:
             return [event.code for event in self._pedal.read() if event.value == PRESSED]
         except InputLostError as error:
             self._say(f"the pedal is gone ({error}); keys and grippers still work")
-            self._pedal.close()
-            self._pedal = None
+            self._close()
             return []

@@ -1,9 +1,10 @@
 """The way back when a stack is left: arms to their sleep pose, torque off, or the reason why not."""
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from aloha_runtime.errors import AlohaError
-from aloha_runtime.messages import Mode
+from aloha_runtime.messages import ArmsState, Mode
 from aloha_runtime.realtime import NS_PER_S
 
 if TYPE_CHECKING:
@@ -11,21 +12,40 @@ if TYPE_CHECKING:
 
 PARK_TIMEOUT_S = 40.0
 """The longest ramp to the sleep pose (3 rad) at the lowest velocity limit there is (0.2 rad/s), twice over."""
+ATTEMPTS = 3
+"""What fails once (no answer within 2 s on a busy machine, no memory) may go well a moment later."""
+
+UNHEARD = "they are not heard, so hold them before you cut their power"
 
 
 def park(stack: "Stack") -> str:
     """Have the supervisor park the arms, and wait; returns why they were left as they are, empty when they were parked.
 
-    After a fault nothing moves: whoever has looked at the servo says so by arming again.
+    After a fault nothing moves: whoever has looked at the servo says so by arming again. It needs nothing that the
+    stack did not have when it was entered. A Ctrl-C while it waits stops the arms where they are.
     """
+    why = ""
     try:
-        reply = stack.ask("stop")
-        if reply.mode is Mode.FAULT:
-            return _left(f"{reply.text}; when the cause is gone: aloha up, aloha arm, aloha park")
-        asked_ns = stack.clock.now_ns()
-        reply = stack.ask("park")
-    except AlohaError as error:
-        return _left(str(error))
+        for _ in range(ATTEMPTS):
+            try:
+                why = _park(stack)
+                break
+            except Exception as error:
+                why = str(error) if isinstance(error, AlohaError) else f"{type(error).__name__}: {error}"
+    except BaseException:
+        with contextlib.suppress(Exception):
+            stack.ask("stop")
+        raise
+    return _left(stack, why) if why else ""
+
+
+def _park(stack: "Stack") -> str:
+    """Stop and park; why the arms are not parked, empty when they are."""
+    reply = stack.ask("stop")
+    if reply.mode is Mode.FAULT:
+        return f"{reply.text}; when the cause is gone: aloha up, aloha arm, aloha park"
+    asked_ns = stack.clock.now_ns()
+    reply = stack.ask("park")
     return "" if reply.mode is Mode.IDLE else _wait(stack, asked_ns)
 
 
@@ -38,10 +58,24 @@ def _wait(stack: "Stack", asked_ns: int) -> str:
             return ""
         # The newest heartbeat may still tell of the mode before the request, and parking may end between two looks.
         if heartbeat is not None and heartbeat.order_ns > asked_ns and heartbeat.mode is not Mode.PARK:
-            return _left(f"{heartbeat.mode}: {heartbeat.cause}")
+            return f"{heartbeat.mode}: {heartbeat.cause}"
         stack.pause()
-    return _left(f"parking took longer than {PARK_TIMEOUT_S:.0f} s")
+    return f"parking took longer than {PARK_TIMEOUT_S:.0f} s"
 
 
-def _left(why: str) -> str:
-    return f"the arms are not parked, they stay where they are, torque on: {why}"
+def _left(stack: "Stack", why: str) -> str:
+    """For the operator: that the arms are not parked, what they do, and why."""
+    try:
+        found = {name: _state(reader.fresh(stack.clock.now_ns())) for name, reader in stack.arms.items()}
+    except Exception:
+        found = {}
+    states = set(found.values()) or {UNHEARD}
+    listed = "; ".join(f"{name}: {state}" for name, state in found.items())
+    return f"the arms are not parked, {states.pop() if len(states) == 1 else listed}: {why}"
+
+
+def _state(state: ArmsState | None) -> str:
+    """What a pair of arms does when nobody commands it any more, by its own last word."""
+    if state is None:
+        return UNHEARD
+    return "they have no torque" if state.mode is Mode.IDLE else "they stay where they are, torque on"

@@ -1,6 +1,7 @@
 """What cameras and arms show now, against what a checkpoint was trained on."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -47,7 +48,11 @@ class Look:
 
 def look(stack: Stack, cameras: Sequence[str]) -> Look:
     """The first observation of these cameras and the arms, through the policy's own eyes (`inputs.py`)."""
-    inputs = RigInputs(stack.bus, stack.rig, cameras)
+    with RigInputs(stack.bus, stack.rig, cameras) as inputs:
+        return _first(stack, inputs, cameras)
+
+
+def _first(stack: Stack, inputs: RigInputs, cameras: Sequence[str]) -> Look:
     end_ns = stack.clock.now_ns() + int(PATIENCE_S * NS_PER_S)
     reason = ""
     while stack.clock.now_ns() < end_ns:
@@ -67,12 +72,15 @@ def look(stack: Stack, cameras: Sequence[str]) -> Look:
 def _rates_hz(stack: Stack, cameras: Sequence[str]) -> dict[str, float]:
     """By the frames' own stamps, so that a reader who is late does not matter."""
     topics = {name: messages.camera_topic(name, stack.rig.cameras[name].fps) for name in cameras}
-    readers = {name: stack.bus.subscribe(topic, depth=RATE_DEPTH) for name, topic in topics.items()}
-    end_ns = stack.clock.now_ns() + int(RATE_SPAN_S * NS_PER_S)
-    while stack.clock.now_ns() < end_ns:
-        stack.watch()
-        stack.pause()
-    stamps = {name: [info.stamp_ns for info in reader.drain()] for name, reader in readers.items()}
+    with ExitStack() as opened:
+        readers = {
+            name: opened.enter_context(stack.bus.subscribe(topic, depth=RATE_DEPTH)) for name, topic in topics.items()
+        }
+        end_ns = stack.clock.now_ns() + int(RATE_SPAN_S * NS_PER_S)
+        while stack.clock.now_ns() < end_ns:
+            stack.watch()
+            stack.pause()
+        stamps = {name: [info.stamp_ns for info in reader.drain()] for name, reader in readers.items()}
     return {name: rate_hz(found) for name, found in stamps.items()}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from aloha_runtime import config, messages
-from aloha_runtime.bus import RECORDER
+from aloha_runtime.bus import RECORDER, Closeable
 from aloha_runtime.commands import operate
 from aloha_runtime.commands.cues import Cues
 from aloha_runtime.commands.orders import KEYS, Orders
@@ -21,7 +21,7 @@ from aloha_runtime.config import RigConfig
 from aloha_runtime.data import recorded
 from aloha_runtime.data.reader import Dataset
 from aloha_runtime.data.session import LEAST_FREE_BYTES
-from aloha_runtime.errors import AlohaError, ConfigError, DatasetError
+from aloha_runtime.errors import AlohaError, ConfigError, DatasetError, ProcessError, ShutDown
 from aloha_runtime.messages import MOVING, Health, Mode, RecorderState, Request
 from aloha_runtime.processes.table import Job
 
@@ -29,6 +29,7 @@ EPISODE_BYTES = 25_000_000
 """Where a dataset has no episode to go by: 20 s of four 640x480 cameras at 2.5 Mb/s each."""
 FIRST_SEED = 1000
 """Scripted demonstrations: evaluations take seeds from 0, and no demonstration may show them."""
+DISCARD_MS = 250
 NEXT_TIMEOUT_S = 3600.0
 """A person may take their time to set the scene up."""
 
@@ -51,22 +52,47 @@ class Wishes:
 def record(wishes: Wishes, rig_name: str, sim_task: str | None, run_dir: Path | None) -> None:
     """Record until there are `episodes` new ones, or until the operator ends it. Raises AlohaError."""
     console = Console(highlight=False)
+    refuse_senseless(wishes)
     rig = operate.with_takeover(operate.with_task(config.load(rig_name), wishes.seed, sim_task), wishes.takeover)
     if wishes.scripted and rig.sim is None:
         raise ConfigError(f"--scripted needs the simulated rig, and {rig.name} is a real one: use --rig sim")
     if not wishes.policy:
         operate.refuse_without_leaders(rig)
-    there = open_dataset(wishes, rig)
-    refuse_full_disk(wishes.dataset, there, wishes.episodes)
-    job = Job.DEPLOY if wishes.policy else Job.DEMONSTRATE if wishes.scripted else Job.TELEOP
     arguments = ["--dataset", str(wishes.dataset.absolute()), "--task", wishes.task, "--continuous", wishes.continuous]
     arguments += ["--intervenes"] if wishes.policy else []
-    stack = Stack(rig, job, run_dir, wishes.policy, console.print, recording=tuple(arguments))
-    with stack, Cues(rig.recording.cue, stack.say) as cues, Orders(rig.recording, stack.say) as orders:
-        kept = RecordingSession(stack, wishes, cues, orders).run()
+    stack = Stack(rig, job_of(wishes), run_dir, wishes.policy, console.print, recording=tuple(arguments))
+    there = open_dataset(wishes, rig)
+    refuse_full_disk(wishes.dataset, there, wishes.episodes)
+    with (
+        stack,
+        Cues(rig.recording.cue, stack.say) as cues,
+        Orders(rig.recording, stack.say) as orders,
+        RecordingSession(stack, wishes, cues, orders) as session,
+    ):
+        kept = session.run()
     total = len(Dataset(wishes.dataset).episodes)
     look = f". Look at them: aloha dataset view {wishes.dataset}" if total else ""
     console.print(f"{kept} episodes recorded; {wishes.dataset} holds {total}{look}", soft_wrap=True)
+
+
+def refuse_senseless(wishes: Wishes) -> None:
+    """Raise ConfigError for wishes that contradict each other."""
+    if wishes.takeover and not wishes.policy:
+        raise ConfigError("--takeover takes over from a policy: add --policy NAME, or leave out --takeover")
+    if wishes.scripted and wishes.policy and not wishes.takeover:
+        raise ConfigError(
+            f"--scripted plays the person at the leaders, and nobody leads while --policy {wishes.policy} moves the"
+            " arms: add --takeover (the script takes over and hands back), or leave out --scripted"
+        )
+    if wishes.scripted and wishes.continuous:
+        raise ConfigError("--scripted plays one demonstration for each episode: leave out --continuous")
+
+
+def job_of(wishes: Wishes) -> Job:
+    """Who moves the arms."""
+    if wishes.policy:
+        return Job.CORRECT if wishes.scripted else Job.DEPLOY
+    return Job.DEMONSTRATE if wishes.scripted else Job.TELEOP
 
 
 def open_dataset(wishes: Wishes, rig: RigConfig) -> int:
@@ -107,7 +133,7 @@ def refuse_full_disk(path: Path, episodes: int, wanted: int) -> None:
         )
 
 
-class RecordingSession:
+class RecordingSession(Closeable):
     """From the start pose to the last episode. Times are the stack's own clock's."""
 
     def __init__(self, stack: Stack, wishes: Wishes, cues: Cues, orders: Orders) -> None:
@@ -126,7 +152,28 @@ class RecordingSession:
                 self._one()
         except KeyboardInterrupt:
             self.stack.say("")
+        except (ProcessError, ShutDown):
+            raise  # the arms stop for it, and a take ends with that
+        except BaseException:
+            self._discard()
+            raise
         return self.kept
+
+    def close(self) -> None:
+        """Read and ask no more."""
+        self.recorder.close()
+        self.client.close()
+
+    def _discard(self) -> None:
+        """The command fails, and nobody has said what the take under way shows: it is thrown away. The recorder is
+        given a moment only, because the arms still move."""
+        try:
+            reply = self.client.request(Request(verb="discard", sender="operator"), DISCARD_MS)
+        except Exception as error:
+            self.stack.say(f"the episode under way may be in the dataset ({error}): look at the last one")
+        else:
+            if reply.ok:
+                self.stack.say("the episode under way is thrown away")
 
     def _one(self) -> None:
         """One take: arms to the start pose, go, wait for its end. Continuous recording leaves moving arms moving."""
@@ -193,7 +240,8 @@ class RecordingSession:
         if self.wishes.scripted and self._state().phase == "taking":
             report: Health | None = self.stack.health["demonstrator"].latest()
             if report is not None and report.figures.get("done"):
-                self._request("success" if report.figures.get("solved") else "discard")
+                unsolved = "failure" if self.wishes.policy else "discard"  # what a policy did is kept in any case
+                self._request("success" if report.figures.get("solved") else unsolved)
 
     def _request(self, verb: str) -> str:
         """The recorder's answer."""

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from aloha_runtime import config, messages
 from aloha_runtime.act.observe import refuse_unfit
+from aloha_runtime.bus import Closeable
 from aloha_runtime.commands import operate, score_page
 from aloha_runtime.commands.cues import Cues
 from aloha_runtime.commands.evaluate import paired_table
@@ -79,8 +80,13 @@ def score(wishes: Wishes, rig_name: str, run_dir: Path | None) -> Trials:
     trials = Trials.open(wishes.out, plan, wishes.resume)
     if trials.left():
         stack = Stack(rig, Job.DEPLOY, run_dir, trials.left()[0][1], console.print)
-        with stack, Cues(rig.recording.cue, stack.say) as cues, Orders(rig.recording, stack.say) as orders:
-            Scoring(stack, wishes, trials, cues, orders).run()
+        with (
+            stack,
+            Cues(rig.recording.cue, stack.say) as cues,
+            Orders(rig.recording, stack.say) as orders,
+            Scoring(stack, wishes, trials, cues, orders) as scoring,
+        ):
+            scoring.run()
     (wishes.out / RESULTS).write_text(json.dumps(trials.as_json(), indent=2) + "\n", encoding="utf-8")
     (wishes.out / REPORT).write_text(score_page.page(trials, rig.cameras), encoding="utf-8")
     _print(trials, console)
@@ -88,7 +94,7 @@ def score(wishes: Wishes, rig_name: str, run_dir: Path | None) -> Trials:
     return trials
 
 
-class Scoring:
+class Scoring(Closeable):
     """From the first trial that is left to the last. Times are the stack's own clock's."""
 
     def __init__(self, stack: Stack, wishes: Wishes, trials: Trials, cues: Cues, orders: Orders) -> None:
@@ -110,6 +116,12 @@ class Scoring:
                 self._trial(*left[0])
         except KeyboardInterrupt:
             say("")
+
+    def close(self) -> None:
+        """Read no more."""
+        for reader in (self.scenes, self.leaders, self.world):
+            if reader is not None:
+                reader.close()
 
     def _trial(self, scene: int, policy: str) -> None:
         """One trial, again until it counts. Every trial starts its policy anew, so that none is known by a pause."""

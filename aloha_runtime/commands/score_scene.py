@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from aloha_runtime import messages
-from aloha_runtime.bus import Bus
+from aloha_runtime.bus import Bus, Closeable
 from aloha_runtime.config import RigConfig
 from aloha_runtime.errors import AlohaError
 from aloha_runtime.ring_memory import Image
@@ -26,7 +26,7 @@ nothing is doubled on the right.</p><img id="scene" src="{picture}" style="max-w
 """
 
 
-class Scenes:
+class Scenes(Closeable):
     """Pictures of the rig's cameras, (height, width, 3) uint8 RGB, in a folder."""
 
     def __init__(self, bus: Bus, rig: RigConfig, folder: Path) -> None:
@@ -68,6 +68,11 @@ class Scenes:
     def is_known(self, scene: int) -> bool:
         """Whether a policy has met the scene before."""
         return any(self._path(scene, name).exists() for name in self._cameras)
+
+    def close(self) -> None:
+        """Look no more."""
+        for camera in self._cameras.values():
+            camera.close()
 
     def _path(self, scene: int, camera: str) -> Path:
         return self._folder / "scenes" / f"{scene:03d}_{camera}.jpg"

@@ -68,15 +68,17 @@ def watch(stack: Stack, job: Job, log: ShadowLog) -> None:
         stack.wait(
             lambda: operate.mode_of(stack) is Mode.TELEOP, operate.SQUEEZE_TIMEOUT_S, "the squeeze of the grippers"
         )
-    actions = stack.bus.subscribe(messages.SHADOW_POLICY, depth=DEPTH)
-    followers = stack.bus.subscribe(messages.FOLLOWERS, depth=DEPTH)
-    ticks = stack.bus.subscribe(messages.POLICY_TICK, depth=DEPTH)
-    stack.say("the policy shadows: it says what it would do, and nothing obeys it; Ctrl-C ends")
-    operate.watch_until_interrupted(
-        stack,
-        stack.rig.deploy.max_duration_s,
-        lambda: log.add(actions.drain(), followers.drain(), ticks.drain()),
-    )
+    with (
+        stack.bus.subscribe(messages.SHADOW_POLICY, depth=DEPTH) as actions,
+        stack.bus.subscribe(messages.FOLLOWERS, depth=DEPTH) as followers,
+        stack.bus.subscribe(messages.POLICY_TICK, depth=DEPTH) as ticks,
+    ):
+        stack.say("the policy shadows: it says what it would do, and nothing obeys it; Ctrl-C ends")
+        operate.watch_until_interrupted(
+            stack,
+            stack.rig.deploy.max_duration_s,
+            lambda: log.add(actions.drain(), followers.drain(), ticks.drain()),
+        )
 
 
 def _write(checkpoint: str, log: ShadowLog, out: Path, console: Console) -> None:

@@ -94,17 +94,21 @@ class Stack:
             raise AlohaError(f"{self._rig_file} cannot be written ({error.strerror}); free some of that disk") from None
 
     def say(self, text: str) -> None:
-        """Tell the operator. A closed terminal must not keep anything from happening."""
-        with contextlib.suppress(OSError, ValueError, SystemExit):  # Rich turns a broken pipe into SystemExit
+        """Tell the operator. Whatever fails there (a closed terminal, no memory) must not keep anything from
+        happening."""
+        with contextlib.suppress(Exception, SystemExit):  # Rich turns a broken pipe into SystemExit
             self._say(text)
 
     def _listen(self) -> None:
-        """The stack's own ears: health of every process, and the mode."""
+        """The stack's own ears and its connection to the supervisor, opened before anything moves: nothing that stops
+        or parks the arms needs a further descriptor."""
         self.bus = Bus(self.run_dir, self.clock)
+        self._supervisor = self.bus.client()
+        running = {process.name for process in self.table}
+        topics = [topic for topic in messages.ARMS if topic.publisher in running]
+        self.arms = {topic.publisher: self.bus.subscribe(topic) for topic in topics}
         self.health = {p.name: self.bus.subscribe(messages.health_topic(p.name)) for p in self.table}
         self.mode = self.bus.subscribe(messages.MODE)
-        running = {process.name for process in self.table}
-        self.arms = [self.bus.subscribe(topic) for topic in messages.ARMS if topic.publisher in running]
 
     def _start(self, group: list[Process]) -> None:
         for process in group:
@@ -150,7 +154,7 @@ class Stack:
 
     def ask(self, verb: str, argument: str = "") -> Reply:
         """Send a request to the supervisor; raises AlohaError with its reason when it is refused."""
-        reply = self.bus.client().request(Request(verb=verb, argument=argument, sender="operator"))
+        reply = self._supervisor.request(Request(verb=verb, argument=argument, sender="operator"))
         if not reply.ok:
             raise AlohaError(reply.text)
         return reply
@@ -174,8 +178,8 @@ class Stack:
         supervisor has shut the system down, KeyboardInterrupt when the operator wants to end."""
         self._interrupts.check()
         now_ns = self.clock.now_ns()
-        for subscriber in self.health.values():  # one that is never read does not find a restarted publisher
-            subscriber.latest()
+        for subscriber in (*self.health.values(), *self.arms.values()):
+            subscriber.latest()  # one that is never read does not find a restarted publisher
         for process in self.table:
             code = self._children.ended(process.name)
             if code is None:
@@ -227,8 +231,10 @@ class Stack:
     def _wait_heard(self) -> None:
         """The arms obey no order from before they have heard the supervisor, so nobody gives one earlier."""
         deadline = time.monotonic() + START_TIMEOUT_S
-        while waiting := [arms for arms in self.arms if (state := arms.latest()) is None or not state.order_ns]:
-            self._refuse_dead({arms.topic.publisher for arms in waiting}, deadline)
+        while waiting := {
+            name for name, arms in self.arms.items() if (state := arms.latest()) is None or not state.order_ns
+        }:
+            self._refuse_dead(waiting, deadline)
             self.pause()
 
     def _refuse_dead(self, waiting: set[str], deadline_s: float) -> None:
@@ -243,14 +249,15 @@ class Stack:
             raise AlohaError(f"{', '.join(names)} did not report within {START_TIMEOUT_S:.0f} s of starting")
 
     def _end(self) -> None:
-        """End every process and clean the run directory."""
-        if self._time is not None:
-            self._time.leave()  # time goes on without the operator, so that every process gets its turn to end
-        self._children.end()
-        if self._time is not None:
-            self._time.close()
-        if hasattr(self, "bus"):
-            self.bus.close()
-        self._rig_file.unlink(missing_ok=True)
-        self.directory.cleanup()
-        self._interrupts.end()
+        """End every process and clean the run directory. Each step is taken, whatever becomes of the others."""
+        with contextlib.ExitStack() as steps:  # the last one that is named here comes first
+            steps.callback(self._interrupts.end)
+            steps.callback(self.directory.cleanup)
+            steps.callback(self._rig_file.unlink, missing_ok=True)
+            if hasattr(self, "bus"):
+                steps.callback(self.bus.close)
+            if self._time is not None:
+                steps.callback(self._time.close)
+            steps.callback(self._children.end)
+            if self._time is not None:
+                steps.callback(self._time.leave)  # time goes on without us, so that every process gets its turn to end

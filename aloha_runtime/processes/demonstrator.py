@@ -1,15 +1,18 @@
-"""demonstrator: plays the person at the leaders of the simulated rig: squeezes, and moves them to solve the task."""
+"""demonstrator: plays the person at the leaders of the simulated rig: squeezes, and moves them to solve the task; or
+(`--corrects`) takes over from a policy, leads a little, and hands back."""
 
+import argparse
 import contextlib
 
 import numpy as np
 
 from aloha_runtime import messages
 from aloha_runtime.errors import SimulationError, TransportError
-from aloha_runtime.messages import MS, ArmsState, Mode, SimState
+from aloha_runtime.messages import MS, ArmsState, Mode, Request, SimState
 from aloha_runtime.realtime import NS_PER_S, Pacer
 from aloha_runtime.robot import SIDE_SLICE, SIDES, Vector
 from aloha_runtime.service import Service, run
+from aloha_runtime.sim.correction import Correction
 from aloha_runtime.sim.demonstrator import Demonstrator
 from aloha_runtime.sim.link import Link
 from aloha_runtime.sim.tasks import OBJECTS
@@ -22,7 +25,8 @@ ATTACH_TIMEOUT_S = 10.0
 
 
 class DemonstratorLoop:
-    """Squeezes the leader grippers while ARMED; plays one demonstration in TELEOP, then holds still."""
+    """Squeezes the leader grippers while ARMED; plays one demonstration in TELEOP, then holds still. Where it
+    corrects, the policy begins."""
 
     def __init__(self, service: Service) -> None:
         assert service.rig.sim is not None, "the table starts this process on simulated rigs only"
@@ -31,6 +35,11 @@ class DemonstratorLoop:
         self.mode = service.bus.subscribe(messages.MODE)
         self.leaders = service.bus.subscribe(messages.LEADERS)
         self.sim = service.bus.subscribe(messages.SIM_STATE)
+        corrects = service.arguments.corrects
+        self.correction = Correction(service.rig.gripper("leader")) if corrects else None
+        self.supervisor = service.bus.client()
+        self.refused = ""
+        """Why the arms were not handed back when it asked last."""
         self.plan: Demonstrator | None = None
         self.hopeless = ""
         """Why this task cannot be demonstrated from where its objects lie."""
@@ -45,12 +54,26 @@ class DemonstratorLoop:
             self.solved_ns = state.stamp_ns
         heartbeat = self.mode.fresh(now_ns)
         leaders: ArmsState | None = self.leaders.fresh(now_ns)
+        if self.correction is not None:
+            self._correct(self.correction, now_ns, None if heartbeat is None else Mode(heartbeat.mode), leaders)
+            return
         if heartbeat is not None and heartbeat.mode is Mode.TELEOP:
             self._hold(self._demonstrate(now_ns, state))
             return
         self.plan, self.hopeless = None, ""
         armed = heartbeat is not None and heartbeat.mode is Mode.ARMED
         self._hold(self._squeeze(leaders) if armed and leaders is not None and leaders.settled else None)
+
+    def _correct(self, correction: Correction, now_ns: int, mode: Mode | None, leaders: ArmsState | None) -> None:
+        if leaders is None:
+            return  # the hands stay as they are until the arms are seen again
+        self._hold(correction.hands(now_ns, mode, np.asarray(leaders.position)))
+        if correction.asks:
+            try:
+                reply = self.supervisor.request(Request(verb="handback", sender="the scripted person"))
+                self.refused = "" if reply.ok else reply.text
+            except TransportError as error:
+                self.refused = str(error)
 
     def _find_world(self) -> None:
         """After a restart of the world its memory is another one."""
@@ -77,8 +100,11 @@ class DemonstratorLoop:
         return self.plan.leader_angles((now_ns - self.began_ns) / NS_PER_S)
 
     def figures(self) -> dict[str, float]:
-        """Whether the demonstration is over, and whether it has solved the task."""
+        """Whether the demonstration (or the correction) is over, and whether the task is solved."""
         now_ns = self.service.clock.now_ns()
+        if self.correction is not None:
+            solved = now_ns - self.solved_ns < SOLVED_WITHIN_NS
+            return {"done": float(self.correction.is_over(now_ns, solved)), "solved": float(solved)}
         done = self.plan is not None and now_ns - self.began_ns > self.plan.duration_s * NS_PER_S
         return {
             "done": float(done or bool(self.hopeless)),
@@ -104,10 +130,14 @@ def main(service: Service) -> None:
         while not service.stopping:
             beat = pacer.wait()
             loop.cycle(beat.deadline_ns)
-            service.report(loop.figures, message=loop.hopeless)
+            service.report(loop.figures, message=loop.hopeless or loop.refused)
     finally:
         loop.link.close()
 
 
+def extend(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--corrects", action="store_true")
+
+
 if __name__ == "__main__":
-    run(main)
+    run(main, extend)

@@ -20,6 +20,8 @@ class Job(StrEnum):
     """Cameras and arms, and nobody who could move them: what a preflight looks at."""
     DEMONSTRATE = "demonstrate"
     """Teleoperation on the simulated rig with the scripted demonstrator moving the leaders."""
+    CORRECT = "correct"
+    """A policy on the simulated rig, from which the scripted person takes over, and to which they hand back."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Process:
 
 EVERY = frozenset(Job)
 TELEOPERATED = frozenset({Job.TELEOP, Job.DEMONSTRATE})
+DEPLOYED = frozenset({Job.DEPLOY, Job.CORRECT})
 
 
 LOOPBACK = "127.0.0.1"
@@ -82,9 +85,10 @@ def processes(
         Process("arms@followers", EVERY),
         *([Process("arms@leaders", EVERY)] if rig.arms_of("leader") else []),
         *([Process("guard", EVERY)] if rig.guard is not None else []),
-        Process("teleop", TELEOPERATED | {Job.DEPLOY} if rig.teleop.takeover else TELEOPERATED),
+        Process("teleop", TELEOPERATED | DEPLOYED if rig.teleop.takeover else TELEOPERATED),
         Process("demonstrator", frozenset({Job.DEMONSTRATE}), simulated=True),
-        Process("policy", shadowed | {Job.DEPLOY}, arguments=("--checkpoint", checkpoint)),
+        Process("demonstrator", frozenset({Job.CORRECT}), simulated=True, arguments=("--corrects",)),
+        Process("policy", shadowed | DEPLOYED, arguments=("--checkpoint", checkpoint)),
         Process("replay", frozenset({Job.REPLAY}), arguments=("--dataset", dataset, "--episode", str(index))),
         *([Process("flight", EVERY)] if watched else []),  # what happens in virtual time can be run again
         *([Process("metrics", EVERY)] if rig.metrics_port is not None else []),

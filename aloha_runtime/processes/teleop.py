@@ -26,6 +26,7 @@ class TeleopLoop:
         self.leaders = service.bus.subscribe(messages.LEADERS)
         self.followers = service.bus.subscribe(messages.FOLLOWERS)
         self.mode = service.bus.subscribe(messages.MODE)
+        self.supervisor = service.bus.client()
         self.actions = service.bus.publisher(messages.ACTION_TELEOP)
         self.squeeze = SqueezeDetector(self.gripper, KITS[rig.kit].squeeze_angle, self.sides)
         self.latency = Histogram()
@@ -75,7 +76,7 @@ class TeleopLoop:
         self.asked_ns = now_ns
         try:
             verb = "takeover" if mode is Mode.POLICY else "teleop"
-            reply = self.service.bus.client().request(Request(verb=verb, sender="squeeze of both leader grippers"))
+            reply = self.supervisor.request(Request(verb=verb, sender="squeeze of both leader grippers"))
             self.message = "" if reply.ok else reply.text
         except TransportError as error:
             self.message = str(error)

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from aloha_runtime.commands.parking import PARK_TIMEOUT_S, park
-from aloha_runtime.messages import Mode, ModeHeartbeat, Reply
+from aloha_runtime.errors import TransportError
+from aloha_runtime.messages import ArmsState, Mode, ModeHeartbeat, Reply
 
 
 class FakeStack:
@@ -19,17 +20,30 @@ class FakeStack:
         self.clock = SimpleNamespace(now_ns=lambda: self.now_ns)
         self.mode = SimpleNamespace(latest=self.latest)
         self.said: list[str] = []
+        self.asked: list[str] = []
+        self.fails: list[BaseException] = []
+        """What goes wrong at the next looks."""
+        self.arms_mode: Mode | None = Mode.HOLD
+        self.arms = {"arms@followers": SimpleNamespace(fresh=self.state)}
+
+    def state(self, now_ns: int) -> ArmsState | None:
+        if self.arms_mode is None:
+            return None
+        return ArmsState(stamp_ns=now_ns, position=[], velocity=[], effort_ma=[], mode=self.arms_mode)
 
     def say(self, text: str) -> None:
         self.said.append(text)
 
     def ask(self, verb: str) -> Reply:
+        self.asked.append(verb)
         self.now_ns += 5_000_000
         self.asked_ns = self.now_ns
         return Reply(ok=True, text="", mode=Mode.HOLD if verb == "stop" else Mode.PARK)
 
     def pause(self) -> None:
         self.now_ns += 20_000_000
+        if self.fails:
+            raise self.fails.pop()
 
     def latest(self) -> ModeHeartbeat:
         order_ns, mode = 0, Mode.HOLD
@@ -66,3 +80,43 @@ def test_parking_that_never_ends_is_given_up() -> None:
     left, waited_s = run((0.1, Mode.PARK))
     assert "took longer" in left
     assert waited_s == pytest.approx(PARK_TIMEOUT_S, abs=0.1)
+
+
+def test_what_fails_in_the_command_itself_does_not_keep_the_arms_up() -> None:
+    stack: Any = FakeStack((0.1, Mode.PARK), (1.5, Mode.IDLE))
+    stack.fails = [MemoryError(), OSError(24, "Too many open files")]
+    assert park(stack) == ""
+    assert stack.asked == ["stop", "park"] * 3
+
+
+def test_what_always_fails_is_said_and_the_arms_were_told_to_stop() -> None:
+    stack: Any = FakeStack((0.1, Mode.PARK))
+    stack.fails = [MemoryError() for _ in range(10)]
+    assert "not parked, they stay where they are, torque on: MemoryError" in park(stack)
+
+
+def test_ctrl_c_while_parking_stops_the_arms_where_they_are() -> None:
+    stack: Any = FakeStack((0.1, Mode.PARK))
+    stack.fails = [KeyboardInterrupt()]
+    with pytest.raises(KeyboardInterrupt):
+        park(stack)
+    assert stack.asked == ["stop", "park", "stop"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        (Mode.IDLE, "not parked, they have no torque: no supervisor runs"),
+        (Mode.HOLD, "not parked, they stay where they are, torque on: no supervisor runs"),
+        (None, "not parked, they are not heard, so hold them before you cut their power: no supervisor runs"),
+    ],
+)
+def test_without_a_supervisor_it_says_what_the_arms_do(mode: Mode | None, said: str) -> None:
+    stack: Any = FakeStack()
+    stack.arms_mode = mode
+
+    def ask(verb: str) -> Reply:
+        raise TransportError("no supervisor runs")
+
+    stack.ask = ask
+    assert said in park(stack)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from aloha_runtime import config, messages, processes
-from aloha_runtime.processes.table import Job, Process, every_process
+from aloha_runtime.processes.table import DEPLOYED, Job, Process, every_process
 from aloha_runtime.processes.table import processes as table
 
 RIGS = ("sim", "aloha", "aloha2")
@@ -65,7 +65,7 @@ def test_one_camera_process_for_each_camera() -> None:
 
 def test_the_policy_gets_its_checkpoint() -> None:
     policy = next(process for process in table(config.load("sim"), Job.DEPLOY, "my_policy") if process.name == "policy")
-    assert policy == Process("policy", frozenset({Job.DEPLOY}), arguments=("--checkpoint", "my_policy"))
+    assert policy == Process("policy", DEPLOYED, arguments=("--checkpoint", "my_policy"))
 
 
 def test_a_replay_gets_its_episode() -> None:

@@ -1,6 +1,7 @@
 """Topics and requests: order, freshness, counted losses, one publisher, restarts, hostile bytes."""
 
 import os
+import signal
 import threading
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
@@ -8,12 +9,25 @@ from pathlib import Path
 
 import pytest
 import zmq
-from transport_workers import PATIENCE_S, heartbeat, publish_heartbeats, until
+from transport_workers import PATIENCE_S, heartbeat, publish_heartbeats, read_one_and_stop, until
 
 from aloha_runtime import messages
 from aloha_runtime.bus import Bus, wait_any
+from aloha_runtime.bus.sockets import KEPT_BYTES
 from aloha_runtime.errors import TransportError
-from aloha_runtime.messages import LEADERS, MODE, MS, Health, Mode, ModeHeartbeat, Reply, Request, health_topic
+from aloha_runtime.messages import (
+    FOLLOWERS,
+    LEADERS,
+    MODE,
+    MS,
+    ArmsState,
+    Health,
+    Mode,
+    ModeHeartbeat,
+    Reply,
+    Request,
+    health_topic,
+)
 from aloha_runtime.realtime import NS_PER_S, WallClock
 
 Spawn = Callable[..., BaseProcess]
@@ -276,3 +290,66 @@ def test_a_message_above_the_limit_never_reaches_a_reader(bus: Bus, run_dir: Pat
         assert subscriber.latest() is None
         assert subscriber.invalid == heard
     (run_dir / "mode.ipc").unlink()
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize(("size", "count"), [(0, 720_000), (10_000, 72_000)], ids=["an hour of states", "large ones"])
+def test_a_reader_that_does_not_read_costs_its_publisher_little(
+    bus: Bus, spawn: Spawn, run_dir: Path, size: int, count: int
+) -> None:
+    """An hour of the fastest topic, counted in messages, for five readers that stand still."""
+    publisher = bus.publisher(FOLLOWERS)
+    message = ArmsState(
+        stamp_ns=0, position=[0.1] * 14, velocity=[0.1] * 14, effort_ma=[0.1] * 14, hold_cause="x" * size
+    )
+    readers = [spawn(read_one_and_stop, run_dir) for _ in range(5)]
+
+    def stopped() -> bool:
+        publisher.send(message)
+        return all(Path(f"/proc/{reader.pid}/stat").read_text().split(") ")[1][0] == "T" for reader in readers)
+
+    until(stopped)
+    before = resident_bytes()
+    for _ in range(count):
+        publisher.send(message)
+    grown = resident_bytes() - before
+    for reader in readers:
+        os.kill(reader.pid or 0, signal.SIGCONT)
+        reader.kill()
+    assert grown < 5 * KEPT_BYTES + 2_000_000
+
+
+def test_what_is_closed_is_forgotten(bus: Bus) -> None:
+    def used() -> tuple[int, int]:
+        return bus.opened, len(os.listdir("/proc/self/fd"))
+
+    before = used()
+    for _ in range(20):
+        with bus.subscribe(MODE), bus.client(), bus.publisher(HEALTH), bus.server():
+            assert bus.opened == before[0] + 4
+    until(lambda: used() == before)  # libzmq closes a socket in a thread of its own
+
+
+def test_a_client_outlives_its_server_and_no_old_request_is_kept(bus: Bus, run_dir: Path) -> None:
+    with Bus(run_dir, CLOCK) as asking:
+        client = asking.client()
+        for number in range(3):
+            with pytest.raises(TransportError, match="no supervisor runs"):
+                client.request(Request(verb=f"lost {number}"))
+            with bus.server() as server:
+                replies: list[Reply] = []
+                asked = Request(verb=f"asked {number}")
+                thread = threading.Thread(
+                    target=lambda asked=asked, to=replies: to.append(client.request(asked, 60_000))
+                )  # type: ignore[misc]
+                thread.start()
+                found = server.receive(60_000)
+                assert found is not None
+                assert found.verb == f"asked {number}", "and not the one that was lost"
+                server.reply(Reply(ok=True, text=str(number)))
+                thread.join()
+                assert [reply.text for reply in replies] == [str(number)]
+            until(lambda: not client._socket.poll(0, 2))  # zmq.POLLOUT: it has noticed that the server is gone

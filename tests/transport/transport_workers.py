@@ -1,6 +1,8 @@
 """What the other processes of these tests do, and how to wait for them."""
 
 import json
+import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +40,14 @@ def publish_heartbeats(run_dir: Path) -> None:
     while True:
         publisher.send(heartbeat())
         time.sleep(0.002)
+
+
+def read_one_and_stop(run_dir: Path) -> None:
+    """Read one state of the followers and then nothing any more: the whole process stands still."""
+    reader = Bus(run_dir, WallClock()).subscribe(FOLLOWERS)
+    while reader.wait(WallClock().now_ns() + NS_PER_S) is None:
+        pass
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def publish_frames(run_dir: Path, height: int, width: int, slots: int, pause_s: float) -> None:
