@@ -23,6 +23,7 @@ from aloha_runtime.messages import MOVING, MS, ArmsState, Mode
 from aloha_runtime.realtime import NS_PER_S, Pacer, RealtimeReport
 from aloha_runtime.robot import SERVOS, Role, Servo, Vector, pose_vector, tick_of
 from aloha_runtime.service import Service, run
+from aloha_runtime.witnesses import Witnesses
 
 SILENT_HOLD_NS = 100 * MS
 """A pair that cannot be read for this long is in HOLD, whoever commands."""
@@ -64,6 +65,7 @@ class ArmsLoop:
         chains = {side: self._servos(arm) for side, arm in rig.arms_of(self.role).items()}
         self.margins = margins_for(self.role, chains)
         self.heat, self.heat_due_ns = "", 0
+        self.witnesses = Witnesses(rig, service.run_dir, self.role, service.clock.virtual)
 
     def _servos(self, arm: ArmConfig) -> list[Servo]:
         return [replace(servo, model=arm.models.get(servo.id, servo.model)) for servo in SERVOS[self.role]]
@@ -107,6 +109,7 @@ class ArmsLoop:
 
     def cycle(self, now_ns: int) -> None:
         """One turn: orders of the pilot, goals out, state in, state published."""
+        self.witnesses.look(time.monotonic_ns())
         heartbeat = self.mode.fresh(now_ns)
         present, errors = self.reading.present, self.reading.errors
         error = self.pair.describe(errors) if errors else ""
@@ -192,7 +195,7 @@ class ArmsLoop:
                 mode=command.mode,
                 limited=command.gate.limited,
                 settled=command.settled,
-                hold_cause=cause or command.hold_cause,
+                hold_cause=cause or self.witnesses.reworded(command.hold_cause, time.monotonic_ns()),
                 fault=fault,
             )
         )
@@ -202,7 +205,8 @@ class ArmsLoop:
         if newest.errors:
             return self.pair.describe(newest.errors), True
         strain = self._strain(now_ns, newest)
-        return self.torque_trouble or self.pair.silent(time.monotonic_ns(), SILENT_HOLD_NS) or strain, False
+        silent = self.pair.silent(time.monotonic_ns(), SILENT_HOLD_NS, self.witnesses.stillness)
+        return self.torque_trouble or silent or strain, False
 
     def _strain(self, now_ns: int, newest: PairReading) -> str:
         """Too much current or heat, while an action drives the arms: what is hot may be parked."""
@@ -235,6 +239,7 @@ def main(service: Service) -> None:
             service.report(lambda: loop.figures(pacer, realtime), message="; ".join(realtime.problems))
     finally:
         loop.pair.disconnect()
+        loop.witnesses.close()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ LAYERS = [
     {"commands"},
     {"processes"},
     {"service"},
+    {"witnesses"},
     {"act"},
     {"collision"},
     {"flight_log"},
@@ -30,7 +31,7 @@ LAYERS = [
     {"realtime", "run_directory", "busy_threads"},
     {"config"},
     {"config_mistakes", "config_parts", "messages", "robot"},
-    {"errors"},
+    {"errors", "stillness"},
 ]
 """Top to bottom: a room imports from rooms below it only (and from itself)."""
 
