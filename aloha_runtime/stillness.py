@@ -13,6 +13,9 @@ STOOD_STILL = "this computer stood still for"
 REMEMBERED = 512
 """Gaps that are remembered: at 12 ms each, the shortest that counts as one, six seconds."""
 
+ENDED_NS = 1000 * MS
+"""A witness without a turn for so long, while whoever asks has turns, has ended or was stopped: it says nothing."""
+
 
 def stood_still(lost_ns: int) -> str:
     """The cause, and what to do."""
@@ -39,13 +42,10 @@ class Stillness:
         if at_ns - newest_ns > late_ns:
             self._gaps.append((newest_ns, at_ns))
 
-    def forget(self, witness: str) -> None:
-        """The witness has ended: its silence says nothing any more."""
-        self._newest.pop(witness, None)
-
     def lost_ns(self, since_ns: int, now_ns: int) -> int:
         """How much of the time from `since_ns` to `now_ns` some witness had no turn, gaps that still last included."""
-        open_gaps = [(newest_ns, now_ns) for newest_ns, late_ns in self._newest.values() if now_ns - newest_ns > late_ns]
+        newest = self._newest.values()
+        open_gaps = [(at_ns, now_ns) for at_ns, late_ns in newest if late_ns < now_ns - at_ns <= ENDED_NS]
         lost_ns, counted_ns = 0, since_ns
         for gap_start_ns, gap_end_ns in sorted([*self._gaps, *open_gaps]):
             start_ns, end_ns = max(gap_start_ns, counted_ns), min(gap_end_ns, now_ns)

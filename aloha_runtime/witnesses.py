@@ -8,17 +8,14 @@ from aloha_runtime.control.gate import GateTiming
 from aloha_runtime.errors import TransportError
 from aloha_runtime.hardware.echo import Echo
 from aloha_runtime.messages import MODE, MS
-from aloha_runtime.realtime import NS_PER_S
 from aloha_runtime.robot import Role
 from aloha_runtime.sim.link import Link
-from aloha_runtime.stillness import Stillness
+from aloha_runtime.stillness import ENDED_NS, Stillness
 
 LATE_NS = 12 * MS
 """Two cycles of 200 Hz and the wire; a quiet computer needs 5.2 (`commands/faults/canary.py`)."""
 CHAIN_LATE_NS = 30 * MS
 """An emulated chain looks up at least every 20 ms (`sim/pty.py`)."""
-ENDED_NS = NS_PER_S
-"""A chain without a turn for so long, while this loop has its turns, has been stopped: its arm is named."""
 
 SILENCES_NS = {"the supervisor is silent": int(MODE.max_age_ms * MS), "no action for": GateTiming().resume_within_ns}
 """How causes of the pilot and the gate begin that tell of a silence, and how long it has lasted when they do."""
@@ -53,10 +50,10 @@ class Witnesses:
     def _look_at_chain(self, arm: str, now_ns: int) -> None:
         """The chain writes its turns into the block that it shares with the world; a restarted world has a new one."""
         turn_ns = self._link.read_turn(arm) if self._link is not None else 0
-        if now_ns - turn_ns <= ENDED_NS:
+        if turn_ns:
             self.stillness.turn(arm, turn_ns, CHAIN_LATE_NS)
+        if now_ns - turn_ns <= ENDED_NS:
             return
-        self.stillness.forget(arm)
         if now_ns < self._attach_at_ns or (self._link is not None and self._link.is_current):
             return
         self._attach_at_ns = now_ns + ENDED_NS

@@ -22,8 +22,11 @@ from aloha_runtime.control.events import (
     FaultChanged,
     Heard,
     HoldAsked,
+    TimePassed,
+    cause_of,
 )
 from aloha_runtime.messages import MOVING, MS, ArmsState, Mode, ModeHeartbeat, Request
+from aloha_runtime.stillness import Stillness, is_stall
 
 SILENT_NS = 500 * MS
 """A process unheard for this long is taken for dead. The arms need no such word to be safe: the gate freezes the goal
@@ -32,6 +35,10 @@ UNHEARD_NS = 250 * MS
 """A process reports every 200 ms."""
 OBEYED_WITHIN_NS = 100 * MS
 """Five heartbeats: what arms say of an earlier mode in this time after a change is not held against the new one."""
+LATE_NS = 45 * MS
+"""Two turns of the supervisor and what comes on top; with arms that report 200 times a second, somebody always has."""
+NO_OBSERVATION_NS = 200 * MS
+"""A policy asks for HOLD, or looks stuck, after so long without an observation or an inference."""
 HISTORY = 64
 TIME_IS_OVER = "the policy has moved the arms for its time"
 """How the cause of a HOLD after the longest duration begins."""
@@ -102,6 +109,7 @@ class ModeMachine:
         self._policy_for_ns = policy_for_ns
         self._policy_since_ns: int | None = None
         self._shadow = shadow
+        self.stillness = Stillness()
 
     def heartbeat(self, now_ns: int, seq: int) -> ModeHeartbeat:
         """The message that tells everyone."""
@@ -112,6 +120,7 @@ class ModeMachine:
     def handle(self, item: Request | Event, now_ns: int, operator: bool = False) -> Decision:
         """Take one request or event. `operator`: the request came from a person in charge, as the supervisor judged."""
         before = (self.mode, self.since_ns)
+        self._witness(item, now_ns)
         shutdown = False
         ok, text = True, ""
         if isinstance(item, Request):
@@ -129,7 +138,7 @@ class ModeMachine:
         if refusal:
             return False, refusal, False
         wanted = ON_REQUEST[verb][self.mode]
-        cause = f"{verb} by {request.sender or 'unknown'}"
+        cause = cause_of(request)
         if verb == "shutdown":
             self._ending = True
             if self.mode is Mode.FAULT:
@@ -200,7 +209,9 @@ class ModeMachine:
         self._heard_ns[source] = now_ns
         self._fault(source, (state.hold_cause or "fault without a cause") if state.fault else "", now_ns)
         if state.hold_cause and (state.mode is self.mode or now_ns - self.since_ns > OBEYED_WITHIN_NS):
-            self._hold(f"{source}: {state.hold_cause}{self._unheard_driver(now_ns)}", now_ns)
+            self._hold(self._arms_cause(source, state.hold_cause, now_ns), now_ns)
+        if self.mode is Mode.HOLD is state.mode and is_stall(self.cause) and state.hold_cause:
+            self.cause = self._arms_cause(source, state.hold_cause, now_ns)  # a servo is dead besides
         if state.settled and state.mode is self.mode and state.stamp_ns > self.since_ns:
             self._settled.add(source)
         if self.mode is Mode.PARK and self._settled.issuperset(self._arms):
@@ -229,7 +240,9 @@ class ModeMachine:
             return
         for source in self._arms:
             silent = self._silent((source,), now_ns)
-            if silent:
+            if is_stall(silent):
+                self._hold(silent, now_ns)
+            elif silent:
                 self._fault(source, silent, now_ns)
                 return
         if self.mode in DRIVER:
@@ -245,6 +258,22 @@ class ModeMachine:
         if now_ns - since_ns >= longest_ns:
             self._hold(f"{TIME_IS_OVER} of {longest_ns / 1e9:g} s (--max-duration)", now_ns)
 
+    def _witness(self, item: Request | Event, now_ns: int) -> None:
+        """Who had a turn: this loop, and all other processes together, of which somebody is always to be heard."""
+        if isinstance(item, TimePassed):
+            self.stillness.turn("supervisor", now_ns, LATE_NS)
+        elif isinstance(item, Heard | ArmsHeard):
+            self.stillness.turn("everybody else", now_ns, LATE_NS)
+
+    def excused(self, cause: str, now_ns: int) -> str:
+        """A cause of a process that had nothing to go on, as the operator is to read it: where this computer stood
+        still meanwhile, that."""
+        return self.stillness.excuse(NO_OBSERVATION_NS, now_ns, NO_OBSERVATION_NS) or cause
+
+    def _arms_cause(self, source: str, cause: str, now_ns: int) -> str:
+        """A pair's own cause with its name, or the computer's."""
+        return cause if is_stall(cause) else f"{source}: {cause}{self._unheard_driver(now_ns)}"
+
     def _unheard_driver(self, now_ns: int) -> str:
         """That the driver of this mode has missed a report, for a cause that arms have found on their own."""
         driver = DRIVER.get(self.mode, "")
@@ -258,6 +287,8 @@ class ModeMachine:
             if heard_ns is None:
                 return f"{source} has not been heard yet; see whether it runs (`aloha status`)"
             if now_ns - heard_ns > SILENT_NS:
+                if excuse := self.stillness.excuse(now_ns - heard_ns, now_ns, SILENT_NS):
+                    return excuse
                 return f"{source} has been silent for {(now_ns - heard_ns) // MS} ms; see its log, then arm again"
         return ""
 

@@ -5,8 +5,9 @@ import numpy as np
 from aloha_runtime import messages
 from aloha_runtime.control.events import ArmsHeard, BlockerChanged, Decision, Heard, HoldAsked, TimePassed
 from aloha_runtime.control.health import WINDOW, TickHealth, TickRecord
-from aloha_runtime.control.modes import ARMS, DRIVER, EXCHANGES, ModeMachine
+from aloha_runtime.control.modes import ARMS, DRIVER, EXCHANGES, LATE_NS, ModeMachine
 from aloha_runtime.control.teleop import misaligned
+from aloha_runtime.hardware.echo import Echo
 from aloha_runtime.messages import MOVING, MS, GuardState, Health, Mode, PolicyTick, Reply, Request, SimReset
 from aloha_runtime.processes.table import every_process
 from aloha_runtime.realtime import NS_PER_S, Pacer
@@ -40,6 +41,7 @@ class SupervisorLoop:
         longest_s = rig.deploy.max_duration_s
         longest_ns = None if longest_s is None else int(longest_s * NS_PER_S)
         self.machine = ModeMachine(service.clock.now_ns(), here, longest_ns, rig.deploy.shadow, watchers)
+        self.echo = None if service.clock.virtual else Echo()
         self.record = TickRecord()
         self.without_action = 0
         self.heard_ns: dict[str, int] = {}
@@ -50,6 +52,8 @@ class SupervisorLoop:
 
     def cycle(self, now_ns: int) -> None:
         """Everything that arrived, then the heartbeat. The server is last, so that a reply tells the newest mode."""
+        if self.echo is not None and self.echo.came_back():
+            self.machine.stillness.turn("echo", now_ns, LATE_NS)
         self._hear_arms(now_ns)
         self._hear_health(now_ns)
         self._judge_ticks(now_ns)
@@ -130,7 +134,8 @@ class SupervisorLoop:
             self.without_action = self.without_action + 1 if tick.reason else 0
             verdict = self.record.add(tick.on_time, tick.skipped)
             if self.without_action >= NO_ACTION_TICKS or tick.stuck:
-                self._tell(self.machine.handle(HoldAsked(f"policy: {tick.reason}"), now_ns))
+                cause = self.machine.excused(f"policy: {tick.reason}", now_ns)
+                self._tell(self.machine.handle(HoldAsked(cause), now_ns))
             elif verdict is TickHealth.HOLD:
                 self._tell(self.machine.handle(HoldAsked(f"policy: {self._late()}"), now_ns))
 

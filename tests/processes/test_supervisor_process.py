@@ -1,5 +1,7 @@
 """supervisor, turn by turn: requests, reports and ticks in, heartbeats and replies out."""
 
+from types import SimpleNamespace
+
 import pytest
 from process_fakes import fake_service
 
@@ -243,3 +245,25 @@ def test_a_process_gone_silent_is_named_in_the_health_report(scene: Scene) -> No
     scene.silent.add("camera@cam_high")
     scene.turn(60)
     assert scene.loop.trouble(scene.clock.now) == "silent: camera@cam_high"
+
+
+def test_a_policy_without_an_observation_on_a_computer_that_stood_still_is_not_accused(scene: Scene) -> None:
+    scene.move(Mode.POLICY)
+    scene.turn(20)
+    scene.clock.now += 150 * MS
+    report = PolicyTick(stamp_ns=scene.clock.now, tick=1, lateness_ns=0, on_time=True, reason="it hangs", stuck=True)
+    scene.bus.put(messages.POLICY_TICK, report)
+    scene.turn()
+    assert scene.mode is Mode.HOLD
+    assert scene.loop.machine.cause.startswith("this computer stood still for 1")
+
+
+def test_an_echo_that_stays_away_is_a_computer_that_stands_still(scene: Scene) -> None:
+    scene.move(Mode.POLICY)
+    for away, accused in ((0, True), (12, False)):
+        scene.loop.echo = SimpleNamespace(came_back=lambda: True)  # type: ignore[assignment]
+        scene.turn(30)
+        scene.loop.echo = SimpleNamespace(came_back=lambda: False)  # type: ignore[assignment]
+        scene.turn(away)
+        cause = scene.loop.machine.excused("policy: camera cam_high is 160 ms old", scene.clock.now)
+        assert cause.startswith("policy: camera") == accused
