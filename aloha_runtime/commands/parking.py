@@ -2,9 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+from aloha_runtime.control.events import ROUTINE
 from aloha_runtime.errors import AlohaError
 from aloha_runtime.messages import Mode
 from aloha_runtime.realtime import NS_PER_S
+from aloha_runtime.stillness import is_stall
 
 if TYPE_CHECKING:
     from aloha_runtime.commands.stack import Stack
@@ -13,13 +15,28 @@ PARK_TIMEOUT_S = 40.0
 """The longest ramp to the sleep pose (3 rad) at the lowest velocity limit there is (0.2 rad/s), twice over."""
 
 
-def park(stack: "Stack") -> str:
+PARK_TRIES = 4
+QUIET_S = 2.0
+"""A computer that stood still while the arms were being parked gets so long before they are parked again."""
+
+
+def park(stack: "Stack", alarmed: bool = False) -> str:
     """Have the supervisor park the arms, and wait; returns why they were left as they are, empty when they were parked.
 
-    After a fault nothing moves: whoever has looked at the servo says so by arming again.
+    After a fault nothing moves: whoever has looked at the servo says so by arming again. `alarmed`: something went
+    wrong, so that the stop is worth a log.
     """
+    for _ in range(PARK_TRIES):
+        trouble = _park(stack, "" if alarmed else ROUTINE)
+        if not is_stall(trouble):
+            break
+        stack.pause(QUIET_S)
+    return trouble
+
+
+def _park(stack: "Stack", why: str) -> str:
     try:
-        reply = stack.ask("stop")
+        reply = stack.ask("stop", why)
         if reply.mode is Mode.FAULT:
             return _left(f"{reply.text}; when the cause is gone: aloha up, aloha arm, aloha park")
         asked_ns = stack.clock.now_ns()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from aloha_runtime.commands.parking import PARK_TIMEOUT_S, park
+from aloha_runtime.commands.parking import PARK_TIMEOUT_S, PARK_TRIES, park
 from aloha_runtime.messages import Mode, ModeHeartbeat, Reply
 
 
@@ -19,24 +19,27 @@ class FakeStack:
         self.clock = SimpleNamespace(now_ns=lambda: self.now_ns)
         self.mode = SimpleNamespace(latest=self.latest)
         self.said: list[str] = []
+        self.asked: list[tuple[str, str]] = []
+        self.cause = "a servo is silent"
 
     def say(self, text: str) -> None:
         self.said.append(text)
 
-    def ask(self, verb: str) -> Reply:
+    def ask(self, verb: str, argument: str = "") -> Reply:
         self.now_ns += 5_000_000
+        self.asked.append((verb, argument))
         self.asked_ns = self.now_ns
         return Reply(ok=True, text="", mode=Mode.HOLD if verb == "stop" else Mode.PARK)
 
-    def pause(self) -> None:
-        self.now_ns += 20_000_000
+    def pause(self, seconds: float = 0.02) -> None:
+        self.now_ns += int(seconds * 1e9)
 
     def latest(self) -> ModeHeartbeat:
         since_ns, mode = 0, Mode.HOLD
         for seconds, later in self.script:
             if self.now_ns >= self.asked_ns + int(seconds * 1e9):
                 since_ns, mode = self.asked_ns + int(seconds * 1e9), later
-        return ModeHeartbeat(stamp_ns=self.now_ns, mode=mode, since_ns=since_ns, cause="a servo is silent")
+        return ModeHeartbeat(stamp_ns=self.now_ns, mode=mode, since_ns=since_ns, cause=self.cause)
 
     @property
     def waited_s(self) -> float:
@@ -66,3 +69,27 @@ def test_parking_that_never_ends_is_given_up() -> None:
     left, waited_s = run((0.1, Mode.PARK))
     assert "took longer" in left
     assert waited_s == pytest.approx(PARK_TIMEOUT_S, abs=0.1)
+
+
+@pytest.mark.parametrize(("alarmed", "argument"), [(False, "routine"), (True, "")])
+def test_the_stop_before_parking_is_a_routine_unless_something_went_wrong(alarmed: bool, argument: str) -> None:
+    stack: Any = FakeStack((0.1, Mode.PARK), (1.5, Mode.IDLE))
+    assert park(stack, alarmed) == ""
+    assert stack.asked == [("stop", argument), ("park", "")]
+
+
+@pytest.mark.parametrize("recovers", [True, False])
+def test_a_computer_that_stands_still_while_the_arms_are_parked_gets_another_try(recovers: bool) -> None:
+    stack: Any = FakeStack((0.1, Mode.PARK), (0.5, Mode.HOLD))
+    stack.cause = "this computer stood still for 140 ms; close other programs"
+
+    def pause(seconds: float = 0.02) -> None:
+        stack.now_ns += int(seconds * 1e9)
+        if seconds > 1 and recovers:
+            stack.script = ((0.1, Mode.PARK), (1.5, Mode.IDLE))
+
+    stack.pause = pause
+    left = park(stack)
+    assert (left == "") == recovers
+    assert stack.asked.count(("park", "")) == (2 if recovers else PARK_TRIES)
+    assert recovers or "this computer stood still for 140 ms" in left
