@@ -217,8 +217,10 @@ def _time_is_over(stack: Stack) -> bool:
 
 def _say_change(stack: Stack, shown: tuple[Mode, str] | None) -> tuple[Mode, str] | None:
     """Mode and cause as they are now; says so when the arms were stopped, and each further cause once it is known."""
-    heartbeat = stack.mode.latest()
-    now = None if heartbeat is None else (Mode(heartbeat.mode), heartbeat.cause)
-    if now is not None and now != shown and shown is not None and now[0] in (Mode.HOLD, Mode.FAULT):
+    heartbeat: ModeHeartbeat | None = stack.mode.latest()
+    if heartbeat is None:
+        return shown
+    now = Mode(heartbeat.mode), heartbeat.cause
+    if shown is not None and now != shown and now[0] in (Mode.HOLD, Mode.FAULT):
         stack.say(advice(heartbeat, [process.name for process in stack.table], stack.run_dir))
-    return now or shown
+    return now

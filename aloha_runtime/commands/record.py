@@ -69,10 +69,10 @@ def record(wishes: Wishes, rig_name: str, sim_task: str | None, run_dir: Path | 
         kept = session.kept if session is not None else 0
         return f"{kept} new episodes are in {wishes.dataset}; to go on: {going_on.again(wishes.episodes - kept)}"
 
-    with going_on.told(go_on), stack:
-        with Cues(rig.recording.cue, stack.say) as cues, Orders(rig.recording, stack.say) as orders:
-            session = RecordingSession(stack, wishes, cues, orders)
-            kept = session.run()
+    talk = Cues(rig.recording.cue, stack.say)
+    with going_on.told(go_on), stack, talk as cues, Orders(rig.recording, stack.say) as orders:
+        session = RecordingSession(stack, wishes, cues, orders)
+        kept = session.run()
     total = len(Dataset(wishes.dataset).episodes)
     look = f". Look at them: aloha dataset view {wishes.dataset}" if total else ""
     console.print(f"{kept} episodes recorded; {wishes.dataset} holds {total}{look}", soft_wrap=True)

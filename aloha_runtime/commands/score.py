@@ -81,9 +81,9 @@ def score(wishes: Wishes, rig_name: str, run_dir: Path | None) -> Trials:
     trials = Trials.open(wishes.out, plan, wishes.resume)
     if trials.left():
         stack = Stack(rig, Job.DEPLOY, run_dir, trials.left()[0][1], console.print)
-        with going_on.told(lambda: _go_on(trials)), stack:
-            with Cues(rig.recording.cue, stack.say) as cues, Orders(rig.recording, stack.say) as orders:
-                Scoring(stack, wishes, trials, cues, orders).run()
+        talk = Cues(rig.recording.cue, stack.say)
+        with going_on.told(lambda: _go_on(trials)), stack, talk as cues, Orders(rig.recording, stack.say) as orders:
+            Scoring(stack, wishes, trials, cues, orders).run()
     (wishes.out / RESULTS).write_text(json.dumps(trials.as_json(), indent=2) + "\n", encoding="utf-8")
     (wishes.out / REPORT).write_text(score_page.page(trials, rig.cameras), encoding="utf-8")
     _print(trials, console)

@@ -1,7 +1,7 @@
 """A wire of this computer to itself: a byte through the kernel's terminal worker and back, without waiting for it.
 
-What a serial adapter receives is handed on by a kernel worker of ordinary priority, whatever the priority of the process
-that reads. A process that finds this echo late knows that its servos may have answered in time (docs/decisions.md).
+What a serial adapter receives is handed on by a kernel worker of ordinary priority, whatever the priority of who reads
+it. A process that finds this echo late knows that its servos may have answered in time (docs/decisions.md).
 """
 
 import contextlib

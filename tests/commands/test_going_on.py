@@ -42,7 +42,7 @@ def test_an_error_says_how_to_go_on_and_stays_what_it_is(error: AlohaError) -> N
 
 
 def test_a_shutdown_by_the_operator_is_not_advised_against() -> None:
-    with pytest.raises(ShutDown, match="^on request$"), going_on.told(lambda: "never"):
+    with pytest.raises(ShutDown, match=r"^on request$"), going_on.told(lambda: "never"):
         raise ShutDown("on request")
 
 

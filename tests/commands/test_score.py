@@ -206,7 +206,9 @@ def test_a_trial_in_which_the_computer_stood_still_is_no_failure_of_the_policy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ArmsStopped, match="HOLD: this computer stood still for 140 ms"):
-        run(tmp_path, monkeypatch, [], stops="this computer stood still for 140 ms; close other programs", scripted=True)
+        run(
+            tmp_path, monkeypatch, [], stops="this computer stood still for 140 ms; close other programs", scripted=True
+        )
     assert Trials.open(tmp_path / "out", Plan(("alpha", "beta"), 2, "t", 7), resume=True).done == []
     other = tmp_path / "other"
     other.mkdir()

@@ -293,7 +293,10 @@ def test_nobody_silent_for_a_second_is_excused_for_ever():
 def test_what_a_stall_is_said_of_names_no_arm_until_a_servo_is_found_dead():
     bench = Bench().to(P)
     bench.arms("arms@followers", hold_cause="this computer stood still for 140 ms; close other programs")
-    assert (bench.machine.mode, bench.machine.cause) == (H, "this computer stood still for 140 ms; close other programs")
+    assert (bench.machine.mode, bench.machine.cause) == (
+        H,
+        "this computer stood still for 140 ms; close other programs",
+    )
     bench.arms("arms@followers", hold_cause="follower_left: elbow silent for 260 ms")
     assert (bench.machine.mode, bench.machine.cause) == (H, "arms@followers: follower_left: elbow silent for 260 ms")
     bench.arms("arms@followers", hold_cause="this computer stood still for 140 ms; close other programs")

@@ -30,7 +30,8 @@ def say(ring: Ring, stamp_ns: int, level: channels.Level, who: str, text: str) -
 
 
 def make(path: Path, seconds: int = 6, hole: tuple[float, float] = (2.0, 2.3), everybody: bool = False) -> Path:
-    """Six seconds; nothing of the followers (or of `everybody`) in `hole`; the policy sends a NaN and dies at 4 s, HOLD at 4.06 s."""
+    """Six seconds; nothing of the followers (or of `everybody`) in `hole`; the policy sends a NaN and dies at 4 s, HOLD
+    at 4.06 s."""
     ring = Ring(600 * S, 1 << 30)
     for index in range(seconds * 200):
         now, held = index * CYCLE, index * CYCLE >= int(4.06 * S)

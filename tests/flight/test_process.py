@@ -143,9 +143,7 @@ def test_a_log_begins_where_the_one_before_ended_and_a_routine_leaves_none(rig: 
     rig.change(Mode.HOLD, "stop by operator")
     with rig.log("hold") as first, rig.log("stop") as second:
         assert (first.about.continues, second.about.continues) == ("", first.path.name)
-        one, two = (
-            [state.seq for _, state in log.messages("/followers", ArmsState)] for log in (first, second)
-        )
+        one, two = ([state.seq for _, state in log.messages("/followers", ArmsState)] for log in (first, second))
         assert two[0] == one[-1] + 1, "nothing twice, nothing lost"
         routine = [line.message for _, line in second.messages("/log", LogLine)]
         assert "hold: routine stop by operator" in routine
