@@ -135,9 +135,8 @@ class Stack:
     ) -> None:
         try:
             gone = SUPERVISOR in self._children and self._children.ended(SUPERVISOR) == 0
-            trouble = (
-                "" if gone else park(self, isinstance(error, Exception))
-            )  # one that was shut down has parked, or said why not
+            # One that was shut down has parked, or said why not.
+            trouble = "" if gone else park(self, alarmed=isinstance(error, Exception))
         finally:
             self._end()
         if trouble and error is None:
