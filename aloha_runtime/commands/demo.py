@@ -38,7 +38,7 @@ def demo(seed: int | None, policy: str, out: Path, run_dir: Path | None) -> None
 
     Raises AlohaError when something broke: a process gave up, the arms went into HOLD, the report cannot be written.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False)
     rig = with_task(config.load("sim"), seed, None)
     assert rig.sim is not None, "the shipped rig `sim` is a simulated one"
     inputs = policy_inputs(config.policy_path(policy))

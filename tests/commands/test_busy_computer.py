@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import made_up
 import pytest
 
 from aloha_runtime.commands import busy_computer, demo, report
+from aloha_runtime.commands.figures import figures
 from aloha_runtime.commands.observe import Log
 from aloha_runtime.errors import AlohaError, ArmsStopped, ProcessError, TransportError
 from aloha_runtime.messages import Mode
@@ -129,6 +131,8 @@ def test_a_defect_fails_in_either_time(
     outcomes: list[Log | AlohaError], runs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = Runs(monkeypatch, *outcomes)
+    monkeypatch.setattr(demo, "_report", lambda log, *_: SimpleNamespace(figures=figures(log)))
+    monkeypatch.setattr(report, "print_summary", lambda written, console: None)
     with pytest.raises(AlohaError):
         demo.demo(3, "demo", tmp_path / "out", tmp_path / "run")
     assert len(made.clocks) == runs
