@@ -57,6 +57,10 @@ class ProcessError(AlohaError):
         self.exit_code = exit_code
 
 
+class ArmsStopped(AlohaError):  # noqa: N818 (the arms did what they should)
+    """The arms went into HOLD or FAULT by themselves: names the mode and the cause."""
+
+
 class ShutDown(AlohaError):  # noqa: N818 (it is none)
     """An operator ended the system with `aloha down`: no failure."""
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from aloha_runtime import config
 from aloha_runtime.act.card import directory_of, pinned
 from aloha_runtime.act.observe import refuse_unfit
-from aloha_runtime.commands import operate
+from aloha_runtime.commands import going_on, operate
 from aloha_runtime.commands.findings import Level
 from aloha_runtime.commands.shadow import job_of, shadow
 from aloha_runtime.commands.stack import Stack
@@ -65,7 +65,8 @@ def deploy(
     flight.files()
     flight.refuse()
     say = Console().print
-    with Stack(rig, Job.DEPLOY, run_dir, checkpoint, say=say) as stack:
+    stack = Stack(rig, Job.DEPLOY, run_dir, checkpoint, say=say)
+    with going_on.told(lambda: f"to go on: {going_on.again(resumes=False)}"), stack:
         operate.raise_arms(stack)
         flight.live(stack, out, at_start=True)
         flight.show((Level.WARN,))

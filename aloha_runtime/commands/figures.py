@@ -125,6 +125,7 @@ def _outcome(log: Log) -> dict[str, Figure]:
         "policy": log.policy,
         "task": log.task,
         "rig": log.rig.name,
+        "clock": log.rig.sim.clock if log.rig.sim else "wall",
         "seconds": log.span_s,
         "stage": max((state.stage for state in log.sim), default=None),
         "stages": SUCCESS_STAGE,

@@ -14,7 +14,7 @@ from aloha_runtime.errors import LogError
 from aloha_runtime.flight_log import shelf, story
 from aloha_runtime.flight_log.channels import LEVELS
 from aloha_runtime.flight_log.reader import FlightLog, find
-from aloha_runtime.flight_log.triggers import ROUTINE
+from aloha_runtime.flight_log.triggers import EXPECTED
 from aloha_runtime.messages import MS, ArmsState, Request
 from aloha_runtime.realtime import NS_PER_S, WallClock
 from aloha_runtime.robot import DOF, NAMES
@@ -66,7 +66,7 @@ def listing(folder: Path | None) -> None:
         except LogError as error:
             table.add_row(path.name, Text("unreadable", style="bold red"), "", "", size, str(error))
             continue
-        kind = Text(about.kind, style="" if about.kind in ROUTINE else "bold red")
+        kind = Text(about.kind, style="" if about.kind in EXPECTED else "bold red")
         table.add_row(shelf.date_of(path), kind, about.mode, f"{about.span_s:.0f} s", size, Text(about.cause))
     say(table)
     say(f"in {folder}; `aloha log show last` tells what happened, `aloha log plot last` draws it", markup=False)
@@ -87,6 +87,11 @@ def show(name: str, folder: Path | None, seconds: float | None, everything: bool
         )
         if about.also:
             say(f"also: {about.also}", markup=False)
+        if about.continues:
+            say(f"it begins where {about.continues} ended", markup=False)
+        if (likely := story.likely_cause(log, about.event_ns)) is not None:
+            before_s = (about.event_ns - likely.stamp_ns) / NS_PER_S
+            say(Text(f"likely cause: {likely.text} ({before_s:.2f} s before)", style="bold yellow"))
         if about.lost:
             say(f"{about.lost} messages never reached the recorder since its start", markup=False)
         if abs(about.wall_step_s) > 1:

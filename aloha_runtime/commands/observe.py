@@ -1,6 +1,7 @@
 """Watches a running stack: every topic into memory, CPU and memory of every process. Reports and benchmarks read it."""
 
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -105,8 +106,8 @@ class Observer:
     def __init__(self, stack: Stack, policy: str = "") -> None:
         self._stack = stack
         self._policy = policy
-        self._clock = WallClock()
-        self._bus = Bus(stack.run_dir, self._clock)
+        self._clock = stack.clock
+        self._bus = Bus(stack.run_dir, WallClock())  # no participant of virtual time: it takes what comes
         self._subscribers = {topic.name: self._bus.subscribe(topic, depth=DEPTH) for topic in observed_topics(stack)}
         self._meters = {process.name: _Meter() for process in stack.table}
         self._lock = threading.Lock()
@@ -131,6 +132,7 @@ class Observer:
             self._measure()
             end_ns = self._clock.now_ns()
             span_s = (end_ns - self._start_ns) / NS_PER_S
+            wall_s = time.monotonic() - self._start_s
             return Log(
                 rig=self._stack.rig,
                 policy=self._policy,
@@ -138,7 +140,7 @@ class Observer:
                 end_ns=end_ns,
                 messages={name: list(kept) for name, kept in self._kept.items()},
                 flows={name: self._flow(name, reader, span_s) for name, reader in self._subscribers.items()},
-                usage={name: meter.usage(span_s) for name, meter in self._meters.items()},
+                usage={name: meter.usage(wall_s) for name, meter in self._meters.items()},
             )
 
     def latest(self, topic: Topic) -> Any | None:
@@ -165,7 +167,7 @@ class Observer:
         self.close()
 
     def _begin(self) -> None:
-        self._start_ns = self._clock.now_ns()
+        self._start_ns, self._start_s = self._clock.now_ns(), time.monotonic()
         self._kept: dict[str, list[Message]] = {name: [] for name in self._subscribers}
         self._before = {name: (reader.received, reader.dropped) for name, reader in self._subscribers.items()}
         for meter in self._meters.values():

@@ -1,5 +1,6 @@
 """The operator's verbs: bring the system up, teleoperate, and single requests to a running system."""
 
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -10,11 +11,12 @@ from rich.console import Console
 
 from aloha_runtime import config
 from aloha_runtime.bus import SUPERVISOR, Bus
+from aloha_runtime.commands.going_on import advice
 from aloha_runtime.commands.keyboard import STOP_KEY, Keyboard
 from aloha_runtime.commands.stack import POLL_S, Stack
 from aloha_runtime.config import RigConfig, TaskName, TeleopConfig
 from aloha_runtime.control.modes import TIME_IS_OVER
-from aloha_runtime.errors import AlohaError, ConfigError
+from aloha_runtime.errors import AlohaError, ArmsStopped, ConfigError
 from aloha_runtime.messages import MOVING, Health, Mode, ModeHeartbeat, Reply, Request
 from aloha_runtime.processes.table import Job
 from aloha_runtime.realtime import NS_PER_S, WallClock
@@ -135,8 +137,16 @@ def mode_of(stack: Stack) -> Mode | None:
     if heartbeat is None:
         return None
     if heartbeat.mode in (Mode.HOLD, Mode.FAULT):
-        raise AlohaError(f"{heartbeat.mode.upper()}: {heartbeat.cause}")
+        raise ArmsStopped(f"{heartbeat.mode.upper()}: {heartbeat.cause}")
     return Mode(heartbeat.mode)
+
+
+def refuse_stopped(stack: Stack) -> None:
+    """Raise ArmsStopped with the cause when the arms have stopped by themselves: not on anybody's stop, not because a
+    policy's time is over."""
+    heartbeat = stack.mode.latest()
+    if heartbeat is not None and not re.match(rf"(\w+ )?stop by |{TIME_IS_OVER}", heartbeat.cause):
+        mode_of(stack)
 
 
 def ask(verb: str, run_dir: Path | None) -> None:
@@ -205,8 +215,10 @@ def _time_is_over(stack: Stack) -> bool:
 
 def _say_change(stack: Stack, shown: tuple[Mode, str] | None) -> tuple[Mode, str] | None:
     """Mode and cause as they are now; says so when the arms were stopped, and each further cause once it is known."""
-    heartbeat = stack.mode.latest()
-    now = None if heartbeat is None else (Mode(heartbeat.mode), heartbeat.cause)
-    if now is not None and now != shown and shown is not None and now[0] in (Mode.HOLD, Mode.FAULT):
-        stack.say(f"{now[0].upper()}: {now[1]}; `aloha arm` goes on, Ctrl-C ends")
-    return now or shown
+    heartbeat: ModeHeartbeat | None = stack.mode.latest()
+    if heartbeat is None:
+        return shown
+    now = Mode(heartbeat.mode), heartbeat.cause
+    if shown is not None and now != shown and now[0] in (Mode.HOLD, Mode.FAULT):
+        stack.say(advice(heartbeat, [process.name for process in stack.table], stack.run_dir))
+    return now

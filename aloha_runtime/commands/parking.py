@@ -3,33 +3,43 @@
 import contextlib
 from typing import TYPE_CHECKING
 
+from aloha_runtime.control.events import ROUTINE
 from aloha_runtime.errors import AlohaError
 from aloha_runtime.messages import ArmsState, Mode
 from aloha_runtime.realtime import NS_PER_S
+from aloha_runtime.stillness import is_stall
 
 if TYPE_CHECKING:
     from aloha_runtime.commands.stack import Stack
 
 PARK_TIMEOUT_S = 40.0
 """The longest ramp to the sleep pose (3 rad) at the lowest velocity limit there is (0.2 rad/s), twice over."""
-ATTEMPTS = 3
-"""What fails once (no answer within 2 s on a busy machine, no memory) may go well a moment later."""
+TRIES = 4
+"""What fails once (no answer within 2 s on a busy computer, a HOLD because it stood still, no memory) may go well a
+moment later."""
 
 UNHEARD = "they are not heard, so hold them before you cut their power"
 
 
-def park(stack: "Stack") -> str:
+QUIET_S = 2.0
+"""A computer that stood still while the arms were being parked gets so long before they are parked again."""
+
+
+def park(stack: "Stack", alarmed: bool = False) -> str:
     """Have the supervisor park the arms, and wait; returns why they were left as they are, empty when they were parked.
 
     After a fault nothing moves: whoever has looked at the servo says so by arming again. It needs nothing that the
-    stack did not have when it was entered. A Ctrl-C while it waits stops the arms where they are.
+    stack did not have when it was entered. A Ctrl-C while it waits stops the arms where they are. `alarmed`: something
+    went wrong, so that the stop is worth a log.
     """
     why = ""
     try:
-        for _ in range(ATTEMPTS):
+        for _ in range(TRIES):
             try:
-                why = _park(stack)
-                break
+                why = _park(stack, "" if alarmed else ROUTINE)
+                if not is_stall(why):
+                    break
+                stack.pause(QUIET_S)
             except Exception as error:
                 why = str(error) if isinstance(error, AlohaError) else f"{type(error).__name__}: {error}"
     except BaseException:
@@ -39,9 +49,9 @@ def park(stack: "Stack") -> str:
     return _left(stack, why) if why else ""
 
 
-def _park(stack: "Stack") -> str:
+def _park(stack: "Stack", argument: str) -> str:
     """Stop and park; why the arms are not parked, empty when they are."""
-    reply = stack.ask("stop")
+    reply = stack.ask("stop", argument)
     if reply.mode is Mode.FAULT:
         return f"{reply.text}; when the cause is gone: aloha up, aloha arm, aloha park"
     asked_ns = stack.clock.now_ns()

@@ -13,11 +13,12 @@ from rich.console import Console
 
 from aloha_runtime import config, messages
 from aloha_runtime.bus import RECORDER, Closeable
-from aloha_runtime.commands import operate
+from aloha_runtime.commands import going_on, operate
 from aloha_runtime.commands.cues import Cues
 from aloha_runtime.commands.orders import KEYS, Orders
 from aloha_runtime.commands.stack import Stack
 from aloha_runtime.config import RigConfig
+from aloha_runtime.control.events import ROUTINE
 from aloha_runtime.data import recorded
 from aloha_runtime.data.reader import Dataset
 from aloha_runtime.data.session import LEAST_FREE_BYTES
@@ -63,12 +64,20 @@ def record(wishes: Wishes, rig_name: str, sim_task: str | None, run_dir: Path | 
     stack = Stack(rig, job_of(wishes), run_dir, wishes.policy, console.print, recording=tuple(arguments))
     there = open_dataset(wishes, rig)
     refuse_full_disk(wishes.dataset, there, wishes.episodes)
+    session: RecordingSession | None = None
+
+    def go_on() -> str:
+        kept = session.kept if session is not None else 0
+        return f"{kept} new episodes are in {wishes.dataset}; to go on: {going_on.again(wishes.episodes - kept)}"
+
     with (
+        going_on.told(go_on),
         stack,
         Cues(rig.recording.cue, stack.say) as cues,
         Orders(rig.recording, stack.say) as orders,
-        RecordingSession(stack, wishes, cues, orders) as session,
+        RecordingSession(stack, wishes, cues, orders) as running,
     ):
+        session = running
         kept = session.run()
     total = len(Dataset(wishes.dataset).episodes)
     look = f". Look at them: aloha dataset view {wishes.dataset}" if total else ""
@@ -177,6 +186,7 @@ class RecordingSession(Closeable):
 
     def _one(self) -> None:
         """One take: arms to the start pose, go, wait for its end. Continuous recording leaves moving arms moving."""
+        operate.refuse_stopped(self.stack)
         number = f"episode {self.kept + 1} of {self.wishes.episodes}"
         takes = self._state().takes
         if not (self.wishes.continuous and self._mode() in MOVING):
@@ -210,7 +220,7 @@ class RecordingSession(Closeable):
     def _prepare(self) -> None:
         """Arms stand still; the simulated objects go where the next seed puts them."""
         if self._mode() not in (None, Mode.IDLE):
-            self.stack.ask("stop")
+            self.stack.ask("stop", ROUTINE)
             self._wait(lambda: self._mode() in (Mode.HOLD, Mode.FAULT), 2.0, "the stop of the arms")
         self._wait(lambda: not self.paused, NEXT_TIMEOUT_S, "the end of the pause")
         if self.wishes.scripted or (self.stack.rig.sim is not None and self.wishes.policy):

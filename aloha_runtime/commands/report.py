@@ -35,14 +35,19 @@ class Written:
 
 
 def write(
-    log: Log, out: Path, policy_inputs: Sequence[str] = (), progress: Callable[[float], None] = lambda share: None
+    log: Log,
+    out: Path,
+    policy_inputs: Sequence[str] = (),
+    progress: Callable[[float], None] = lambda share: None,
+    too_busy: str = "",
 ) -> Written:
     """Write report.html, report.json and episode.mp4 into `out` (made when absent); `progress` hears the video's share.
 
     `policy_inputs`: the features that the policy reads; the headline says when these are the objects' poses.
+    `too_busy`: why this computer was too busy for real time; a reader must not take virtual time for it.
     """
     out.mkdir(parents=True, exist_ok=True)
-    found = figures(log) | {"policy_inputs": ", ".join(policy_inputs)}
+    found = figures(log) | {"policy_inputs": ", ".join(policy_inputs), "too_busy_for_real_time": too_busy}
     found["headline"] = headline = headline_of(found)
     video = out / "episode.mp4"
     if log.sim:
@@ -67,7 +72,15 @@ def headline_of(found: dict[str, Figure]) -> str:
 
 def warnings_of(found: dict[str, Figure]) -> list[str]:
     """What a reader must not overlook."""
-    return [f"The arms stopped by themselves: {found['hold_cause']}"] if found["hold_cause"] else []
+    warnings = [f"The arms stopped by themselves: {found['hold_cause']}"] if found["hold_cause"] else []
+    if found["clock"] == "virtual":
+        busy = found.get("too_busy_for_real_time")
+        why = f", because this computer was too busy for real time ({busy})" if busy else ""
+        warnings.append(
+            f"This episode ran in virtual time{why}. In virtual time nobody is late: its ticks, latencies and rates say"
+            " nothing about this computer; motion, limits and outcome are those of the same processes."
+        )
+    return warnings
 
 
 def print_summary(written: Written, console: Console) -> None:

@@ -14,7 +14,7 @@ from rich.table import Table
 from aloha_runtime import config, messages
 from aloha_runtime.act.observe import refuse_unfit
 from aloha_runtime.bus import Closeable
-from aloha_runtime.commands import operate, score_page
+from aloha_runtime.commands import going_on, operate, score_page
 from aloha_runtime.commands.cues import Cues
 from aloha_runtime.commands.evaluate import paired_table
 from aloha_runtime.commands.evaluate_figures import wilson
@@ -24,13 +24,15 @@ from aloha_runtime.commands.score_scene import PAGE, Scenes
 from aloha_runtime.commands.score_trials import Plan, Scored, Trials
 from aloha_runtime.commands.stack import Stack
 from aloha_runtime.config import RigConfig
+from aloha_runtime.control.events import ROUTINE
 from aloha_runtime.control.take import SignDetector
 from aloha_runtime.control.teleop import SqueezeDetector, action_convention
-from aloha_runtime.errors import ConfigError
+from aloha_runtime.errors import ArmsStopped, ConfigError
 from aloha_runtime.messages import ArmsState, Mode, SimState
 from aloha_runtime.processes.table import Job, processes
 from aloha_runtime.realtime import NS_PER_S
 from aloha_runtime.robot import KITS
+from aloha_runtime.stillness import is_stall
 
 RESULTS, REPORT = "results.json", "index.html"
 NEXT_TIMEOUT_S = 3600.0
@@ -81,6 +83,7 @@ def score(wishes: Wishes, rig_name: str, run_dir: Path | None) -> Trials:
     if trials.left():
         stack = Stack(rig, Job.DEPLOY, run_dir, trials.left()[0][1], console.print)
         with (
+            going_on.told(lambda: _go_on(trials)),
             stack,
             Cues(rig.recording.cue, stack.say) as cues,
             Orders(rig.recording, stack.say) as orders,
@@ -166,6 +169,8 @@ class Scoring(Closeable):
             seconds = (self.stack.clock.now_ns() - began_ns) / NS_PER_S
             order, cause = self._order(), "operator"
             stopped = self._stopped()
+            if is_stall(stopped) and self.wishes.scripted:
+                raise ArmsStopped(stopped)  # it says nothing of the policy, and nobody is there to judge
             if stopped and not order:
                 order, cause = self._judge(stopped), stopped
             elif self._world_succeeded(began_ns):
@@ -201,7 +206,7 @@ class Scoring(Closeable):
     def _stand_still(self) -> None:
         heartbeat = self.stack.mode.latest()
         if heartbeat is None or heartbeat.mode is not Mode.IDLE:
-            self.stack.ask("stop")
+            self.stack.ask("stop", ROUTINE)
             self.stack.wait(lambda: bool(self._stopped()), 2.0, "the stop of the arms")
 
     def _wait(self, wanted: Collection[str], meanwhile: Callable[[], None]) -> str:
@@ -261,4 +266,8 @@ def _print(trials: Trials, console: Console) -> None:
     if len(trials.plan.policies) > 1:
         console.print(paired_table(trials.pairs(), "the same scenes, in pairs"))
     if trials.left():
-        console.print(f"{len(trials.left())} trials are left: --resume goes on")
+        console.print(_go_on(trials), markup=False, soft_wrap=True)
+
+
+def _go_on(trials: Trials) -> str:
+    return f"{len(trials.done)} trials are scored, {len(trials.left())} are left; to go on: {going_on.again()}"

@@ -47,9 +47,10 @@ class Stack:
         say: Callable[[str], None] = print,
         episode: tuple[str, int] = ("", 0),
         recording: tuple[str, ...] = (),
+        patience_s: float = START_TIMEOUT_S,
     ) -> None:
         """`checkpoint` is what a deploy job runs, `episode` (dataset, index) what a replay plays, `recording` the
-        arguments of the recorder.
+        arguments of the recorder. `patience_s`: so long a process may take to start.
 
         Raises CheckpointError when the job needs a policy and `checkpoint` is none for this rig.
         """
@@ -57,7 +58,8 @@ class Stack:
         self.table = processes(rig, job, checkpoint, episode, recording)
         if any(process.name == "policy" for process in self.table):
             refuse_unfit(directory_of(checkpoint), rig)
-        self._say = say
+        self.checkpoint = checkpoint
+        self._say, self._patience_s = say, patience_s
         self.run_dir = run_dir or default_run_dir()
         self.clock: Clock = WallClock()
         self._time: LockStep | None = None
@@ -129,7 +131,7 @@ class Stack:
 
     def _wait_joined(self, lock_step: LockStep) -> None:
         """Until every process that virtual time waits for takes part in it."""
-        deadline = time.monotonic() + START_TIMEOUT_S
+        deadline = time.monotonic() + self._patience_s
         while missing := lock_step.missing():
             self._refuse_dead(missing, deadline)
             self._interrupts.check()
@@ -140,7 +142,8 @@ class Stack:
     ) -> None:
         try:
             gone = SUPERVISOR in self._children and self._children.ended(SUPERVISOR) == 0
-            trouble = "" if gone else park(self)  # one that was shut down has parked, or said why not
+            # One that was shut down has parked, or said why not.
+            trouble = "" if gone else park(self, alarmed=isinstance(error, Exception))
         finally:
             self._end()
         if trouble and error is None:
@@ -207,7 +210,7 @@ class Stack:
             health: Health | None = self.health[process.name].latest()
             return health is not None and health.stamp_ns > began_ns
 
-        self.wait(reported, START_TIMEOUT_S, f"the first report of {process.name}")
+        self.wait(reported, self._patience_s, f"the first report of {process.name}")
 
     def _restart(self, process: Process) -> None:
         """Start a process again. Virtual time stands still meanwhile, so that it is back at the same instant always."""
@@ -223,7 +226,7 @@ class Stack:
 
     def _wait_ready(self, waiting: set[str]) -> None:
         """Every process is ready when its first health report arrives."""
-        deadline = time.monotonic() + START_TIMEOUT_S
+        deadline = time.monotonic() + self._patience_s
         while waiting := {name for name in waiting if self.health[name].latest() is None}:
             self._refuse_dead(waiting, deadline)
             self.pause()
@@ -246,7 +249,7 @@ class Stack:
         if failures:
             raise ProcessError("\n".join(str(failure) for failure in failures), failures[0].exit_code)
         if time.monotonic() > deadline_s:
-            raise AlohaError(f"{', '.join(names)} did not report within {START_TIMEOUT_S:.0f} s of starting")
+            raise AlohaError(f"{', '.join(names)} did not report within {self._patience_s:.0f} s of starting")
 
     def _end(self) -> None:
         """End every process and clean the run directory. Each step is taken, whatever becomes of the others."""

@@ -2,7 +2,16 @@
 
 from dataclasses import dataclass
 
-from aloha_runtime.messages import ArmsState, Mode
+from aloha_runtime.messages import ArmsState, Mode, Request
+
+ROUTINE = "routine"
+"""Argument of a `stop` with which a command ends what it has begun itself: nobody was alarmed, so no log is written."""
+
+
+def cause_of(request: Request) -> str:
+    """What a mode that a request led to says of its origin."""
+    routine = f"{ROUTINE} " if (request.verb, request.argument) == ("stop", ROUTINE) else ""
+    return f"{routine}{request.verb} by {request.sender or 'unknown'}"
 
 
 @dataclass(frozen=True, slots=True)

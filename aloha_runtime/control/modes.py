@@ -17,9 +17,19 @@ Rules that hold whatever arrives (each has a property test):
 from collections import deque
 from collections.abc import Iterable
 
-from aloha_runtime.control.events import ArmsHeard, BlockerChanged, Change, Decision, Event, FaultChanged, Heard
+from aloha_runtime.control.events import (
+    ArmsHeard,
+    BlockerChanged,
+    Change,
+    Decision,
+    Event,
+    FaultChanged,
+    Heard,
+    cause_of,
+)
 from aloha_runtime.control.verbs import ADVICE, ALWAYS, DRIVER, EXCHANGES, ON_REQUEST, OPERATOR_ONLY, STARTS
 from aloha_runtime.messages import MODE, MS, POWERED, ArmsState, Mode, ModeHeartbeat, Request
+from aloha_runtime.stillness import Stillness, is_stall, stood_still
 
 SILENT_NS = 500 * MS
 """A process unheard for this long is taken for dead. The arms need no such word to be safe: the gate freezes the goal
@@ -33,6 +43,10 @@ TAKEN_UP_WITHIN_NS = 100 * MS
 ASKED_WITHIN_NS = 1000 * MS
 """An older request has lain in a queue: whoever made it may have been told that nobody answered, and stand by the arms
 now. Clients wait for 2 s."""
+LATE_NS = 45 * MS
+"""Two turns of the supervisor and what comes on top; with arms that report 200 times a second, somebody always has."""
+NO_OBSERVATION_NS = 200 * MS
+"""A policy asks for HOLD, or looks stuck, after so long without an observation or an inference."""
 HISTORY = 64
 TIME_IS_OVER = "the policy has moved the arms for its time"
 """How the cause of a HOLD after the longest duration begins."""
@@ -72,6 +86,7 @@ class ModeMachine:
         self._policy_for_ns = policy_for_ns
         self._policy_since_ns: int | None = None
         self._shadow = shadow
+        self.stillness = Stillness()
 
     def heartbeat(self, now_ns: int, seq: int) -> ModeHeartbeat:
         """The message that tells everyone."""
@@ -90,9 +105,10 @@ class ModeMachine:
     def hear(self, events: Iterable[Event], now_ns: int) -> Decision:
         """Take everything that was received since the last heartbeat, in the order in which it was said. Requests
         (`ask`) come after it."""
-        before = (self.mode, self.order_ns)
+        before, ordered = (self.mode, self.order_ns), sorted(events, key=lambda event: event.stamp_ns)
+        self._witness(ordered, now_ns)
         self._notice_own_pause(now_ns)
-        for event in sorted(events, key=lambda event: event.stamp_ns):
+        for event in ordered:
             self._event(event, now_ns)
         self._look_for_silence(now_ns)
         self._look_at_duration(now_ns)
@@ -114,7 +130,7 @@ class ModeMachine:
         if self._spoke_ns is None or now_ns - self._spoke_ns <= SPEAKS_WITHIN_NS:
             return
         silent_ns, self._spoke_ns = now_ns - self._spoke_ns, now_ns
-        self._hold(f"the supervisor stood still for {silent_ns // MS} ms; arm again", now_ns)
+        self._hold(f"{stood_still(silent_ns)} (the supervisor had no turn), then arm again", now_ns)
 
     def _request(self, request: Request, now_ns: int, operator: bool) -> tuple[bool, str, bool]:
         """Answer (ok, text, shut down now)."""
@@ -123,7 +139,7 @@ class ModeMachine:
         if refusal:
             return False, refusal, False
         wanted, asked_ns = ON_REQUEST[verb][self.mode], request.stamp_ns or now_ns
-        cause = f"{verb} by {request.sender or 'unknown'}"
+        cause = cause_of(request)
         if verb == "shutdown":
             self._ending = True
             if self.mode is Mode.FAULT:
@@ -213,9 +229,11 @@ class ModeMachine:
         self._fault(source, (state.hold_cause or "fault without a cause") if state.fault else "", now_ns)
         if state.order_ns == self.order_ns:
             if state.hold_cause:
-                self._hold(f"{source}: {state.hold_cause}{self._unheard_driver(now_ns)}", now_ns)
+                self._hold(self._arms_cause(source, state.hold_cause, now_ns), now_ns)
             elif state.settled:
                 self._settled.add(source)
+            if self.mode is Mode.HOLD and state.hold_cause and is_stall(self.cause):
+                self.cause = self._arms_cause(source, state.hold_cause, now_ns)  # a servo is dead besides
         elif state.stamp_ns - self.order_ns > TAKEN_UP_WITHIN_NS:
             late_ms = (state.stamp_ns - self.order_ns) // MS
             why = state.hold_cause or "see its log, then arm again"
@@ -246,7 +264,9 @@ class ModeMachine:
             return
         for source in self._arms:
             silent = self._silent((source,), now_ns)
-            if silent:
+            if is_stall(silent):
+                self._hold(silent, now_ns)
+            elif silent:
                 self._fault(source, silent, now_ns)
                 return
         if self.mode in DRIVER:
@@ -262,6 +282,22 @@ class ModeMachine:
         if now_ns - since_ns >= longest_ns:
             self._hold(f"{TIME_IS_OVER} of {longest_ns / 1e9:g} s (--max-duration)", now_ns)
 
+    def _witness(self, events: Iterable[Event], now_ns: int) -> None:
+        """Who had a turn: this loop, and all other processes together, of which somebody is always to be heard."""
+        self.stillness.turn("supervisor", now_ns, LATE_NS)
+        for event in events:
+            if isinstance(event, Heard | ArmsHeard):
+                self.stillness.turn("everybody else", event.stamp_ns, LATE_NS)
+
+    def excused(self, cause: str, now_ns: int) -> str:
+        """A cause of a process that had nothing to go on, as the operator is to read it: where this computer stood
+        still meanwhile, that."""
+        return self.stillness.excuse(NO_OBSERVATION_NS, now_ns, NO_OBSERVATION_NS) or cause
+
+    def _arms_cause(self, source: str, cause: str, now_ns: int) -> str:
+        """A pair's own cause with its name, or the computer's."""
+        return cause if is_stall(cause) else f"{source}: {cause}{self._unheard_driver(now_ns)}"
+
     def _unheard_driver(self, now_ns: int) -> str:
         """That the driver of this mode has missed a report, for a cause that arms have found on their own."""
         driver = DRIVER.get(self.mode, "")
@@ -275,6 +311,8 @@ class ModeMachine:
             if heard_ns is None:
                 return f"{source} has not been heard yet; see whether it runs (`aloha status`)"
             if now_ns - heard_ns > SILENT_NS:
+                if excuse := self.stillness.excuse(now_ns - heard_ns, now_ns, SILENT_NS):
+                    return excuse
                 return f"{source} has been silent for {(now_ns - heard_ns) // MS} ms; see its log, then arm again"
         return ""
 

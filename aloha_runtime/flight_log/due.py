@@ -1,14 +1,12 @@
 """When a log is written, and of what it tells: events that come close together share one. Pure: time is an argument."""
 
-from aloha_runtime.flight_log.triggers import ROUTINE, Event
+from aloha_runtime.flight_log.triggers import KINDS, Event
 from aloha_runtime.realtime import NS_PER_S
 
 LONGEST_AFTER_NS = 30 * NS_PER_S
 """A log is written then, whatever else has happened since its first event."""
 AGAIN_NS = 10 * NS_PER_S
 """A log that could not be written is tried again."""
-OVERLAP_NS = 30 * NS_PER_S
-"""A log begins so long before the end of the one before: arms that are stopped often do not fill the disk."""
 
 
 class Due:
@@ -18,7 +16,6 @@ class Due:
         self.events: list[Event] = []
         self._after_ns, self._longest_ns = after_ns, longest_ns
         self._at_ns = self._latest_ns = 0
-        self._until_ns: int | None = None
 
     def add(self, event: Event, now_ns: int) -> None:
         """Wait for what comes after this event; what a person asks for is written at once."""
@@ -33,20 +30,17 @@ class Due:
 
     @property
     def main(self) -> Event:
-        """The event that names the log: the first that is not an ordinary STOP."""
-        return next((event for event in self.events if event.kind not in ROUTINE), self.events[0])
+        """The event that names the log: the first of those whose logs are kept longest."""
+        return max(self.events, key=lambda event: KINDS.index(event.kind))
 
     def begin_ns(self, now_ns: int) -> int:
-        """Where the log begins. What a person asks for begins as early as there is anything."""
-        begin_ns = now_ns - self._longest_ns
-        if self._until_ns is None or any(event.kind == "saved" for event in self.events):
-            return begin_ns
-        return max(begin_ns, self._until_ns - OVERLAP_NS)
+        """Where the log begins, unless the one before it ended later."""
+        return now_ns - self._longest_ns
 
     def written(self, told: list[Event], now_ns: int) -> None:
         """A log that tells of these events and ends now is on the disk."""
         self.events = [event for event in self.events if event not in told]
-        self._at_ns, self._latest_ns, self._until_ns = now_ns + self._after_ns, now_ns + LONGEST_AFTER_NS, now_ns
+        self._at_ns, self._latest_ns = now_ns + self._after_ns, now_ns + LONGEST_AFTER_NS
 
     def failed(self, told: list[Event], now_ns: int) -> None:
         """It could not be written: try again, except for what has left the ring meanwhile, and for a person's wish, who

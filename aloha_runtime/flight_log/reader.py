@@ -39,6 +39,8 @@ class Cause:
     end_ns: int
     lost: int
     wall_step_s: float
+    continues: str
+    """Name of the log that holds what came before; empty where this one holds all there was."""
 
     @property
     def span_s(self) -> float:
@@ -152,6 +154,7 @@ def _cause(found: dict[str, str], start_ns: int, end_ns: int) -> Cause:
         end_ns=end_ns,
         lost=int(found.get("lost", 0)),
         wall_step_s=float(found.get("wall_step_s", 0)),
+        continues=found.get("continues", ""),
     )
 
 

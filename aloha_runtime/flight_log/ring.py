@@ -66,6 +66,7 @@ class Ring:
     def __init__(self, longest_ns: int, max_bytes: int) -> None:
         self._longest_ns, self._max_bytes = longest_ns, max_bytes
         self._chunks: deque[Sealed] = deque()
+        self._forgotten = 0
         self._compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL)
         self.size = 0
         """Bytes of the finished chunks."""
@@ -92,14 +93,21 @@ class Ring:
         self.size += sealed.size
         while len(self._chunks) > 1 and self._over(sealed.end_ns):
             self.size -= self._chunks.popleft().size
+            self._forgotten += 1
         return sealed
 
     def _over(self, now_ns: int) -> bool:
         return self.size > self._max_bytes or self._chunks[0].end_ns < now_ns - self._longest_ns
 
-    def since(self, stamp_ns: int) -> list[Sealed]:
-        """Finished chunks that hold something of this instant or later."""
-        return [chunk for chunk in self._chunks if chunk.end_ns >= stamp_ns]
+    @property
+    def finished(self) -> int:
+        """How many chunks there have been."""
+        return self._forgotten + len(self._chunks)
+
+    def since(self, stamp_ns: int, after: int = 0) -> list[Sealed]:
+        """Finished chunks that hold something of this instant or later, without the first `after` there have been."""
+        chunks = enumerate(self._chunks, self._forgotten)
+        return [chunk for number, chunk in chunks if number >= after and chunk.end_ns >= stamp_ns]
 
 
 def _sealed(data: bytes, places: dict[int, list[tuple[int, int]]], compressor: zstandard.ZstdCompressor) -> Sealed:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from aloha_runtime import durable
-from aloha_runtime.flight_log.triggers import ROUTINE, Event
+from aloha_runtime.flight_log.triggers import KINDS, Event
 
 SUFFIX = ".mcap"
 CAUSE_LENGTH = 48
@@ -68,10 +68,12 @@ def remove_halves(folder: Path) -> None:
 
 
 def make_room(folder: Path, most_bytes: int, keep: Path) -> list[str]:
-    """Delete logs until the folder is within its bound: those of an ordinary STOP first, then the oldest. `keep` stays.
-    Returns the names of what was deleted."""
-    sizes = {path: path.stat().st_size for path in logs(folder)}
-    order = sorted(sizes, key=lambda path: (kind_of(path) not in ROUTINE, path.name))
+    """Delete logs until the folder is within its bound: kind after kind in the order of `KINDS`, of each the oldest
+    first. What somebody else put there is not counted and stays, and so does `keep`. Returns the names of what was
+    deleted."""
+    known: tuple[str, ...] = KINDS
+    sizes = {path: path.stat().st_size for path in logs(folder) if kind_of(path) in known}
+    order = sorted(sizes, key=lambda path: (known.index(kind_of(path)), path.name))
     gone, total = [], sum(sizes.values())
     for path in order:
         if total <= most_bytes:

@@ -65,6 +65,12 @@ class Spool:
         if self._appended % SYNC_EVERY == 0:
             os.fdatasync(self._file.fileno())
 
+    def restart(self) -> None:
+        """Everything appended so far is in a log: forget it."""
+        self._file.close()
+        self._paths[1 - self._number].unlink(missing_ok=True)
+        self._file = self._begin(self._number)
+
     def close(self) -> None:
         """Forget everything; twice is harmless."""
         with contextlib.suppress(OSError):  # of a full disk

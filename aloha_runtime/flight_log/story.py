@@ -12,11 +12,20 @@ from aloha_runtime.flight_log.reader import FlightLog
 from aloha_runtime.messages import ACTION_TOPIC, MS, Action, ArmsState, ModeHeartbeat
 from aloha_runtime.realtime import NS_PER_S
 from aloha_runtime.robot import DOF
+from aloha_runtime.stillness import stood_still
 
 PERIODS = 5
 """A topic that has missed so many of its messages, and is stale by its own table, has a gap."""
 LONGEST_GAP_NS = 30 * NS_PER_S
 """What is silent for longer has been switched off rather than lost."""
+
+STILL_NS = 40 * MS
+"""The topics of a rig come more than a thousand times a second: nothing of any of them for so long is no chance."""
+LEAST_HZ = 25.0
+"""Slower topics may be silent for so long anyway."""
+CAUSES_NS, SHOWS_NS = 2 * NS_PER_S, NS_PER_S // 2
+"""A computer that stood still makes the arms stop at once, or when half a second of silence has been noticed; messages
+that were on their way when it did come after the event."""
 
 
 @dataclass(frozen=True, order=True)
@@ -54,6 +63,22 @@ def gaps(log: FlightLog, start_ns: int | None = None, end_ns: int | None = None)
         why = f", {lost} messages never reached the recorder" if lost > 0 else ""
         text = f"nothing for {silent_ns / MS:.0f} ms (stale after {max_age_ms:g}){why}"
         yield Moment(before_ns, LEVELS["warning"], name, text)
+
+
+def likely_cause(log: FlightLog, event_ns: int) -> Moment | None:
+    """That this computer stood still just before the event, where every topic has its gap at the same time: the longest
+    such time. None where some topic went on, and where there is but one sender."""
+    tables = {name: channel.metadata for name, channel in log.channels.items() if "rate_hz" in channel.metadata}
+    quick = [name for name, table in tables.items() if float(table["rate_hz"]) >= LEAST_HZ]
+    longest, before_ns, senders = (0, 0), 0, set()
+    for name, stamp_ns, _, _ in log.raw(*quick, start_ns=event_ns - CAUSES_NS, end_ns=event_ns + SHOWS_NS):
+        senders.add(tables[name].get("from", name))
+        if before_ns and before_ns <= event_ns:
+            longest = max(longest, (stamp_ns - before_ns, before_ns))
+        before_ns = stamp_ns
+    if longest[0] < STILL_NS or len(senders) < 2:
+        return None
+    return Moment(longest[1], LEVELS["warning"], "computer", stood_still(longest[0]))
 
 
 def _moving(log: FlightLog) -> list[tuple[int, str]]:

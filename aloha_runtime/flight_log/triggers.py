@@ -1,18 +1,26 @@
-"""What deserves a log: STOP, HOLD, FAULT, a process that died, arms left moving. Pure: time is an argument."""
+"""What deserves a log: STOP, HOLD, FAULT, a process that died, arms left moving. Pure: time is an argument.
+
+What a command ends that went well deserves none: its own stop between two episodes and at its end, a policy whose time
+is over, parking.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
+from aloha_runtime.control.events import ROUTINE
 from aloha_runtime.control.modes import TIME_IS_OVER
 from aloha_runtime.flight_log.channels import Level
 from aloha_runtime.messages import MOVING, MS, Health, Mode, ModeHeartbeat, health_topic
+from aloha_runtime.stillness import is_stall, stood_still
 
-Kind = Literal["stop", "hold", "fault", "died", "ended", "saved", "recovered"]
+Kind = Literal["stop", "ended", "saved", "recovered", "hold", "stalled", "died", "fault"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""In the order in which their logs go when the folder is full, those of a FAULT last."""
 Life = Literal["lives", "died", "ended"]
 """Of a process that is not heard: it holds its place on the bus, left it without a word, or gave it back."""
-ROUTINE: tuple[Kind, ...] = ("stop",)
-"""Every session ends with one; these are the first to go when the folder is full."""
+EXPECTED: tuple[Kind, ...] = ("stop", "saved")
+"""A person wanted these."""
 SAYS_AGAIN_NS = 1000 * MS
 """The account of a process may change with every report (ages, counts): one line a second is enough."""
 JUST_NS = 10_000 * MS
@@ -62,7 +70,8 @@ class Triggers:
         self.lines.append(Line(beat.stamp_ns, "error" if stopped else "info", "mode", f"{mode}: {beat.cause}"))
         if mode != self.mode:
             self._before = self.mode
-            if stopped and (self.mode or beat.order_ns > self._began_ns - JUST_NS):
+            recent = bool(self.mode) or beat.order_ns > self._began_ns - JUST_NS
+            if stopped and recent and not _ended_well(mode, beat.cause):
                 self.events.append(Event(_kind(mode, beat.cause), beat.cause, beat.stamp_ns, self.mode))
         self.mode, self._cause = mode, beat.cause
 
@@ -83,6 +92,7 @@ class Triggers:
 
     def look(self, now_ns: int, life: Callable[[str], Life]) -> None:
         """Who has not been heard for longer than a report may be old, and what has become of him."""
+        nobody_ns = now_ns - max(self._heard_ns.values(), default=now_ns)
         for name, heard_ns in self._heard_ns.items():
             silent_ns = now_ns - heard_ns
             if name in self._gone or silent_ns <= health_topic(name).max_age_ms * MS:
@@ -94,7 +104,11 @@ class Triggers:
                 continue
             text = "died" if found == "died" else f"has been silent for {silent_ns // MS} ms, though it lives"
             self.lines.append(Line(now_ns, "error", name, text))
-            self.events.append(Event("died", f"{name} {text}", now_ns, self.mode))
+            cause = f"{name} {text}"
+            if found == "lives" and len(self._heard_ns) > 1 and 2 * nobody_ns > silent_ns:
+                cause = stood_still(nobody_ns)
+            if cause not in (event.cause for event in self.events):
+                self.events.append(Event("died" if found == "died" else "stalled", cause, now_ns, self.mode))
 
     def ending(self, now_ns: int) -> None:
         """The recorder is told to end: an event when the arms have not been parked."""
@@ -103,6 +117,13 @@ class Triggers:
 
 
 def _kind(mode: str, cause: str) -> Kind:
+    if is_stall(cause):
+        return "stalled"
     if mode == Mode.FAULT:
         return "fault"
-    return "stop" if cause.startswith(("stop by ", TIME_IS_OVER)) else "hold"
+    return "stop" if cause.startswith("stop by ") else "hold"
+
+
+def _ended_well(mode: str, cause: str) -> bool:
+    """A HOLD that nobody was alarmed by: a command's own stop, or the end of a policy's time."""
+    return mode == Mode.HOLD and cause.startswith((f"{ROUTINE} stop by ", TIME_IS_OVER))

@@ -71,11 +71,14 @@ class LogWriter:
     def _write_here(
         self, event: Event, chunks: Sequence[Sealed], kept: dict[str, str], attachments: Sequence[Attachment]
     ) -> Written:
-        """Write a log of our own; a folder that could not be written at the start can be now, so the spool begins."""
+        """Write a log of our own: what it holds leaves the spool. A folder that could not be written at the start can
+        be now, so the spool begins."""
         written = self._write(self._channels, event, chunks, kept, attachments)
-        if self._spool is None:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            if self._spool is None:
                 self._spool = spool.Spool(self.folder, self._run_dir, self._channels, self._longest_ns)
+            else:
+                self._spool.restart()
         return written
 
     def _write(

@@ -20,6 +20,7 @@ from aloha_runtime.hardware.dynamixel_torque import WATCHDOG_NS, TorqueSwitch
 from aloha_runtime.hardware.dynamixel_units import ArmUnits
 from aloha_runtime.hardware.serial_port import PortLostError, SerialPort, check_latency_timer
 from aloha_runtime.robot import JOINTS, SERVOS, Role, Servo
+from aloha_runtime.stillness import stood_still
 
 REOPEN_NS = 100_000_000
 """Pause between attempts to open a lost port again (promise: back within 2 s)."""
@@ -123,7 +124,7 @@ class DynamixelArm:
         if goal is not None or currents_ma is not None:
             if pause > STALL_NS and not self._rearm_cause:
                 self._counts["stalled"] += 1
-                self._rearm_cause = f"nothing was sent for {pause // 1_000_000} ms, so the servos' watchdog has tripped"
+                self._rearm_cause = f"{stood_still(pause)}; nothing was sent, so the servos' watchdog has tripped"
             goals = self._goals_packet(goal, currents_ma)
         try:
             if self._cycle.request(goals):

@@ -8,7 +8,9 @@ import numpy as np
 from aloha_runtime.dynamixel.registers import describe_hardware_error
 from aloha_runtime.errors import HardwareError
 from aloha_runtime.hardware.base import Arm, ArmReading, ArmSilentError
+from aloha_runtime.messages import MS
 from aloha_runtime.robot import DOF, GRIPPER_INDEX, JOINTS_PER_ARM, SIDE_SLICE, Gripper, Side, Vector
+from aloha_runtime.stillness import Stillness, is_stall
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +112,9 @@ class ArmPair:
 
     def rearm_cause(self) -> str:
         """Why goals would not be obeyed by some servo now; empty when they would."""
-        causes = [f"{arm.name}: {arm.rearm_cause}" for arm in self.arms.values() if arm.rearm_cause]
-        return "; ".join(causes)
+        causes = {arm.name: arm.rearm_cause for arm in self.arms.values() if arm.rearm_cause}
+        stalls = [cause for cause in causes.values() if is_stall(cause)]
+        return "; ".join([*stalls[:1], *(f"{arm}: {cause}" for arm, cause in causes.items() if not is_stall(cause))])
 
     def unreadable(self) -> HardwareError:
         """The error of a pair that connects but cannot be read."""
@@ -122,14 +125,18 @@ class ArmPair:
         """Hardware errors for people: each joint with its error."""
         return ", ".join(f"{joint}: {describe_hardware_error(bits)}" for joint, bits in errors.items())
 
-    def silent(self, now_ns: int, longer_than_ns: int) -> str:
-        """Who is unplugged or has not answered for so long, and what to do; empty when all answer."""
-        found = []
+    def silent(self, now_ns: int, longer_than_ns: int, stillness: Stillness) -> str:
+        """Who is unplugged or has not answered for so long, and what to do; empty when all answer. Where the computer
+        stood still meanwhile, it says that, and names nobody."""
+        found, excuse = [], ""
         for arm in self.arms.values():
             if not arm.connected:
                 found.append(f"{arm.name}: {arm.rearm_cause}; plug it in again, then `aloha arm`")
                 continue
             joints = {joint: s * 1e3 for joint, s in arm.silent(now_ns).items() if s * 1e9 > longer_than_ns}
+            if joints and (excused := stillness.excuse(int(max(joints.values()) * MS), now_ns, longer_than_ns)):
+                excuse = excused
+                continue
             if len(joints) >= JOINTS_PER_ARM:
                 longest_ms = max(joints.values())
                 found.append(
@@ -138,7 +145,7 @@ class ArmPair:
             elif joints:
                 names = ", ".join(f"{joint} silent for {ms:.0f} ms" for joint, ms in joints.items())
                 found.append(f"{arm.name}: {names}; check the cable into the first of them, then `aloha arm`")
-        return "; ".join(found)
+        return "; ".join(found) or excuse
 
     def temperatures(self) -> dict[str, float]:
         """`left_elbow`, `left_elbow_shadow`, ... -> degrees Celsius as last heard."""

@@ -24,6 +24,7 @@ from aloha_runtime.messages import MOVING, MS, ArmsState, Mode
 from aloha_runtime.realtime import NS_PER_S, Pacer, RealtimeReport
 from aloha_runtime.robot import SERVOS, Role, Servo, Vector, pose_vector, tick_of
 from aloha_runtime.service import Service, run
+from aloha_runtime.witnesses import Witnesses
 
 SILENT_HOLD_NS = 100 * MS
 """A pair that cannot be read for this long is in HOLD, whoever commands."""
@@ -68,6 +69,7 @@ class ArmsLoop:
         chains = {side: self._servos(arm) for side, arm in rig.arms_of(self.role).items()}
         self.margins = margins_for(self.role, chains)
         self.heat, self.heat_due_ns = "", 0
+        self.witnesses = Witnesses(rig, service.run_dir, self.role, service.clock.virtual)
 
     def _servos(self, arm: ArmConfig) -> list[Servo]:
         return [replace(servo, model=arm.models.get(servo.id, servo.model)) for servo in SERVOS[self.role]]
@@ -115,6 +117,7 @@ class ArmsLoop:
 
     def cycle(self, now_ns: int) -> None:
         """One turn: orders of the pilot, goals out, state in, state published."""
+        self.witnesses.look(time.monotonic_ns())
         present, trouble = self.reading.present, self.fault or self.trouble
         command = self.pilot.step(now_ns, self.mode.drain(), present, self._target(), self._rearm_cause(), trouble)
         goal = command.goal
@@ -202,15 +205,19 @@ class ArmsLoop:
                 limited=command.gate.limited,
                 order_ns=self.pilot.order_ns,
                 settled=command.settled,
-                hold_cause=self.fault or self.trouble or self.torque_trouble or command.hold_cause,
+                hold_cause=self.fault or self.trouble or self.torque_trouble or self._held_for(command),
                 fault=bool(self.fault),
             )
         )
 
+    def _held_for(self, command: Command) -> str:
+        """The pilot's own cause; a silence that the computer is to blame for says so."""
+        return self.witnesses.reworded(command.hold_cause, time.monotonic_ns())
+
     def _trouble(self, now_ns: int) -> tuple[str, str]:
         """What is wrong with the arms themselves: what only a person can mend, and what may pass by itself."""
         errors = self.reading.errors
-        silent = self.pair.silent(time.monotonic_ns(), SILENT_HOLD_NS)
+        silent = self.pair.silent(time.monotonic_ns(), SILENT_HOLD_NS, self.witnesses.stillness)
         return self.pair.describe(errors) if errors else "", silent or self._strain(now_ns)
 
     def _rearm_cause(self) -> str:
@@ -248,6 +255,7 @@ def main(service: Service) -> None:
             service.report(lambda: loop.figures(pacer, realtime), message="; ".join(realtime.problems))
     finally:
         loop.pair.disconnect()
+        loop.witnesses.close()
 
 
 if __name__ == "__main__":

@@ -129,6 +129,7 @@ class ChainLoop:
             thread.join()
 
     def _beat(self) -> None:
+        self.link.write_turn(self.arm, time.monotonic_ns())
         self.look()
         self.service.report(self.figures)
 

@@ -63,7 +63,10 @@ class FlightLoop:
         self._rig_file = config.find(service.arguments.rig).read_bytes()
         self._next_seal_ns = self._next_picture_ns = 0
         self._beginning: Future[list[Written]] | None = self.writer.begin()
-        self._writing: tuple[Future[Written], list[Event]] | None = None
+        self._writing: tuple[Future[Written], list[Event], int] | None = None
+        """The log, what it tells of, and how many chunks of the ring are in it or in those before."""
+        self._kept, self._before = 0, ""
+        """Chunks of the ring that are in logs, and the name of the last of these."""
         self._asked = False
         self._trouble = ""
 
@@ -146,10 +149,11 @@ class FlightLoop:
             version=aloha_runtime.__version__,
             wall_step_s=f"{(_wall_ns() - now_ns - self.offset_ns) / NS_PER_S:.3f}",
             lost=str(self._lost()),
+            continues=self._before,
         )
         rig_file = Attachment(event.stamp_ns, event.stamp_ns, "rig.yaml", "text/yaml", self._rig_file)
-        chunks = self.ring.since(self.due.begin_ns(now_ns) + self.offset_ns)
-        self._writing = self.writer.write(event, chunks, kept, [rig_file]), told
+        chunks = self.ring.since(self.due.begin_ns(now_ns) + self.offset_ns, after=self._kept)
+        self._writing = self.writer.write(event, chunks, kept, [rig_file]), told, self.ring.finished
 
     def _finish(self, now_ns: int) -> None:
         """What has become of what was being written."""
@@ -161,12 +165,13 @@ class FlightLoop:
             self._beginning = None
         if self._writing is None or not self._writing[0].done():
             return
-        future, told = self._writing
+        future, told, finished = self._writing
         self._writing, error = None, future.exception()
         if error is None:
             self._trouble = ""
             self.due.written(told, now_ns)
             text = self._tell(future.result())
+            self._kept, self._before = finished, future.result().path.name
         else:
             text = self._trouble = f"a log cannot be written: {error}; make room, or set another `flight.folder`"
             self.due.failed(told, now_ns)

@@ -5,10 +5,11 @@ import numpy as np
 from aloha_runtime import messages
 from aloha_runtime.control.events import ArmsHeard, BlockerChanged, Event, Heard, HoldAsked
 from aloha_runtime.control.health import WINDOW, TickHealth, TickRecord
-from aloha_runtime.control.modes import ARMS, ModeMachine
+from aloha_runtime.control.modes import ARMS, LATE_NS, ModeMachine
 from aloha_runtime.control.stop_input import StopOrders
 from aloha_runtime.control.teleop import misaligned
 from aloha_runtime.control.verbs import DRIVER, EXCHANGES
+from aloha_runtime.hardware.echo import Echo
 from aloha_runtime.hardware.stop_input import StopWatch
 from aloha_runtime.messages import MOVING, MS, GuardState, Health, Mode, PolicyTick, Reply, Request, SimReset
 from aloha_runtime.processes.table import every_process
@@ -48,6 +49,7 @@ class SupervisorLoop:
         longest_s = rig.deploy.max_duration_s
         longest_ns = None if longest_s is None else int(longest_s * NS_PER_S)
         self.machine = ModeMachine(service.clock.now_ns(), here, longest_ns, rig.deploy.shadow, watchers)
+        self.echo = None if service.clock.virtual else Echo()
         self.record = TickRecord()
         self.without_action = 0
         self.heard_ns: dict[str, int] = {}
@@ -65,6 +67,8 @@ class SupervisorLoop:
         """Everything that has arrived, then requests, then the heartbeat: nobody hears a mode that ignores what was
         received before. The clock is read anew for each, because this process may be paused between any two lines."""
         clock = self.service.clock
+        if self.echo is not None and self.echo.came_back():
+            self.machine.stillness.turn("echo", clock.now_ns(), LATE_NS)
         events = [*self._arms_said(), *self._health_said(), *self._ticks_said(), *self._guard_said()]
         ended = self.machine.hear(events, clock.now_ns()).shutdown
         for _ in range(REQUESTS_A_TURN):
@@ -158,7 +162,8 @@ class SupervisorLoop:
             self.without_action = self.without_action + 1 if tick.reason else 0
             verdict = self.record.add(tick.on_time, tick.skipped)
             if self.without_action >= NO_ACTION_TICKS or tick.stuck:
-                events.append(HoldAsked(f"policy: {tick.reason}", tick.stamp_ns))
+                cause = self.machine.excused(f"policy: {tick.reason}", self.service.clock.now_ns())
+                events.append(HoldAsked(cause, tick.stamp_ns))
             elif verdict is TickHealth.HOLD:
                 events.append(HoldAsked(f"policy: {self._late()}", tick.stamp_ns))
         return events

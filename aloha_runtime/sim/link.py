@@ -28,7 +28,8 @@ _CLOCK = struct.Struct("<q")
 _PRESENT = struct.Struct(f"<{3 * JOINTS_PER_ARM}d")
 _COMMAND = struct.Struct(f"<{2 * JOINTS_PER_ARM}d{JOINTS_PER_ARM}?")
 _HAND = struct.Struct(f"<{JOINTS_PER_ARM}d?")
-_RECORDS = ("present", "command", "hand")
+_TURN = struct.Struct("<q")
+_RECORDS = ("present", "command", "hand", "turn")
 _SIZE = HEADER_SIZE + _SLOT * (1 + len(ARMS) * len(_RECORDS))
 _READ_TRIES = 1000
 """A writer fills a record in under a microsecond; a thousand torn reads mean that it died in the middle."""
@@ -44,7 +45,7 @@ def _offset(arm: str, record: str) -> int:
 
 
 class Link:
-    """One side of the block. The world writes `present`, chains write `command`, a demonstrator writes `hand`.
+    """One side of the block. The world writes `present`, chains `command` and `turn`, a demonstrator writes `hand`.
 
     Vectors are 7 numbers: motor angles in rad, rad/s, mA, in the order of `robot.JOINTS`.
     """
@@ -150,6 +151,15 @@ class Link:
         """Where a person holds a leader arm, or None."""
         *angles, held = self._read(_HAND, _offset(arm, "hand"))
         return angles if held else None
+
+    def write_turn(self, arm: str, now_ns: int) -> None:
+        """When the chain of an arm last had a turn of the processor (monotonic)."""
+        self._write(_TURN, _offset(arm, "turn"), now_ns)
+
+    def read_turn(self, arm: str) -> int:
+        """When the chain of an arm last had a turn; 0 until it has said so."""
+        turn_ns: int = self._read(_TURN, _offset(arm, "turn"))[0]
+        return turn_ns
 
     def _write(self, record: struct.Struct, offset: int, *values: float) -> None:
         word, data = offset // _COUNT_SIZE, record.pack(*values)

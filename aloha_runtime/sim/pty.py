@@ -21,8 +21,8 @@ from aloha_runtime.sim.faults import Reply
 from aloha_runtime.sim.monitor import Monitor
 
 READ_SIZE = 4096
-IDLE_S = 0.2
-"""The server looks after its owner (`idle`) at least this often."""
+IDLE_S = 0.02
+"""The server looks after its owner (`idle`) at least this often; a longer gap tells that it was kept waiting."""
 _TCGETS2 = 0x802C542A
 _TERMIOS2 = struct.Struct("4IB19B2I")
 """struct termios2 (asm-generic/termbits.h): flags, line discipline, control characters, input and output speed."""

@@ -93,10 +93,9 @@ class FakeRig:
 
     def _live(self) -> None:
         """One step of everybody."""
-        for name in self.names:
-            self.machine.handle(Heard(name), self.now)
-        for name in ARMS:
-            self.machine.handle(ArmsHeard(name, self.arms()), self.now)
+        events = [*(Heard(name, self.now) for name in self.names), *(ArmsHeard(name, self.arms()) for name in ARMS)]
+        self.machine.hear(events, self.now)
+        self.machine.heartbeat(self.now, 0)
         if self.machine.mode is not self.entered:
             self.entered, self.entered_ns = self.machine.mode, self.now
         if self.led and self.entered is Mode.ARMED and self.now - self.entered_ns > SQUEEZES_NS:
@@ -110,16 +109,21 @@ class FakeRig:
         settled = self.machine.mode is self.entered and self.now - self.entered_ns > SETTLES_NS
         zeros = [0.0] * 14
         return ArmsState(
-            stamp_ns=self.now, position=zeros, velocity=zeros, effort_ma=zeros, mode=self.machine.mode, settled=settled
+            stamp_ns=self.now,
+            position=zeros,
+            velocity=zeros,
+            effort_ma=zeros,
+            mode=self.machine.mode,
+            order_ns=self.machine.order_ns,
+            settled=settled,
         )
 
     def ask(self, request: Request) -> Reply:
         """A request to the supervisor."""
         if request.verb == "reset":
             return Reply(ok=True, text="", mode=self.machine.mode)
-        if hasattr(request, "stamp_ns"):
-            request.stamp_ns = request.stamp_ns or self.now
-        decision = self.machine.handle(request, self.now, operator=request.sender == "operator")
+        request.stamp_ns = request.stamp_ns or self.now
+        decision = self.machine.ask(request, self.now, operator=request.sender == "operator")
         return Reply(ok=decision.ok, text=decision.text, mode=decision.mode)
 
     def order(self, request: Request) -> Reply:

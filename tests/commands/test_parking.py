@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from aloha_runtime.commands.parking import PARK_TIMEOUT_S, park
+from aloha_runtime.commands.parking import PARK_TIMEOUT_S, TRIES, park
 from aloha_runtime.errors import TransportError
 from aloha_runtime.messages import ArmsState, Mode, ModeHeartbeat, Reply
 
@@ -20,7 +20,8 @@ class FakeStack:
         self.clock = SimpleNamespace(now_ns=lambda: self.now_ns)
         self.mode = SimpleNamespace(latest=self.latest)
         self.said: list[str] = []
-        self.asked: list[str] = []
+        self.asked: list[tuple[str, str]] = []
+        self.cause = "a servo is silent"
         self.fails: list[BaseException] = []
         """What goes wrong at the next looks."""
         self.arms_mode: Mode | None = Mode.HOLD
@@ -34,14 +35,14 @@ class FakeStack:
     def say(self, text: str) -> None:
         self.said.append(text)
 
-    def ask(self, verb: str) -> Reply:
-        self.asked.append(verb)
+    def ask(self, verb: str, argument: str = "") -> Reply:
         self.now_ns += 5_000_000
+        self.asked.append((verb, argument))
         self.asked_ns = self.now_ns
         return Reply(ok=True, text="", mode=Mode.HOLD if verb == "stop" else Mode.PARK)
 
-    def pause(self) -> None:
-        self.now_ns += 20_000_000
+    def pause(self, seconds: float = 0.02) -> None:
+        self.now_ns += int(seconds * 1e9)
         if self.fails:
             raise self.fails.pop()
 
@@ -50,7 +51,7 @@ class FakeStack:
         for seconds, later in self.script:
             if self.now_ns >= self.asked_ns + int(seconds * 1e9):
                 order_ns, mode = self.asked_ns + int(seconds * 1e9), later
-        return ModeHeartbeat(stamp_ns=self.now_ns, mode=mode, order_ns=order_ns, cause="a servo is silent")
+        return ModeHeartbeat(stamp_ns=self.now_ns, mode=mode, order_ns=order_ns, cause=self.cause)
 
     @property
     def waited_s(self) -> float:
@@ -86,7 +87,7 @@ def test_what_fails_in_the_command_itself_does_not_keep_the_arms_up() -> None:
     stack: Any = FakeStack((0.1, Mode.PARK), (1.5, Mode.IDLE))
     stack.fails = [MemoryError(), OSError(24, "Too many open files")]
     assert park(stack) == ""
-    assert stack.asked == ["stop", "park"] * 3
+    assert [verb for verb, _ in stack.asked] == ["stop", "park"] * 3
 
 
 def test_what_always_fails_is_said_and_the_arms_were_told_to_stop() -> None:
@@ -100,7 +101,7 @@ def test_ctrl_c_while_parking_stops_the_arms_where_they_are() -> None:
     stack.fails = [KeyboardInterrupt()]
     with pytest.raises(KeyboardInterrupt):
         park(stack)
-    assert stack.asked == ["stop", "park", "stop"]
+    assert [verb for verb, _ in stack.asked] == ["stop", "park", "stop"]
 
 
 @pytest.mark.parametrize(
@@ -115,8 +116,32 @@ def test_without_a_supervisor_it_says_what_the_arms_do(mode: Mode | None, said: 
     stack: Any = FakeStack()
     stack.arms_mode = mode
 
-    def ask(verb: str) -> Reply:
+    def ask(verb: str, argument: str = "") -> Reply:
         raise TransportError("no supervisor runs")
 
     stack.ask = ask
     assert said in park(stack)
+
+
+@pytest.mark.parametrize(("alarmed", "argument"), [(False, "routine"), (True, "")])
+def test_the_stop_before_parking_is_a_routine_unless_something_went_wrong(alarmed: bool, argument: str) -> None:
+    stack: Any = FakeStack((0.1, Mode.PARK), (1.5, Mode.IDLE))
+    assert park(stack, alarmed) == ""
+    assert stack.asked == [("stop", argument), ("park", "")]
+
+
+@pytest.mark.parametrize("recovers", [True, False])
+def test_a_computer_that_stands_still_while_the_arms_are_parked_gets_another_try(recovers: bool) -> None:
+    stack: Any = FakeStack((0.1, Mode.PARK), (0.5, Mode.HOLD))
+    stack.cause = "this computer stood still for 140 ms; close other programs"
+
+    def pause(seconds: float = 0.02) -> None:
+        stack.now_ns += int(seconds * 1e9)
+        if seconds > 1 and recovers:
+            stack.script = ((0.1, Mode.PARK), (1.5, Mode.IDLE))
+
+    stack.pause = pause
+    left = park(stack)
+    assert (left == "") == recovers
+    assert stack.asked.count(("park", "")) == (2 if recovers else TRIES)
+    assert recovers or "this computer stood still for 140 ms" in left

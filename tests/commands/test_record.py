@@ -7,6 +7,8 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
@@ -14,10 +16,11 @@ import yaml
 from aloha_runtime import config
 from aloha_runtime.commands import record as command
 from aloha_runtime.commands.orders import Orders
-from aloha_runtime.commands.record import Wishes, record
+from aloha_runtime.commands.record import RecordingSession, Wishes, record
 from aloha_runtime.config import RecordingConfig
 from aloha_runtime.data import Dataset, recorded, reports
-from aloha_runtime.errors import ConfigError, DatasetError
+from aloha_runtime.errors import ArmsStopped, ConfigError, DatasetError
+from aloha_runtime.messages import Mode, ModeHeartbeat
 
 
 @pytest.fixture
@@ -57,6 +60,23 @@ def test_a_scripted_demonstration_is_recorded_and_continued_only_by_the_same_rig
         record(wishes(dataset, resume=True), str(rig_file), None, tmp_path / "run")
     assert "cameras.cam_high.width was 160, is 320" in str(error.value)
     assert "limits.lead_rad was None, is 0.05" in str(error.value)
+
+
+def test_arms_that_stopped_by_themselves_end_the_session_and_are_not_raised_again(tmp_path: Path) -> None:
+    """The supervisor's HOLD is left by an operator, not by the next episode."""
+    asked: list[str] = []
+    cause = "this computer stood still for 140 ms; close other programs"
+    stack: Any = SimpleNamespace(
+        rig=config.load("sim"),
+        bus=SimpleNamespace(subscribe=lambda topic: None, client=lambda name: None),
+        mode=SimpleNamespace(latest=lambda: ModeHeartbeat(stamp_ns=1, mode=Mode.HOLD, cause=cause)),
+        say=lambda text: None,
+        ask=lambda verb, argument="": asked.append(verb),
+    )
+    orders: Any = SimpleNamespace(has_keyboard=False, take=list)
+    with pytest.raises(ArmsStopped, match="HOLD: this computer stood still for 140 ms"):
+        RecordingSession(stack, wishes(tmp_path), None, orders).run()  # type: ignore[arg-type]
+    assert asked == []
 
 
 def test_a_full_disk_is_refused_with_what_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from aloha_runtime.commands import score as command
 from aloha_runtime.commands.score import Scoring, Wishes, score
 from aloha_runtime.commands.score_scene import Scenes
 from aloha_runtime.commands.score_trials import TRIALS, Plan, Scored, Trials
-from aloha_runtime.errors import AlohaError, ConfigError
+from aloha_runtime.errors import AlohaError, ArmsStopped, ConfigError
 from aloha_runtime.messages import Mode, ModeHeartbeat, Topic
 from aloha_runtime.processes.table import Process
 from aloha_runtime.realtime import WallClock
@@ -175,13 +175,15 @@ class Pictures:
         return scene in self.kept
 
 
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, orders: list[str], stops: str = "") -> tuple[Desk, Trials]:
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, orders: list[str], stops: str = "", scripted: bool = False
+) -> tuple[Desk, Trials]:
     """Two policies on two scenes under these orders."""
     monkeypatch.setattr(command, "Scenes", Pictures)
     monkeypatch.setattr(command.operate, "raise_arms", lambda desk: setattr(desk, "now_mode", Mode.ARMED))
     trials = Trials.open(tmp_path / "out", Plan(("alpha", "beta"), 2, "t", 7), resume=False)
     desk = Desk(orders, stops)
-    asked = Wishes(("alpha", "beta"), 2, "t", tmp_path / "out", 1.0)
+    asked = Wishes(("alpha", "beta"), 2, "t", tmp_path / "out", 1.0, scripted=scripted)
     Scoring(desk, asked, trials, desk, desk).run()  # type: ignore[arg-type]
     return desk, trials
 
@@ -196,7 +198,7 @@ def test_a_session_of_an_operator(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ]
     order = [policy for _, policy in trials.plan.order()]
     assert [did for did in desk.did if did.startswith("run")] == [f"run {who}" for who in (order[0], *order[:4])]
-    assert desk.did[:4] == [f"run {order[0]}", "reset 0", "policy", "stop"]
+    assert desk.did[:4] == [f"run {order[0]}", "reset 0", "policy", "stop routine"]
     assert [did for did in desk.did if did.startswith("reset")] == ["reset 0"] * 3 + ["reset 1"] * 2
     assert not any(name in line for line in desk.said for name in ("alpha", "beta"))  # blinded
     assert any("trial 2 of 4, scene 1: set the scene up (as before" in line for line in desk.said)
@@ -209,6 +211,21 @@ def test_arms_that_stop_by_themselves_are_judged_by_the_operator(
     desk, trials = run(tmp_path, monkeypatch, orders, stops="left_elbow is hot")
     assert [(one.success, one.cause) for one in trials.done] == [(False, "HOLD: left_elbow is hot")]
     assert sum("Does this trial count?" in line for line in desk.said) == 2
+
+
+def test_a_trial_in_which_the_computer_stood_still_is_no_failure_of_the_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ArmsStopped, match="HOLD: this computer stood still for 140 ms"):
+        run(
+            tmp_path, monkeypatch, [], stops="this computer stood still for 140 ms; close other programs", scripted=True
+        )
+    assert Trials.open(tmp_path / "out", Plan(("alpha", "beta"), 2, "t", 7), resume=True).done == []
+    other = tmp_path / "other"
+    other.mkdir()
+    monkeypatch.setattr(command, "NEXT_TIMEOUT_S", 0)
+    _, trials = run(other, monkeypatch, [], stops="left_elbow is hot", scripted=True)
+    assert [one.success for one in trials.done] == [False] * 4
 
 
 def test_the_start_of_a_scene_is_kept_and_shown_over_what_is_there_now(tmp_path: Path) -> None:

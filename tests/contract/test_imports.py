@@ -15,6 +15,7 @@ LAYERS = [
     {"commands"},
     {"processes"},
     {"service"},
+    {"witnesses"},
     {"act"},
     {"collision"},
     {"flight_log"},
@@ -31,7 +32,7 @@ LAYERS = [
     {"config"},
     {"config_stop"},
     {"config_mistakes", "config_parts", "messages", "robot"},
-    {"errors", "key_names"},
+    {"errors", "key_names", "stillness"},
 ]
 """Top to bottom: a room imports from rooms below it only (and from itself)."""
 

@@ -29,8 +29,9 @@ def say(ring: Ring, stamp_ns: int, level: channels.Level, who: str, text: str) -
     ring.add(CHANNELS.ids[channels.LOG], WALL + stamp_ns, 1, channels.line(WALL + stamp_ns, level, who, text))
 
 
-def make(path: Path, seconds: int = 6, hole: tuple[float, float] = (2.0, 2.3)) -> Path:
-    """Six seconds; nothing of the followers in `hole`; the policy sends a NaN and dies at 4 s, HOLD at 4.06 s."""
+def make(path: Path, seconds: int = 6, hole: tuple[float, float] = (2.0, 2.3), everybody: bool = False) -> Path:
+    """Six seconds; nothing of the followers (or of `everybody`) in `hole`; the policy sends a NaN and dies at 4 s, HOLD
+    at 4.06 s."""
     ring = Ring(600 * S, 1 << 30)
     for index in range(seconds * 200):
         now, held = index * CYCLE, index * CYCLE >= int(4.06 * S)
@@ -42,6 +43,8 @@ def make(path: Path, seconds: int = 6, hole: tuple[float, float] = (2.0, 2.3)) -
         state.target = None if held else pose
         if not hole[0] <= now / S < hole[1]:
             put(ring, messages.FOLLOWERS, state)
+        elif everybody:
+            continue
         if index % 4 == 0:
             mode, cause = (
                 (Mode.HOLD, "policy has been silent for 512 ms") if held else (Mode.POLICY, "policy by operator")

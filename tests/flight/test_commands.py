@@ -43,6 +43,21 @@ def test_list_says_why_each_was_written_and_what_cannot_be_read(folder: Path) ->
     assert "no logs in" in aloha("log", "list", "--folder", folder / "empty")
 
 
+@pytest.mark.parametrize(
+    ("hole", "everybody", "likely"),
+    [((3.9, 4.04), True, True), ((3.9, 4.04), False, False), ((2.0, 2.3), True, False), ((4.0, 4.0), True, False)],
+    ids=["all at once", "one alone", "long before", "none"],
+)
+def test_a_computer_that_stood_still_is_the_likely_cause(
+    tmp_path: Path, hole: tuple[float, float], everybody: bool, likely: bool
+) -> None:
+    made_logs.make(tmp_path / NAME, hole=hole, everybody=everybody)
+    said = aloha("log", "show", "last", "--folder", tmp_path)
+    told = [line for line in said.splitlines() if line.startswith("likely cause: ")]
+    assert len(told) == likely
+    assert all("this computer stood still for 14" in line and "(0.1" in line for line in told), told
+
+
 def test_show_tells_the_story_and_the_joints(folder: Path) -> None:
     said = aloha("log", "show", "21-55-03", "--folder", folder)
     assert "HOLD" in said

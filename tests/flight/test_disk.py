@@ -77,14 +77,60 @@ def test_two_logs_of_one_second_keep_apart(tmp_path: Path) -> None:
     assert {shelf.kind_of(path) for path in paths} == {"fault"}
 
 
-def test_ordinary_stops_go_first_and_the_newest_log_stays(tmp_path: Path) -> None:
-    for index, kind in enumerate(("fault", "stop", "hold", "stop")):
-        (tmp_path / f"2026-01-0{index + 1}_10-00-00_{kind}_x.mcap").write_bytes(bytes(100))
-    there = shelf.logs(tmp_path)
-    assert shelf.make_room(tmp_path, 400, there[3]) == []
-    assert shelf.make_room(tmp_path, 250, there[3]) == [there[1].name, there[0].name]
-    assert shelf.make_room(tmp_path, 10, there[3]) == [there[2].name]
-    assert shelf.logs(tmp_path) == [there[3]]
+def test_ordinary_stops_go_first_faults_last_and_the_newest_log_stays(tmp_path: Path) -> None:
+    kinds = ("fault", "stop", "died", "hold", "fault", "stalled", "saved", "ended", "recovered", "stop")
+    for index, kind in enumerate(kinds):
+        (tmp_path / f"2026-01-{index + 1:02}_10-00-00_{kind}_x.mcap").write_bytes(bytes(100))
+    foreign = tmp_path / "of-somebody-else.mcap"
+    foreign.write_bytes(bytes(5000))
+    there = {(shelf.kind_of(path), path.name[8:10]): path for path in shelf.logs(tmp_path)}
+    newest = there["stop", "10"]
+    assert shelf.make_room(tmp_path, 1000, newest) == []
+    assert shelf.make_room(tmp_path, 950, newest) == [there["stop", "02"].name]
+    gone = shelf.make_room(tmp_path, 250, newest)
+    assert [shelf.kind_of(tmp_path / name) for name in gone] == [
+        "ended",
+        "saved",
+        "recovered",
+        "hold",
+        "stalled",
+        "died",
+        "fault",
+    ]
+    assert gone[-1] == there["fault", "01"].name, "of one kind, the oldest first"
+    assert shelf.make_room(tmp_path, 150, newest) == [there["fault", "05"].name]
+    assert shelf.make_room(tmp_path, 10, newest) == []
+    assert shelf.logs(tmp_path) == [newest, foreign]
+
+
+def test_what_a_log_holds_leaves_the_spool(tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    writer = LogWriter(folder, tmp_path / "mine", made_logs.CHANNELS, 2 * S, 1000)
+    writer.begin().result(timeout=10)
+    made = chunks(8)
+    for chunk in made[:6]:
+        writer.keep(chunk)
+    writer.write(Event("hold", "x", 6 * S, ""), made[:6], {}, []).result(timeout=10)
+    for chunk in made[6:]:
+        writer.keep(chunk)
+    writer.close(forget=False)
+    assert writer._spool is not None
+    writer._spool._lock.close()  # as the kernel does for the dead
+    ((_, left),) = spool.left_behind(folder)
+    assert [chunk.start_ns for chunk in left] == [chunk.start_ns for chunk in made[6:]]
+
+
+def test_a_ring_gives_what_is_in_no_log_yet() -> None:
+    ring = Ring(3 * S, 1 << 30)
+    kept = 0
+    for second in range(8):
+        made_logs.say(ring, second * S, "info", "mode", "line")
+        ring.seal()
+        if second == 5:
+            kept = ring.finished
+    stamps = [chunk.start_ns - made_logs.WALL for chunk in ring.since(0)]
+    assert stamps == [4 * S, 5 * S, 6 * S, 7 * S], "three seconds of them"
+    assert [chunk.start_ns - made_logs.WALL for chunk in ring.since(0, after=kept)] == [6 * S, 7 * S]
 
 
 def test_halves_of_the_dead_go_and_those_of_the_living_stay(tmp_path: Path) -> None:

@@ -128,11 +128,33 @@ def test_a_hold_leaves_a_log_with_what_came_before_and_after(rig: Rig) -> None:
     assert {path.suffix for path in rig.folder.iterdir()} == {".mcap"}, "no ring is left after a clean end"
 
 
+def test_a_log_begins_where_the_one_before_ended_and_a_routine_leaves_none(rig: Rig) -> None:
+    child = rig.start()
+    rig.run(0.5)
+    rig.change(Mode.HOLD, "guard: left gripper comes within 4 mm of table")
+    rig.log("hold").close()
+    rig.change(Mode.TELEOP, "teleop by operator")
+    rig.run(0.5)
+    rig.change(Mode.HOLD, "routine stop by operator")
+    rig.run(4 * AFTER_S)
+    assert [shelf.kind_of(path) for path in shelf.logs(rig.folder)] == ["hold"]
+    rig.change(Mode.TELEOP, "teleop by operator")
+    rig.run(0.2)
+    rig.change(Mode.HOLD, "stop by operator")
+    with rig.log("hold") as first, rig.log("stop") as second:
+        assert (first.about.continues, second.about.continues) == ("", first.path.name)
+        one, two = ([state.seq for _, state in log.messages("/followers", ArmsState)] for log in (first, second))
+        assert two[0] == one[-1] + 1, "nothing twice, nothing lost"
+        routine = [line.message for _, line in second.messages("/log", LogLine)]
+        assert "hold: routine stop by operator" in routine
+    end(child)
+
+
 def test_a_supervisor_that_dies_is_an_event_and_the_recorder_goes_on(rig: Rig) -> None:
     child = rig.start()
     rig.run(0.3)
     rig.silent.add("supervisor")
-    with rig.log("died") as log:  # its lock is held by this test, which lives
+    with rig.log("stalled") as log:  # its lock is held by this test, which lives
         assert log.about.cause.startswith("supervisor has been silent for 1")
     assert child.poll() is None
     rig.silent.clear()

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from aloha_runtime.flight_log.due import AGAIN_NS, LONGEST_AFTER_NS, OVERLAP_NS, Due
+from aloha_runtime.flight_log.due import AGAIN_NS, LONGEST_AFTER_NS, Due
 from aloha_runtime.flight_log.triggers import Event, Life, Triggers
 from aloha_runtime.messages import Health, Mode, ModeHeartbeat
 from aloha_runtime.realtime import NS_PER_S as S
@@ -22,7 +22,8 @@ def always(life: Life) -> Callable[[str], Life]:
     ("mode", "cause", "kind"),
     [
         (Mode.HOLD, "stop by operator", "stop"),
-        (Mode.HOLD, "the policy has moved the arms for its time of 20 s (--max-duration)", "stop"),
+        (Mode.HOLD, "this computer stood still for 140 ms; close other programs", "stalled"),
+        (Mode.FAULT, "arms@followers: this computer stood still for 600 ms; close other programs", "stalled"),
         (Mode.HOLD, "arms@followers: left: no servo answers for 105 ms", "hold"),
         (Mode.FAULT, "arms@followers: left elbow: overload", "fault"),
     ],
@@ -39,6 +40,23 @@ def test_what_stops_the_arms_is_an_event_with_what_they_did(mode: Mode, cause: s
     assert [line.text for line in triggers.lines][-1] == f"{mode}: {cause}, joint 3"
 
 
+@pytest.mark.parametrize(
+    "cause",
+    ["routine stop by operator", "the policy has moved the arms for its time of 20 s (--max-duration)"],
+)
+def test_what_a_command_ends_itself_is_a_line_and_no_event(cause: str) -> None:
+    triggers = Triggers(0)
+    beat(triggers, 1, Mode.TELEOP, "teleop by operator")
+    beat(triggers, 2, Mode.HOLD, cause)
+    beat(triggers, 3, Mode.PARK, "park by operator")
+    beat(triggers, 4, Mode.IDLE, "parked")
+    triggers.ending(5 * S)
+    assert triggers.events == []
+    assert f"hold: {cause}" in [line.text for line in triggers.lines]
+    beat(triggers, 6, Mode.FAULT, cause)
+    assert [event.kind for event in triggers.events] == ["fault"]
+
+
 @pytest.mark.parametrize(("held_s", "events"), [(5, 0), (95, 1), (101, 1)])
 def test_a_recorder_that_begins_beside_held_arms_tells_of_it_when_it_has_just_happened(
     held_s: int, events: int
@@ -49,8 +67,8 @@ def test_a_recorder_that_begins_beside_held_arms_tells_of_it_when_it_has_just_ha
     assert len(triggers.events) == events
 
 
-@pytest.mark.parametrize(("life", "events"), [("died", 1), ("lives", 1), ("ended", 0)])
-def test_a_process_that_falls_silent(life: Life, events: int) -> None:
+@pytest.mark.parametrize(("life", "events", "kind"), [("died", 1, "died"), ("lives", 1, "stalled"), ("ended", 0, "")])
+def test_a_process_that_falls_silent(life: Life, events: int, kind: str) -> None:
     triggers = Triggers(0)
     beat(triggers, 1, Mode.TELEOP, "teleop by operator")
     triggers.health(Health(stamp_ns=S, process="teleop", pid=1))
@@ -60,8 +78,31 @@ def test_a_process_that_falls_silent(life: Life, events: int) -> None:
         triggers.look(int(2.1 * S), always(life))
     assert len(triggers.events) == events
     assert all(event.cause.startswith("teleop ") and event.mode == "teleop" for event in triggers.events)
+    assert all(event.kind == kind for event in triggers.events)
     triggers.health(Health(stamp_ns=3 * S, process="teleop", pid=2))
     assert triggers.lines[-1].text == "is back"
+
+
+@pytest.mark.parametrize(
+    ("heard", "causes"),
+    [
+        ((1000, 1040, 1100), ["this computer stood still for 1150 ms; close other programs, see `aloha bench jitter`"]),
+        (
+            (1000, 1040, 2200),
+            [
+                "policy has been silent for 1250 ms, though it lives",
+                "teleop has been silent for 1210 ms, though it lives",
+            ],
+        ),
+    ],
+)
+def test_when_all_fall_silent_at_once_it_is_the_computer(heard: tuple[int, ...], causes: list[str]) -> None:
+    triggers = Triggers(0)
+    for name, ms in zip(("policy", "teleop", "camera@a"), heard, strict=True):
+        triggers.health(Health(stamp_ns=ms * S // 1000, process=name, pid=1))
+    triggers.look(2250 * S // 1000, always("lives"))
+    assert [event.cause for event in triggers.events] == causes
+    assert {event.kind for event in triggers.events} == {"stalled"}
 
 
 def test_trouble_is_a_line_when_it_begins_and_ends_and_at_most_one_a_second() -> None:
@@ -97,7 +138,7 @@ def test_events_that_come_close_together_share_a_log_named_after_the_worse() -> 
     assert not due.ready(1000 * S)
 
 
-def test_a_log_is_written_though_events_do_not_end_and_the_next_begins_where_it_ended() -> None:
+def test_a_log_is_written_though_events_do_not_end_and_a_person_does_not_wait() -> None:
     due = Due(5 * S, 300 * S)
     for second in range(100):
         due.add(Event("hold", f"hold {second}", second * S, "armed"), second * S)
@@ -106,10 +147,10 @@ def test_a_log_is_written_though_events_do_not_end_and_the_next_begins_where_it_
     assert second * S == LONGEST_AFTER_NS
     due.written(list(due.events), second * S)
     due.add(FAULT, 60 * S)
-    assert due.begin_ns(65 * S) == second * S - OVERLAP_NS
+    assert not due.ready(60 * S)
     due.add(Event("saved", "asked for", 60 * S, ""), 60 * S)
     assert due.ready(60 * S), "a person does not wait"
-    assert due.begin_ns(60 * S) == (60 - 300) * S, "and gets everything there is"
+    assert due.main == FAULT
 
 
 def test_a_log_that_cannot_be_written_is_tried_again_until_it_has_left_the_ring() -> None:

@@ -1,13 +1,15 @@
-"""Two arms as one: what is known of them when only one answers."""
+"""Two arms as one: what is known of them when only one answers, and who is named when none does."""
 
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from aloha_runtime.hardware.base import ArmReading
 from aloha_runtime.hardware.pair import ArmPair
-from aloha_runtime.robot import KITS, SIDE_SLICE, START_POSE, pose_vector
+from aloha_runtime.robot import JOINTS, KITS, SIDE_SLICE, START_POSE, pose_vector
+from aloha_runtime.stillness import Stillness, stood_still
 
 
 def arm(readings: list[ArmReading | None]) -> Any:
@@ -33,3 +35,74 @@ def test_the_newest_of_an_arm_that_answers_counts_while_the_other_one_is_silent(
     assert found.position[SIDE_SLICE["left"]][:6].tolist() == [0.2] * 6
     assert found.position[SIDE_SLICE["right"]][:6].tolist() == [0.5] * 6
     assert found.errors == {"left_elbow": 0xA0}
+
+
+MS = 1_000_000
+NOW = 2000 * MS
+DEAD = "follower_left: no servo answers for 130 ms; check its power and USB, then `aloha arm`"
+ONE_DEAD = "follower_left: elbow silent for 130 ms; check the cable into the first of them, then `aloha arm`"
+
+
+def pair_of(left: dict[str, int], right: dict[str, int], connected: bool = True) -> ArmPair:
+    """Arms of which these joints have been silent for so many ms."""
+    arms: Any = {
+        side: SimpleNamespace(
+            name=f"follower_{side}",
+            connected=connected,
+            rearm_cause="" if connected else "the adapter is gone",
+            silent=lambda now_ns, silent=silent: {joint: ms / 1e3 for joint, ms in silent.items()},
+        )
+        for side, silent in (("left", left), ("right", right))
+    }
+    return ArmPair(arms, KITS["aloha"].gripper("follower"), pose_vector(START_POSE, 0.0))
+
+
+def late(*gaps_ms: tuple[int, int]) -> Stillness:
+    """A loop that had no turn in these spans, in ms before now."""
+    stillness = Stillness()
+    turns = range(-400, 1, 5)
+    for ms in turns:
+        if not any(-start < ms < -end for start, end in gaps_ms):
+            stillness.turn("loop", NOW + ms * MS, 12 * MS)
+    return stillness
+
+
+ALL = dict.fromkeys(JOINTS, 130)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "gaps", "said"),
+    [
+        ({}, {}, [(140, 0)], ""),
+        (ALL, {}, [], DEAD),
+        (ALL, ALL, [], f"{DEAD}; {DEAD.replace('left', 'right')}"),
+        ({"elbow": 130}, {}, [], ONE_DEAD),
+        (ALL, ALL, [(140, 0)], stood_still(130 * MS)),
+        (ALL, {}, [(120, 20)], stood_still(100 * MS)),
+        ({"elbow": 130}, {}, [(120, 20)], stood_still(100 * MS)),
+        ({"elbow": 130}, {}, [(130, 90)], ONE_DEAD),
+        (ALL, ALL, [(300, 150)], f"{DEAD}; {DEAD.replace('left', 'right')}"),
+        (dict.fromkeys(JOINTS, 260), dict.fromkeys(JOINTS, 130), [(260, 105)], DEAD.replace("130", "260")),
+    ],
+    ids=["none", "arm", "both", "joint", "stall", "over", "joint", "short", "before", "dead besides"],
+)
+def test_who_is_named_for_a_silence(
+    left: dict[str, int], right: dict[str, int], gaps: list[tuple[int, int]], said: str
+) -> None:
+    found = pair_of(left, right).silent(NOW, 100 * MS, late(*gaps))
+    assert found.startswith(said) if said == DEAD.replace("130", "260") else found == said
+
+
+def test_an_adapter_that_is_gone_is_named_whatever_the_computer_does() -> None:
+    found = pair_of(ALL, ALL, connected=False).silent(NOW, 100 * MS, late((140, 0)))
+    assert found.startswith("follower_left: the adapter is gone; plug it in again")
+
+
+def test_watchdogs_that_tripped_because_nothing_was_sent_name_no_arm() -> None:
+    pair = pair_of({}, {})
+    causes = [f"{stood_still(ms * MS)}; nothing was sent" for ms in (140, 141)]
+    for arm, cause in zip(pair.arms.values(), causes, strict=True):
+        arm.rearm_cause = cause  # type: ignore[misc]
+    assert pair.rearm_cause() == causes[0]
+    pair.arms["right"].rearm_cause = "torque is off"  # type: ignore[misc]
+    assert pair.rearm_cause() == f"{causes[0]}; follower_right: torque is off"

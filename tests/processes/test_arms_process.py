@@ -17,6 +17,7 @@ from aloha_runtime.hardware.pair import PairReading
 from aloha_runtime.messages import MS, Action, ArmsState, Mode, ModeHeartbeat
 from aloha_runtime.processes.arms import TORQUE_RETRY_NS, ArmsLoop
 from aloha_runtime.robot import START_POSE, Role, Vector, pose_vector
+from aloha_runtime.stillness import Stillness
 
 START = pose_vector(START_POSE, 0.0)
 PERIOD_NS = 5 * MS
@@ -65,7 +66,8 @@ class FakePair:
     def holding(self) -> bool:
         return False
 
-    def silent(self, now_ns: int, longer_than_ns: int) -> str:
+    def silent(self, now_ns: int, longer_than_ns: int, stillness: Stillness) -> str:
+        self.stillness = stillness
         return self.silence
 
     def temperatures(self) -> dict[str, float]:
@@ -224,6 +226,21 @@ def test_an_arm_that_answers_is_led_from_where_it_is_while_the_other_one_is_sile
     assert goal is not None
     assert goal[7] > 0.25  # it goes on, at most the lead beyond where it stands; from a reading of before it would stay
     assert followers.loop.reading.present[7] == pytest.approx(goal[7], abs=0.02)
+
+
+def test_the_turns_of_the_loop_are_what_a_silence_is_judged_by(
+    followers: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_ns = [time.monotonic_ns()]
+    monkeypatch.setattr("aloha_runtime.processes.arms.time.monotonic_ns", lambda: now_ns[0])
+    for gap_ms in (5, 5, 140, 5):
+        now_ns[0] += gap_ms * MS
+        followers.turn(Mode.IDLE)
+    assert followers.pair.stillness.lost_ns(now_ns[0] - 400 * MS, now_ns[0]) == 140 * MS
+    followers.turn(Mode.ARMED, 10)
+    silent = "the supervisor is silent; see whether it runs, then arm again"
+    followers.loop.pilot._cause = silent
+    assert followers.turn(Mode.ARMED).hold_cause.startswith("this computer stood still for 140 ms")
 
 
 def test_a_servo_error_is_a_fault_and_silence_a_hold(followers: Scene) -> None:

@@ -1,6 +1,7 @@
 """supervisor, turn by turn: requests, reports and ticks in, heartbeats and replies out."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from process_fakes import fake_service
@@ -167,7 +168,7 @@ def test_a_supervisor_that_was_paused_holds_whatever_waits_for_it(scene: Scene) 
     scene.turn()
     assert scene.mode is Mode.HOLD
     assert not scene.bus.served.replies[-1].ok
-    assert scene.bus.publishers["mode"].sent[-1].cause == "the supervisor stood still for 250 ms; arm again"
+    assert scene.bus.publishers["mode"].sent[-1].cause.startswith("this computer stood still for 250 ms")
 
 
 def test_a_supervisor_that_is_paused_while_it_answers_holds_before_it_speaks(scene: Scene) -> None:
@@ -386,3 +387,25 @@ def test_a_physical_stop_that_vanishes_holds_and_the_arms_may_be_parked(pedal: P
     scene.ask("park")
     scene.turn(2)
     assert scene.mode is Mode.IDLE
+
+
+def test_a_policy_without_an_observation_on_a_computer_that_stood_still_is_not_accused(scene: Scene) -> None:
+    scene.move(Mode.POLICY)
+    scene.turn(20)
+    scene.clock.now += 150 * MS
+    report = PolicyTick(stamp_ns=scene.clock.now, tick=1, lateness_ns=0, on_time=True, reason="it hangs", stuck=True)
+    scene.bus.put(messages.POLICY_TICK, report)
+    scene.turn()
+    assert scene.mode is Mode.HOLD
+    assert scene.loop.machine.cause.startswith("this computer stood still for 1")
+
+
+def test_an_echo_that_stays_away_is_a_computer_that_stands_still(scene: Scene) -> None:
+    scene.move(Mode.POLICY)
+    for away, accused in ((0, True), (12, False)):
+        scene.loop.echo = SimpleNamespace(came_back=lambda: True)  # type: ignore[assignment]
+        scene.turn(30)
+        scene.loop.echo = SimpleNamespace(came_back=lambda: False)  # type: ignore[assignment]
+        scene.turn(away)
+        cause = scene.loop.machine.excused("policy: camera cam_high is 160 ms old", scene.clock.now)
+        assert cause.startswith("policy: camera") == accused
