@@ -119,7 +119,8 @@ class Firmware:
         self.watchdog = self.get(reg.BUS_WATCHDOG)
         self.alert = ALERT if self.get(reg.HARDWARE_ERROR_STATUS) else 0
         self.limits = (self.get(reg.MIN_POSITION_LIMIT), self.get(reg.MAX_POSITION_LIMIT))
-        self.goal_tick = self.get(reg.GOAL_POSITION)
+        if self.watchdog >= 0:  # after a trip it stands, whatever the goal
+            self.goal_tick = self.get(reg.GOAL_POSITION)
         growth = self.get(reg.PROFILE_ACCELERATION)
         timed = self.get(reg.DRIVE_MODE) & reg.DRIVE_MODE_TIME_PROFILE
         self.acceleration = growth * RAD_S2_PER_UNIT if growth and not timed else math.inf

@@ -1,5 +1,6 @@
 """`aloha record` from its command line to the dataset, and the orders of hands that are busy."""
 
+import contextlib
 import os
 import pty
 import shutil
@@ -19,8 +20,8 @@ from aloha_runtime.commands.orders import Orders
 from aloha_runtime.commands.record import RecordingSession, Wishes, record
 from aloha_runtime.config import RecordingConfig
 from aloha_runtime.data import Dataset, recorded, reports
-from aloha_runtime.errors import ArmsStopped, ConfigError, DatasetError
-from aloha_runtime.messages import Mode, ModeHeartbeat
+from aloha_runtime.errors import AlohaError, ArmsStopped, ConfigError, DatasetError, ProcessError
+from aloha_runtime.messages import Mode, ModeHeartbeat, Reply, Request
 
 
 @pytest.fixture
@@ -77,6 +78,37 @@ def test_arms_that_stopped_by_themselves_end_the_session_and_are_not_raised_agai
     with pytest.raises(ArmsStopped, match="HOLD: this computer stood still for 140 ms"):
         RecordingSession(stack, wishes(tmp_path), None, orders).run()  # type: ignore[arg-type]
     assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("error", "asked"),
+    [
+        (RuntimeError("a mistake"), ["discard"]),
+        (AlohaError("something is wrong"), ["discard"]),
+        (ProcessError("policy has ended", 1), []),  # the arms stop for it, and the take ends with that
+        (KeyboardInterrupt(), []),
+    ],
+)
+def test_a_take_that_nobody_ended_is_thrown_away_when_the_command_fails(
+    error: BaseException, asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests: list[str] = []
+
+    def answer(request: Request, timeout_ms: int = 0) -> Reply:
+        requests.append(request.verb)
+        return Reply(ok=True, text="")
+
+    def fail(self: RecordingSession) -> None:
+        raise error
+
+    monkeypatch.setattr(RecordingSession, "_one", fail)
+    bus = SimpleNamespace(subscribe=lambda topic: None, client=lambda name: SimpleNamespace(request=answer))
+    stack: Any = SimpleNamespace(rig=config.load("sim"), bus=bus, say=lambda text: None)
+    orders: Any = SimpleNamespace(has_keyboard=False, take=list)
+    expected = contextlib.nullcontext() if isinstance(error, KeyboardInterrupt) else pytest.raises(type(error))
+    with expected:
+        RecordingSession(stack, wishes(tmp_path), None, orders).run()  # type: ignore[arg-type]
+    assert requests == asked
 
 
 def test_a_full_disk_is_refused_with_what_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -247,6 +247,49 @@ def test_an_order_from_before_the_start_is_void_and_so_is_one_that_was_asked_for
             assert command.hold_cause == f"{mode.upper()} was asked for before these arms were started; arm again"
 
 
+@pytest.mark.parametrize(
+    ("before", "stop", "voided_by"),
+    [
+        (Mode.HOLD, "silence", "the supervisor was silent"),
+        (Mode.ARMED, "silence", "these arms held (the supervisor is silent; see whether it runs, then arm again)"),
+        (Mode.ARMED, "trouble", "these arms held (left_elbow: overload)"),
+    ],
+)
+def test_an_order_that_was_asked_for_before_these_arms_stopped_and_comes_later_is_void(
+    before: Mode, stop: str, voided_by: str
+) -> None:
+    followers = armed(Arms("follower"))
+    followers.turn(before, 5, "start" if before is Mode.ARMED else "")
+    asked_ns = followers.now_ns + 1
+    if stop == "silence":
+        followers.turn(before, 50, followers.pose, heard=False)
+    else:
+        followers.turn(before, 1, followers.pose, error="left_elbow: overload")
+    goal, given_ns = followers.last.goal, followers.now_ns
+    for _ in range(100):
+        followers.now_ns += CYCLE_NS
+        order = ModeHeartbeat(
+            stamp_ns=followers.now_ns, mode=Mode.PARK, pose="sleep", order_ns=given_ns, asked_ns=asked_ns
+        )
+        command = followers.pilot.step(followers.now_ns, [order], followers.present, None)
+        assert (command.mode, command.torque) == (Mode.HOLD, Torque.ON)
+        assert (command.goal == goal).all()
+    assert command.hold_cause == f"PARK was asked for before {voided_by}; arm again"
+
+
+@pytest.mark.parametrize("gap_ms", [200, 201])
+@pytest.mark.parametrize("mode", POWERED)
+def test_a_gap_between_words_that_are_heard_together_is_a_silence(mode: Mode, gap_ms: int) -> None:
+    """The supervisor stood still, and this process with it: its new word lies behind the old one."""
+    followers, pose = on_the_way(mode)
+    orders = {"order_ns": followers.order_ns, "asked_ns": followers.order_ns}
+    stamps_ns = followers.now_ns + CYCLE_NS, followers.now_ns + CYCLE_NS + gap_ms * MS
+    beats = [ModeHeartbeat(stamp_ns=stamp_ns, mode=mode, pose=pose, **orders) for stamp_ns in stamps_ns]
+    command = followers.pilot.step(stamps_ns[-1], beats, followers.present, None)
+    assert command.mode is (mode if gap_ms == 200 else Mode.HOLD)
+    assert ("the supervisor is silent" in command.hold_cause) == (gap_ms == 201)
+
+
 def test_late_heartbeats_of_an_earlier_order_change_nothing() -> None:
     followers, _ = on_the_way(Mode.TELEOP)
     late = ModeHeartbeat(stamp_ns=followers.now_ns, mode=Mode.TELEOP, order_ns=followers.order_ns)

@@ -90,6 +90,16 @@ def test_the_own_loop_the_echo_and_a_chain_are_witnesses(scene: Scene) -> None:
     assert scene.excuse(140), "the chain is back, and has written when"
 
 
+def test_where_no_terminal_is_left_for_an_echo_the_own_loop_is_a_witness(scene: Scene) -> None:
+    """An echo is looked for by the loop alone, so it stays away whenever the loop has no turn."""
+    scene.witnesses._echo = None
+    scene.run(1200, chains=())
+    assert not scene.excuse(105)
+    scene.run(140, loop=False, chains=())
+    scene.run(5, chains=())
+    assert scene.excuse(140)
+
+
 def test_a_chain_that_does_not_come_back_is_named_and_a_new_world_is_found(scene: Scene, tmp_path: Path) -> None:
     scene.run(1100, chains=())
     assert not scene.excuse(1000)

@@ -68,6 +68,17 @@ def test_goals_stay_read_only_until_it_is_written_zero(bench: Bench) -> None:
     assert bench.write(9, reg.GOAL_POSITION, 2100) == StatusError.DATA_RANGE
 
 
+def test_a_tripped_servo_stands_whatever_its_goal_until_it_is_cleared(bench: Bench) -> None:
+    bench.pass_ms(110)
+    stopped = bench.angle(0)
+    bench.chain.poke(1, reg.GOAL_POSITION, 2700)  # firmware that keeps the goal it had before the trip
+    bench.pass_ms(500)
+    assert bench.angle(0) == pytest.approx(stopped, abs=0.002)
+    bench.write(1, reg.BUS_WATCHDOG, 0)
+    bench.pass_ms(500)
+    assert bench.angle(0) > stopped + 0.5
+
+
 def test_without_torque_it_rests(bench: Bench) -> None:
     for servo in (1, 9):
         bench.write(servo, reg.TORQUE_ENABLE, 0)
