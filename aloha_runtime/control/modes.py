@@ -24,18 +24,14 @@ from aloha_runtime.control.events import (
     Decision,
     Event,
     FaultChanged,
-    Heard,
+    HoldAsked,
     cause_of,
 )
+from aloha_runtime.control.hearing import Hearing
 from aloha_runtime.control.verbs import ADVICE, ALWAYS, DRIVER, EXCHANGES, ON_REQUEST, OPERATOR_ONLY, STARTS
 from aloha_runtime.messages import MODE, MS, POWERED, ArmsState, Mode, ModeHeartbeat, Request
-from aloha_runtime.stillness import Stillness, is_stall, stood_still
+from aloha_runtime.stillness import is_stall, stood_still
 
-SILENT_NS = 500 * MS
-"""A process unheard for this long is taken for dead. The arms need no such word to be safe: the gate freezes the goal
-after 60 ms and the servos' own watchdog acts after 100 ms."""
-UNHEARD_NS = 250 * MS
-"""A process reports every 200 ms."""
 SPEAKS_WITHIN_NS = int(MODE.max_age_ms * MS)
 """A supervisor that said nothing for longer was silent to the arms, which have stopped."""
 TAKEN_UP_WITHIN_NS = 100 * MS
@@ -43,10 +39,6 @@ TAKEN_UP_WITHIN_NS = 100 * MS
 ASKED_WITHIN_NS = 1000 * MS
 """An older request has lain in a queue: whoever made it may have been told that nobody answered, and stand by the arms
 now. Clients wait for 2 s."""
-LATE_NS = 45 * MS
-"""Two turns of the supervisor and what comes on top; with arms that report 200 times a second, somebody always has."""
-NO_OBSERVATION_NS = 200 * MS
-"""A policy asks for HOLD, or looks stuck, after so long without an observation or an inference."""
 HISTORY = 64
 TIME_IS_OVER = "the policy has moved the arms for its time"
 """How the cause of a HOLD after the longest duration begins."""
@@ -76,7 +68,6 @@ class ModeMachine:
         """Causes by source, as long as they last."""
         self.blockers: dict[str, str] = {}
         self._arms, self._watchers = arms, watchers
-        self._heard_ns: dict[str, int] = {}
         self._taken_ns: dict[str, int] = {}
         self._settled: set[str] = set()
         self._void_ns, self._voided_by = now_ns, "the supervisor started"
@@ -86,7 +77,7 @@ class ModeMachine:
         self._policy_for_ns = policy_for_ns
         self._policy_since_ns: int | None = None
         self._shadow = shadow
-        self.stillness = Stillness()
+        self.hearing = Hearing()
 
     def heartbeat(self, now_ns: int, seq: int) -> ModeHeartbeat:
         """The message that tells everyone."""
@@ -106,7 +97,7 @@ class ModeMachine:
         """Take everything that was received since the last heartbeat, in the order in which it was said. Requests
         (`ask`) come after it."""
         before, ordered = (self.mode, self.order_ns), sorted(events, key=lambda event: event.stamp_ns)
-        self._witness(ordered, now_ns)
+        self.hearing.turn(ordered, now_ns)
         self._notice_own_pause(now_ns)
         for event in ordered:
             self._event(event, now_ns)
@@ -176,7 +167,7 @@ class ModeMachine:
         elif verb == "park" and self.mode is Mode.FAULT:
             why = _listed(self.faults)
         elif verb in EXCHANGES and self.mode is not EXCHANGES[verb]:
-            why = self._silent((DRIVER[EXCHANGES[verb]],), now_ns)
+            why = self.hearing.silent((DRIVER[EXCHANGES[verb]],), now_ns)
         elif verb in STARTS and self.mode is Mode.ARMED:
             why = self._refusal_to_start(DRIVER[STARTS[verb]], now_ns)
         return why
@@ -196,20 +187,18 @@ class ModeMachine:
         waiting = [source for source in self._arms if source not in self._settled]
         if waiting:
             return f"{' and '.join(waiting)} still on the way; wait until settled, see `aloha status`"
-        return self._silent((driver,), now_ns)
+        return self.hearing.silent((driver,), now_ns)
 
     def _refusal_to_arm(self, argument: str, now_ns: int) -> str:
         if argument not in ("", "start", "here"):
             return f"arm {argument!r}: give `start` (ramp to the start pose) or `here` (stay)"
-        silent = self._silent((*self._arms, *self._watchers), now_ns)
+        silent = self.hearing.silent((*self._arms, *self._watchers), now_ns)
         deaf = [source for source in self._arms if not self._taken_ns.get(source)]
         unheard = f"no word of the supervisor has reached {' and '.join(deaf)} yet; ask again" if deaf else ""
         return _listed(self.blockers) or _listed(self.faults) or silent or unheard
 
     def _event(self, event: Event, now_ns: int) -> None:
-        if isinstance(event, Heard):
-            self._hear_from(event.source, event.stamp_ns)
-        elif isinstance(event, ArmsHeard):
+        if isinstance(event, ArmsHeard):
             self._arms_heard(event.source, event.state, now_ns)
         elif isinstance(event, FaultChanged):
             self._fault(event.source, event.cause, now_ns)
@@ -217,14 +206,12 @@ class ModeMachine:
             self.blockers.pop(event.source, None)
             if event.reason:
                 self.blockers[event.source] = event.reason
-        elif event.stamp_ns >= self.order_ns:  # HOLD is asked for what moves now, not for what moved before
+        elif (
+            isinstance(event, HoldAsked) and event.stamp_ns >= self.order_ns
+        ):  # HOLD is asked for what moves now, not for what moved before
             self._hold(event.cause, now_ns)
 
-    def _hear_from(self, source: str, stamp_ns: int) -> None:
-        self._heard_ns[source] = max(stamp_ns, self._heard_ns.get(source, 0))
-
     def _arms_heard(self, source: str, state: ArmsState, now_ns: int) -> None:
-        self._hear_from(source, state.stamp_ns)
         self._taken_ns[source] = state.order_ns
         self._fault(source, (state.hold_cause or "fault without a cause") if state.fault else "", now_ns)
         if state.order_ns == self.order_ns:
@@ -263,14 +250,14 @@ class ModeMachine:
         if self.mode in (Mode.IDLE, Mode.FAULT):
             return
         for source in self._arms:
-            silent = self._silent((source,), now_ns)
+            silent = self.hearing.silent((source,), now_ns)
             if is_stall(silent):
                 self._hold(silent, now_ns)
             elif silent:
                 self._fault(source, silent, now_ns)
                 return
         if self.mode in DRIVER:
-            silent = self._silent((DRIVER[self.mode], *self._watchers), now_ns)
+            silent = self.hearing.silent((DRIVER[self.mode], *self._watchers), now_ns)
             if silent:
                 self._hold(silent, now_ns)
 
@@ -282,39 +269,11 @@ class ModeMachine:
         if now_ns - since_ns >= longest_ns:
             self._hold(f"{TIME_IS_OVER} of {longest_ns / 1e9:g} s (--max-duration)", now_ns)
 
-    def _witness(self, events: Iterable[Event], now_ns: int) -> None:
-        """Who had a turn: this loop, and all other processes together, of which somebody is always to be heard."""
-        self.stillness.turn("supervisor", now_ns, LATE_NS)
-        for event in events:
-            if isinstance(event, Heard | ArmsHeard):
-                self.stillness.turn("everybody else", event.stamp_ns, LATE_NS)
-
-    def excused(self, cause: str, now_ns: int) -> str:
-        """A cause of a process that had nothing to go on, as the operator is to read it: where this computer stood
-        still meanwhile, that."""
-        return self.stillness.excuse(NO_OBSERVATION_NS, now_ns, NO_OBSERVATION_NS) or cause
-
     def _arms_cause(self, source: str, cause: str, now_ns: int) -> str:
         """A pair's own cause with its name, or the computer's."""
-        return cause if is_stall(cause) else f"{source}: {cause}{self._unheard_driver(now_ns)}"
-
-    def _unheard_driver(self, now_ns: int) -> str:
-        """That the driver of this mode has missed a report, for a cause that arms have found on their own."""
-        driver = DRIVER.get(self.mode, "")
-        unheard_ns = now_ns - self._heard_ns.get(driver, now_ns)
-        return f" ({driver} was last heard {unheard_ns // MS} ms ago)" if unheard_ns > UNHEARD_NS else ""
-
-    def _silent(self, sources: tuple[str, ...], now_ns: int) -> str:
-        """Which of the sources is not heard, and what to do; empty when all are."""
-        for source in sources:
-            heard_ns = self._heard_ns.get(source)
-            if heard_ns is None:
-                return f"{source} has not been heard yet; see whether it runs (`aloha status`)"
-            if now_ns - heard_ns > SILENT_NS:
-                if excuse := self.stillness.excuse(now_ns - heard_ns, now_ns, SILENT_NS):
-                    return excuse
-                return f"{source} has been silent for {(now_ns - heard_ns) // MS} ms; see its log, then arm again"
-        return ""
+        return (
+            cause if is_stall(cause) else f"{source}: {cause}{self.hearing.unheard(DRIVER.get(self.mode, ''), now_ns)}"
+        )
 
     def _enter(self, mode: Mode, cause: str, now_ns: int, asked_ns: int = 0, pose: str = "") -> None:
         self.order_ns = max(now_ns, self.order_ns + 1)

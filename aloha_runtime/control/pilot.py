@@ -170,7 +170,7 @@ class Pilot:
         """Hold by itself: the order that was being carried out, and every earlier one, is void."""
         self._stand(present)
         self.mode, self._cause = Mode.HOLD, cause
-        self._void_ns, self._voided_by = max(self._void_ns, now_ns), f"these arms held ({cause})"
+        self._void_ns, self._voided_by = max(self._void_ns, now_ns), "these arms held"
 
     @property
     def _may_fall(self) -> bool:

@@ -5,7 +5,7 @@ import numpy as np
 from aloha_runtime import messages
 from aloha_runtime.control.events import ArmsHeard, BlockerChanged, Event, Heard, HoldAsked
 from aloha_runtime.control.health import WINDOW, TickHealth, TickRecord
-from aloha_runtime.control.modes import ARMS, LATE_NS, ModeMachine
+from aloha_runtime.control.modes import ARMS, ModeMachine
 from aloha_runtime.control.stop_input import StopOrders
 from aloha_runtime.control.teleop import misaligned
 from aloha_runtime.control.verbs import DRIVER, EXCHANGES
@@ -68,7 +68,7 @@ class SupervisorLoop:
         received before. The clock is read anew for each, because this process may be paused between any two lines."""
         clock = self.service.clock
         if self.echo is not None and self.echo.came_back():
-            self.machine.stillness.turn("echo", clock.now_ns(), LATE_NS)
+            self.machine.hearing.echo(clock.now_ns())
         events = [*self._arms_said(), *self._health_said(), *self._ticks_said(), *self._guard_said()]
         ended = self.machine.hear(events, clock.now_ns()).shutdown
         for _ in range(REQUESTS_A_TURN):
@@ -162,7 +162,7 @@ class SupervisorLoop:
             self.without_action = self.without_action + 1 if tick.reason else 0
             verdict = self.record.add(tick.on_time, tick.skipped)
             if self.without_action >= NO_ACTION_TICKS or tick.stuck:
-                cause = self.machine.excused(f"policy: {tick.reason}", self.service.clock.now_ns())
+                cause = self.machine.hearing.excused(f"policy: {tick.reason}", self.service.clock.now_ns())
                 events.append(HoldAsked(cause, tick.stamp_ns))
             elif verdict is TickHealth.HOLD:
                 events.append(HoldAsked(f"policy: {self._late()}", tick.stamp_ns))

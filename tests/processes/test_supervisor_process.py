@@ -407,5 +407,5 @@ def test_an_echo_that_stays_away_is_a_computer_that_stands_still(scene: Scene) -
         scene.turn(30)
         scene.loop.echo = SimpleNamespace(came_back=lambda: False)  # type: ignore[assignment]
         scene.turn(away)
-        cause = scene.loop.machine.excused("policy: camera cam_high is 160 ms old", scene.clock.now)
+        cause = scene.loop.machine.hearing.excused("policy: camera cam_high is 160 ms old", scene.clock.now)
         assert cause.startswith("policy: camera") == accused
