@@ -7,7 +7,7 @@ derive from `TOPICS`.
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -207,9 +207,10 @@ class Request(msgspec.Struct, kw_only=True):
     To the recorder: next, success, failure, discard, undo, keep.
     """
 
-    verb: str
-    argument: str = ""
-    sender: str = ""
+    verb: Annotated[str, msgspec.Meta(max_length=40)]
+    argument: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+    sender: Annotated[str, msgspec.Meta(max_length=100)] = ""
+    """What comes of them (a cause, a reply) fits into every message; longer ones are refused as they are decoded."""
     stamp_ns: int = 0
     """When it was asked for (monotonic; set by the client); 0: by somebody without a clock in common."""
 

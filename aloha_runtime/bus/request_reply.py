@@ -31,11 +31,16 @@ _numbers = itertools.count()
 _decode_sender = msgspec.msgpack.Decoder(tuple[str, int]).decode
 
 
+def _channel(server: str) -> str:
+    """Channel of a server's requests in virtual time; the recorder has a topic of its own name."""
+    return f"{server}.requests"
+
+
 class Server(Closeable):
     """The side of the process that answers: take a request, answer it, take the next. Made by `Bus.server`."""
 
     def __init__(self, sockets: Sockets, name: str) -> None:
-        self._clock, self._name, self._sockets = sockets.clock, name, sockets
+        self._clock, self._channel, self._sockets = sockets.clock, _channel(name), sockets
         self._lock = sockets.take(
             f"{name}.requests", f"a {name} runs already: pid {{pid}} ({{command}}); end it with `aloha down`"
         )
@@ -44,7 +49,7 @@ class Server(Closeable):
         self._sender: tuple[str, int] | None = None
         self._received: dict[str, int] = {}
         if isinstance(self._clock, VirtualClock):
-            self._clock.subscribe(self._name, f"{os.getpid()}/{self._name}")
+            self._clock.subscribe(self._channel, f"{os.getpid()}/{self._channel}")
 
     def _promised(self) -> dict[str, int]:
         """Requests of participants in virtual time that were sent but not yet received: newest number by channel."""
@@ -53,7 +58,7 @@ class Server(Closeable):
         return {
             channel: number
             for channel, (_, number) in self._clock.expected.items()
-            if channel.startswith(f"{self._name}/") and number > self._received.get(channel, 0)
+            if channel.startswith(f"{self._channel}/") and number > self._received.get(channel, 0)
         }
 
     def receive(self, timeout_ms: int = 0) -> Request | None:
@@ -84,7 +89,7 @@ class Server(Closeable):
         self._socket.send(data)
         if self._sender and isinstance(self._clock, VirtualClock):
             channel, number = self._sender
-            self._clock.published(channel.replace(self._name, _REPLY, 1), (0, number))
+            self._clock.published(channel.replace(self._channel, _REPLY, 1), (0, number))
 
     def close(self) -> None:
         """Stop answering."""
@@ -162,7 +167,7 @@ class Client(Closeable):
             self._send(b"", data)
             return socket.recv() if socket.poll(timeout_ms) else None
         self._number += 1
-        channel = f"{self._server}/{self._name}"
+        channel = f"{_channel(self._server)}/{self._name}"
         self._send(msgspec.msgpack.encode((channel, self._number)), data)
         clock.published(channel, (0, self._number))
         deadline_ns = clock.now_ns() + timeout_ms * MS

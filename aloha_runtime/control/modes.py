@@ -129,7 +129,8 @@ class ModeMachine:
         refusal = self._refusal(request, now_ns, operator)
         if refusal:
             return False, refusal, False
-        wanted, asked_ns = ON_REQUEST[verb][self.mode], request.stamp_ns or now_ns
+        wanted = ON_REQUEST[verb][self.mode]
+        asked_ns = min(request.stamp_ns or now_ns, now_ns)  # a STOP counts, whatever the clock of whoever asks
         cause = cause_of(request)
         if verb == "shutdown":
             self._ending = True
@@ -179,6 +180,8 @@ class ModeMachine:
         if request.stamp_ns < self._void_ns:
             return f"{request.verb} was asked for before {self._voided_by}; look at the arms, then ask again"
         age_ns = now_ns - request.stamp_ns
+        if age_ns < 0:
+            return f"{request.verb} comes from a clock that is {-age_ns // MS} ms ahead; ask on the rig's own computer"
         if age_ns > ASKED_WITHIN_NS:
             return f"{request.verb} was asked for {age_ns // MS} ms ago; look at the arms, then ask again"
         return ""

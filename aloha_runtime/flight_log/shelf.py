@@ -13,6 +13,9 @@ from aloha_runtime.flight_log.triggers import KINDS, Event
 SUFFIX = ".mcap"
 CAUSE_LENGTH = 48
 """Characters of the cause in a file's name."""
+_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_([a-z]+)_[a-z0-9-]*\.mcap")
+"""As `name_for` makes them: of other files nothing is deleted."""
+_HALF = re.compile(rf"\.{_NAME.pattern}\.(\d+)\.part")
 
 
 def name_for(event: Event, when: datetime) -> str:
@@ -28,8 +31,8 @@ def date_of(path: Path) -> str:
 
 def kind_of(path: Path) -> str:
     """As the name says; empty for a name of somebody else's."""
-    parts = path.stem.split("_")
-    return parts[2] if len(parts) > 3 else ""
+    found = _NAME.fullmatch(path.name)
+    return found[1] if found is not None and found[1] in KINDS else ""
 
 
 def logs(folder: Path) -> list[Path]:
@@ -61,10 +64,15 @@ def publish(folder: Path, name: str, write: Callable[[IO[bytes]], None]) -> Path
 
 def remove_halves(folder: Path) -> None:
     """Files that writers began who are dead now."""
-    for path in folder.glob(".*.part"):
-        pid = path.name.split(".")[-2]
-        if not Path(f"/proc/{pid}").exists():
+    for path in folder.glob(f".*{SUFFIX}.*.part"):
+        found = _HALF.fullmatch(path.name)
+        if found is not None and _is_file(path) and not Path(f"/proc/{found[2]}").exists():
             path.unlink(missing_ok=True)
+
+
+def _is_file(path: Path) -> bool:
+    """A file itself, no link to one."""
+    return path.is_file() and not path.is_symlink()
 
 
 def make_room(folder: Path, most_bytes: int, keep: Path) -> list[str]:
@@ -72,7 +80,7 @@ def make_room(folder: Path, most_bytes: int, keep: Path) -> list[str]:
     first. What somebody else put there is not counted and stays, and so does `keep`. Returns the names of what was
     deleted."""
     known: tuple[str, ...] = KINDS
-    sizes = {path: path.stat().st_size for path in logs(folder) if kind_of(path) in known}
+    sizes = {path: path.stat().st_size for path in logs(folder) if kind_of(path) and _is_file(path)}
     order = sorted(sizes, key=lambda path: (known.index(kind_of(path)), path.name))
     gone, total = [], sum(sizes.values())
     for path in order:

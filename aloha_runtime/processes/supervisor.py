@@ -1,5 +1,7 @@
 """supervisor: the mode of the rig. Takes requests, listens to every process, and says the mode 50 times a second."""
 
+import re
+
 import numpy as np
 
 from aloha_runtime import messages
@@ -26,6 +28,8 @@ SILENT_AFTER_NS = 1000 * MS
 ARMS_DEPTH, DEPTH = 256, 64
 """Messages that wait for a turn: of the arms 1.3 s, of the others more. After a longer pause the supervisor holds, so
 nothing that it has missed lets the arms move on."""
+SEED = re.compile(r"[0-9]{1,18}")
+"""What fits into a message's integer."""
 REQUESTS_A_TURN = 20
 """Whoever floods the socket does not keep the mode from being said."""
 
@@ -107,10 +111,9 @@ class SupervisorLoop:
     def _reset(self, request: Request, now_ns: int) -> Reply:
         """Objects of the simulated task to where a seed puts them."""
         mode = self.machine.mode
-        if self.service.rig.sim is None or mode in MOVING or not request.argument.isdigit():
-            return Reply(
-                ok=False, text="reset takes a seed, on a simulated rig, while nothing moves the arms", mode=mode
-            )
+        if self.service.rig.sim is None or mode in MOVING or not SEED.fullmatch(request.argument):
+            text = "reset takes a seed of up to 18 digits, on a simulated rig, while nothing moves the arms"
+            return Reply(ok=False, text=text, mode=mode)
         self.resets = SimReset(stamp_ns=0, episode=now_ns // MS, task_seed=int(request.argument))
         return Reply(ok=True, text=f"objects of seed {request.argument}", mode=mode)
 

@@ -61,3 +61,10 @@ def test_how_long_each_word_counts() -> None:
     }
     assert messages.camera_topic("cam_high").max_age_ms == 100
     assert messages.health_topic("policy").max_age_ms == 1000
+
+
+@pytest.mark.parametrize("field", ["verb", "argument", "sender"])
+def test_no_request_makes_a_heartbeat_or_a_reply_too_long_to_be_sent(field: str) -> None:
+    request = messages.Request(**{"verb": "stop", field: "x" * 1001})
+    with pytest.raises(msgspec.ValidationError):
+        messages.decode(messages.encode(request), messages.Request)

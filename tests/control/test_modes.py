@@ -453,6 +453,23 @@ def test_a_request_that_lay_in_a_queue_for_a_second_starts_no_motion(verb):
         assert decision.text == f"{verb} was asked for 1001 ms ago; look at the arms, then ask again"
 
 
+@pytest.mark.parametrize("ahead_ns", [1, 3600 * 1000 * MS, 1 << 62])
+@pytest.mark.parametrize("verb", ["arm", "park", "shutdown"])
+def test_a_request_of_a_clock_that_is_ahead_starts_no_motion(verb, ahead_ns):
+    bench = Bench().to(H)
+    refused = bench.ask(verb, stamp_ns=bench.now + MS + ahead_ns)
+    assert not refused.ok
+    assert "comes from a clock" in refused.text
+    assert bench.machine.mode is H
+
+
+def test_a_stop_of_a_clock_that_is_ahead_voids_nothing_of_later():
+    bench = Bench().to(T)
+    assert bench.ask("stop", stamp_ns=bench.now + 3600 * 1000 * MS).ok
+    assert bench.machine.heartbeat(bench.now, 0).asked_ns == bench.now
+    assert bench.ask("arm", stamp_ns=bench.now).ok
+
+
 def test_orders_are_unique_and_increase_and_say_when_they_were_asked_for():
     bench = Bench()
     orders = [bench.machine.heartbeat(bench.now, 0)]

@@ -134,7 +134,8 @@ def test_a_ring_gives_what_is_in_no_log_yet() -> None:
 
 
 def test_halves_of_the_dead_go_and_those_of_the_living_stay(tmp_path: Path) -> None:
-    mine, dead = tmp_path / f".a.mcap.{os.getpid()}.part", tmp_path / ".b.mcap.999999999.part"
+    name = "2026-11-26_21-55-03_hold_x.mcap"
+    mine, dead = tmp_path / f".{name}.{os.getpid()}.part", tmp_path / f".{name}.999999999.part"
     for path in (mine, dead):
         path.write_bytes(b"half")
     shelf.remove_halves(tmp_path)
@@ -227,3 +228,35 @@ def test_a_folder_that_can_be_written_later_gets_its_spool_with_the_first_log(tm
     writer.write(Event("saved", "asked for", S, ""), [], {}, []).result(timeout=10)
     assert list(folder.glob(".ring-*.mcap"))
     writer.close(forget=True)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "alice_notes_stop_friday.mcap",
+        "my_lab_fault_demo.mcap",
+        "2026-11-26_21-55-03_holiday_x.mcap",
+        "2026-11-26_21-55-03_hold_X.mcap",
+        ".download.part",
+        ".video.mp4.part",
+        ".notes.mcap.999999999.part",
+    ],
+)
+def test_a_file_that_only_resembles_ours_stays(tmp_path: Path, name: str) -> None:
+    foreign, newest = tmp_path / name, tmp_path / "2026-11-27_21-55-03_hold_y.mcap"
+    for path in (foreign, newest):
+        path.write_bytes(bytes(100))
+    shelf.remove_halves(tmp_path)
+    assert shelf.make_room(tmp_path, 0, newest) == []
+    assert foreign.exists()
+
+
+def test_links_and_folders_in_the_place_of_logs_stay_and_stop_nothing(tmp_path: Path) -> None:
+    old, elsewhere, newest = (f"2026-11-2{day}_10-00-00_hold_x.mcap" for day in (1, 2, 3))
+    (tmp_path / old).mkdir()
+    (tmp_path / elsewhere).symlink_to("/nowhere")
+    (tmp_path / f".{old}.999999999.part").mkdir()
+    (tmp_path / newest).write_bytes(bytes(100))
+    shelf.remove_halves(tmp_path)
+    assert shelf.make_room(tmp_path, 0, tmp_path / newest) == []
+    assert (tmp_path / elsewhere).is_symlink()

@@ -296,11 +296,19 @@ def test_a_reset_has_a_higher_number_than_any_before_it_even_after_a_restart(sce
     assert again.bus.publishers["sim_reset"].sent[-1].episode > order.episode
 
 
-@pytest.mark.parametrize(("rig", "argument"), [("aloha", "3"), ("sim", ""), ("sim", "x")])
+@pytest.mark.parametrize(
+    ("rig", "argument"), [("aloha", "3"), ("sim", ""), ("sim", "x"), ("sim", "²"), ("sim", "9" * 19)]
+)
 def test_a_reset_is_refused_on_a_real_rig_and_without_a_seed(rig: str, argument: str) -> None:
     scene = Scene(rig)
     scene.turn()
     assert not scene.ask("reset", argument).ok
+
+
+def test_a_long_seed_fits_into_the_order(scene: Scene) -> None:
+    scene.turn()
+    assert scene.ask("reset", "9" * 18).ok
+    assert messages.encode(scene.bus.publishers["sim_reset"].sent[-1])
 
 
 def test_nothing_is_reset_while_arms_move(scene: Scene) -> None:

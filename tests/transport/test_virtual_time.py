@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from transport_workers import PING, PONG, hold_time, ping, pong, serve_time, until
 
-from aloha_runtime.bus import Bus
+from aloha_runtime import messages
+from aloha_runtime.bus import RECORDER, Bus
 from aloha_runtime.errors import TransportError
-from aloha_runtime.messages import MS, Action, Mode, Reply, Request
+from aloha_runtime.messages import MS, Action, Mode, RecorderState, Reply, Request
 from aloha_runtime.realtime import NS_PER_S, Pacer
 from aloha_runtime.time_server import TimeServer, time_served
 from aloha_runtime.virtual_time import EPOCH_NS, FOREVER_NS, VirtualClock
@@ -274,6 +275,37 @@ def test_requests_in_virtual_time_are_answered_at_the_supervisors_next_turn(run_
 
     run_all(supervise, operate)
     assert answers == [((index + 1) * 20 * MS, f"ask{index} at {(index + 1) * 20 * MS}") for index in range(20)]
+
+
+def test_a_topic_and_a_server_of_one_name_do_not_wait_for_each_other(
+    run_dir: Path, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    serve(["operator", "recorder"])
+    heard: list[str] = []
+
+    def recorder() -> None:
+        clock = VirtualClock(run_dir, "recorder")
+        with Bus(run_dir, clock) as bus:
+            server, state = bus.server(RECORDER), bus.publisher(messages.RECORDER)
+            for _ in range(10):
+                clock.sleep_until(clock.now_ns() + 20 * MS)
+                while (request := server.receive()) is not None:
+                    server.reply(Reply(ok=True, text=request.verb))
+                state.send(RecorderState(stamp_ns=clock.now_ns(), phase="idle"))
+        clock.close()
+
+    def operate() -> None:
+        clock = VirtualClock(run_dir, "operator")
+        with Bus(run_dir, clock) as bus:
+            client, reader = bus.client(RECORDER), bus.subscribe(messages.RECORDER)
+            clock.sleep_until(clock.now_ns() + 50 * MS)
+            heard.append(client.request(Request(verb="next")).text)
+            assert reader.latest() is not None
+        clock.close()
+
+    run_all(recorder, operate)
+    assert heard == ["next"]
+    assert "goes on without" not in caplog.text
 
 
 def test_a_killed_participant_does_not_stop_time_even_while_it_holds_it(
