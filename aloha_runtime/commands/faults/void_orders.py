@@ -29,13 +29,26 @@ RAMP_S = 20.0
 def _to(rig: FaultRig, mode: Mode) -> None:
     """Arms asleep (IDLE) or in the start pose (ARMED), from whatever the last trial left. Raises AlohaError."""
     rig.until(lambda: rig.word().mode in (Mode.IDLE, Mode.HOLD, Mode.FAULT, Mode.ARMED), READY_S, "arms at rest")
+    if rig.word().cause == "started":  # wherever the emulated arms begin, they must have a way to go
+        _arm(rig)
     if rig.word().mode is not Mode.IDLE:
         rig.stack.ask("stop")
         rig.stack.ask("park")
         rig.until(lambda: rig.word().mode is Mode.IDLE, RAMP_S, "the parking of the arms")
     if mode is Mode.ARMED:
-        rig.stack.ask("arm", "start")
-        rig.until(lambda: bool(rig.heard) and rig.heard[-1].settled, RAMP_S, "the start pose")
+        _arm(rig)
+
+
+def _arm(rig: FaultRig) -> None:
+    """Arms in the start pose. Raises AlohaError."""
+    rig.stack.ask("arm", "start")
+    asked_ns = time.monotonic_ns()
+
+    def settled() -> bool:
+        state = rig.heard[-1] if rig.heard else None
+        return state is not None and state.settled and state.mode is Mode.ARMED and state.stamp_ns > asked_ns
+
+    rig.until(settled, RAMP_S, "the start pose")
 
 
 def _on_the_way(rig: FaultRig, mode: Mode, chance: Random) -> None:
