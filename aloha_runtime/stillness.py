@@ -42,6 +42,11 @@ class Stillness:
         if at_ns - newest_ns > late_ns:
             self._gaps.append((newest_ns, at_ns))
 
+    def went_on(self, witness: str, at_ns: int) -> None:
+        """The computer went on until an instant although the witness had no turn: that gap is its own."""
+        newest_ns, late_ns = self._newest.get(witness, (at_ns, 0))
+        self._newest[witness] = max(newest_ns, at_ns), late_ns
+
     def lost_ns(self, since_ns: int, now_ns: int) -> int:
         """How much of the time from `since_ns` to `now_ns` some witness had no turn, gaps that still last included."""
         newest = self._newest.values()

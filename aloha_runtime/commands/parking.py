@@ -54,6 +54,8 @@ def _park(stack: "Stack", argument: str) -> str:
     reply = stack.ask("stop", argument)
     if reply.mode is Mode.FAULT:
         return f"{reply.text}; when the cause is gone: aloha up, aloha arm, aloha park"
+    if reply.mode is Mode.IDLE and not stack.armed:
+        return ""  # nobody has asked these arms to move since this stack began: they stay as they were found
     asked_ns = stack.clock.now_ns()
     reply = stack.ask("park")
     return "" if reply.mode is Mode.IDLE else _wait(stack, asked_ns)
@@ -88,4 +90,4 @@ def _state(state: ArmsState | None) -> str:
     """What a pair of arms does when nobody commands it any more, by its own last word."""
     if state is None:
         return UNHEARD
-    return "they have no torque" if state.mode is Mode.IDLE else "they stay where they are, torque on"
+    return "they have no torque" if state.goal is None else "they stay where they are, torque on"

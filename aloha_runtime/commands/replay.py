@@ -54,7 +54,7 @@ def replay(
         raise_arms(stack)
         observer.mark()
         stack.ask("replay")
-        console.print(f"{found.task} A slow way to its first action, then {seconds:.1f} s; Ctrl-C stops")
+        console.print(f"{found.task!r}: a slow way to its first action, then {seconds:.1f} s; Ctrl-C stops")
         play_ns = _wait_done(stack, observer, seconds)
         log = observer.log()
     tracking = compare(found, log, play_ns)

@@ -19,7 +19,7 @@ from aloha_runtime.commands.lockstep import LockStep
 from aloha_runtime.commands.parking import park
 from aloha_runtime.config import RigConfig
 from aloha_runtime.errors import AlohaError, ProcessError, ShutDown
-from aloha_runtime.messages import Health, Reply, Request
+from aloha_runtime.messages import POWERED, Health, Reply, Request
 from aloha_runtime.processes.table import Job, Process, processes
 from aloha_runtime.realtime import NS_PER_S, Clock, WallClock
 from aloha_runtime.run_directory import RIG_FILE, RunDirectory, default_run_dir
@@ -67,6 +67,8 @@ class Stack:
         self._children = Children(self._rig_file, self.run_dir)
         self._interrupts = Interrupts()
         self._died_ns: dict[str, int] = {}
+        self.armed = False
+        """The arms have been armed since this stack began, so leaving it parks them."""
 
     def __enter__(self) -> "Stack":
         self._interrupts.begin()
@@ -157,6 +159,7 @@ class Stack:
 
     def ask(self, verb: str, argument: str = "") -> Reply:
         """Send a request to the supervisor; raises AlohaError with its reason when it is refused."""
+        self.armed |= verb == "arm"
         reply = self._supervisor.request(Request(verb=verb, argument=argument, sender="operator"))
         if not reply.ok:
             raise AlohaError(reply.text)
@@ -183,6 +186,8 @@ class Stack:
         now_ns = self.clock.now_ns()
         for subscriber in (*self.health.values(), *self.arms.values()):
             subscriber.latest()  # one that is never read does not find a restarted publisher
+        heartbeat = self.mode.latest()
+        self.armed |= heartbeat is not None and heartbeat.mode in POWERED
         for process in self.table:
             code = self._children.ended(process.name)
             if code is None:
@@ -194,10 +199,16 @@ class Stack:
             if process.name not in self._died_ns:
                 self._died_ns[process.name] = now_ns
                 cause = signal.Signals(-code).name if code < 0 else "it ended by itself"
-                self.say(f"{process.name} died ({cause}); starting it again")
+                self.say(f"{process.name} died ({cause}); starting it again{self._what_then(process.name)}")
             elif now_ns - self._died_ns[process.name] > RESTART_DELAY_NS:
                 del self._died_ns[process.name]
                 self._restart(process)
+
+    def _what_then(self, name: str) -> str:
+        """What the operator must know of the arms when a process is started again; empty where it does not command
+        them."""
+        commands = name == SUPERVISOR or name in self.arms
+        return "; the arms stay where they are: `aloha arm` goes on, `aloha park` parks them" if commands else ""
 
     def exchange(self, process: Process) -> None:
         """Run a process in the place of the one of its name, with other arguments; returns when it has reported."""

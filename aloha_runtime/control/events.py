@@ -11,7 +11,8 @@ ROUTINE = "routine"
 def cause_of(request: Request) -> str:
     """What a mode that a request led to says of its origin."""
     routine = f"{ROUTINE} " if (request.verb, request.argument) == ("stop", ROUTINE) else ""
-    return f"{routine}{request.verb} by {request.sender or 'unknown'}"
+    sender = request.sender if request.sender.isprintable() else ""  # it is shown on terminals
+    return f"{routine}{request.verb} by {sender or 'unknown'}"
 
 
 @dataclass(frozen=True, slots=True)

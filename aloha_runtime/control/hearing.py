@@ -12,7 +12,7 @@ after 60 ms and the servos' own watchdog acts after 100 ms."""
 UNHEARD_NS = 250 * MS
 """A process reports every 200 ms."""
 LATE_NS = 45 * MS
-"""Two turns of the supervisor and what comes on top; with arms that report 200 times a second, somebody always has."""
+"""Two turns of the supervisor and what comes on top; arms report 200 times a second."""
 NO_OBSERVATION_NS = 200 * MS
 """A policy asks for HOLD, or looks stuck, after so long without an observation or an inference."""
 
@@ -23,15 +23,33 @@ class Hearing:
     def __init__(self) -> None:
         self.stillness = Stillness()
         self._heard_ns: dict[str, int] = {}
+        self._arms_ns = self._others_ns = 0
+        """When arms were heard last, and who else first in a gap of theirs (0: nobody)."""
 
     def turn(self, events: Iterable[Event], now_ns: int) -> None:
-        """A turn of the supervisor with what it has received: somebody is always to be heard, so that a gap in which
-        nobody was is one of the computer."""
+        """A turn of the supervisor with what it has received, in the order of its stamps. A stamp of the future is one
+        of now: it must not keep who falls silent from being noticed."""
         self.stillness.turn("supervisor", now_ns, LATE_NS)
         for event in events:
+            stamp_ns = min(event.stamp_ns, now_ns)
+            if isinstance(event, ArmsHeard):
+                self._look_at_gap(stamp_ns)
+                self.stillness.turn("arms", stamp_ns, LATE_NS)
+                self._arms_ns = max(stamp_ns, self._arms_ns)
+            elif isinstance(event, Heard) and stamp_ns - self._arms_ns > LATE_NS:
+                self._others_ns = self._others_ns or stamp_ns
             if isinstance(event, Heard | ArmsHeard):
-                self.stillness.turn("everybody else", event.stamp_ns, LATE_NS)
-                self._heard_ns[event.source] = max(event.stamp_ns, self._heard_ns.get(event.source, 0))
+                self._heard_ns[event.source] = max(stamp_ns, self._heard_ns.get(event.source, 0))
+        self._look_at_gap(now_ns)
+
+    def _look_at_gap(self, until_ns: int) -> None:
+        """Arms report 200 times a second, so that a gap in which they did not is the computer's; but not where somebody
+        else was heard in the middle of it. Right before its end everybody wakes up, in any order."""
+        if self._others_ns and until_ns - self._others_ns > LATE_NS:
+            self.stillness.went_on("arms", self._others_ns)
+            self._arms_ns = max(self._others_ns, self._arms_ns)
+        if until_ns - self._others_ns > LATE_NS:
+            self._others_ns = 0
 
     def echo(self, now_ns: int) -> None:
         """A byte has come back through the kernel's terminal worker, which real servos need, too."""

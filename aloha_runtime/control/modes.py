@@ -69,6 +69,8 @@ class ModeMachine:
         self.blockers: dict[str, str] = {}
         self._arms, self._watchers = arms, watchers
         self._taken_ns: dict[str, int] = {}
+        self._holding: set[str] = set()
+        """Pairs that have torque, whoever gave it: a supervisor that was restarted finds them up in the air."""
         self._settled: set[str] = set()
         self._void_ns, self._voided_by = now_ns, "the supervisor started"
         self._spoke_ns: int | None = None
@@ -121,7 +123,7 @@ class ModeMachine:
         if self._spoke_ns is None or now_ns - self._spoke_ns <= SPEAKS_WITHIN_NS:
             return
         silent_ns, self._spoke_ns = now_ns - self._spoke_ns, now_ns
-        self._hold(f"{stood_still(silent_ns)} (the supervisor had no turn), then arm again", now_ns)
+        self._hold(f"{stood_still(silent_ns)}; then arm again", now_ns)
 
     def _request(self, request: Request, now_ns: int, operator: bool) -> tuple[bool, str, bool]:
         """Answer (ok, text, shut down now)."""
@@ -132,11 +134,13 @@ class ModeMachine:
         wanted = ON_REQUEST[verb][self.mode]
         asked_ns = min(request.stamp_ns or now_ns, now_ns)  # a STOP counts, whatever the clock of whoever asks
         cause = cause_of(request)
+        if wanted is Mode.IDLE and verb in ("park", "shutdown") and self._holding:
+            wanted = Mode.PARK
         if verb == "shutdown":
             self._ending = True
             if self.mode is Mode.FAULT:
                 return True, "shutting down; torque stays on, so hold the arms before you cut their power", True
-            if self.mode is Mode.IDLE:
+            if wanted is Mode.IDLE:
                 return True, "shutting down", True
         elif verb != "status":
             self._ending = False
@@ -216,6 +220,7 @@ class ModeMachine:
 
     def _arms_heard(self, source: str, state: ArmsState, now_ns: int) -> None:
         self._taken_ns[source] = state.order_ns
+        (self._holding.discard if state.goal is None else self._holding.add)(source)
         self._fault(source, (state.hold_cause or "fault without a cause") if state.fault else "", now_ns)
         if state.order_ns == self.order_ns:
             if state.hold_cause:
@@ -225,9 +230,7 @@ class ModeMachine:
             if self.mode is Mode.HOLD and state.hold_cause and is_stall(self.cause):
                 self.cause = self._arms_cause(source, state.hold_cause, now_ns)  # a servo is dead besides
         elif state.stamp_ns - self.order_ns > TAKEN_UP_WITHIN_NS:
-            late_ms = (state.stamp_ns - self.order_ns) // MS
-            why = state.hold_cause or "see its log, then arm again"
-            self._hold(f"{source} has not taken up {self.mode.upper()} within {late_ms} ms; {why}", now_ns)
+            self._hold(f"{source} {_untaken(self.mode, state)}", now_ns)
         if self.mode is Mode.PARK and self._settled.issuperset(self._arms):
             self._enter(Mode.IDLE, "parked", now_ns)
 
@@ -289,6 +292,14 @@ class ModeMachine:
             self._policy_since_ns = now_ns
         elif mode not in (Mode.POLICY, Mode.TELEOP):
             self._policy_since_ns = None
+
+
+def _untaken(mode: Mode, state: ArmsState) -> str:
+    """Why arms do not carry out the order of a mode, and what to do."""
+    if not state.order_ns:
+        return "was started anew and holds the arms where they are; arm again"
+    within_ms = TAKEN_UP_WITHIN_NS // MS
+    return f"has not taken up {mode.upper()} within {within_ms} ms; {state.hold_cause or 'see its log, then arm again'}"
 
 
 def _listed(causes: dict[str, str]) -> str:

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,9 @@ from aloha_runtime.flight_log.channels import Channels
 from aloha_runtime.flight_log.mcap_file import head
 from aloha_runtime.flight_log.ring import MESSAGE, OPCODE_AND_LENGTH, Sealed, around
 
+PREFIX = ".ring-"
+OURS = re.compile(rf"{re.escape(PREFIX)}[0-9a-f]{{12}}\.lock")
+"""The names that `Spool` gives; nothing else in the folder is opened or deleted."""
 SYNC_EVERY = 10
 """Chunks (seconds) between two syncs: what a power cut costs at most, and one small write in ten seconds."""
 LONGEST_RECORD = 64 << 20
@@ -37,10 +41,10 @@ class Spool:
         """Raises OSError when the folder cannot be written."""
         self._head, self._longest_ns = head(channels), longest_ns
         name = hashlib.sha256(os.fsencode(run_dir.absolute())).hexdigest()[:12]
-        self._lock_path = folder / f".ring-{name}.lock"
-        self._lock = self._lock_path.open("w")
+        self._lock_path = folder / f"{PREFIX}{name}.lock"
+        self._lock = os.fdopen(os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "w")
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._paths = [folder / f".ring-{name}.{number}.mcap" for number in range(2)]
+        self._paths = _files(self._lock_path)
         self._began_ns: int | None = None
         self._appended = 0
         self._file = self._begin(0)
@@ -83,19 +87,26 @@ class Spool:
 def left_behind(folder: Path) -> Iterator[tuple[Channels, list[Sealed]]]:
     """What dead recorders left in this folder: channels and chunks of each. Its files go when the next one is asked
     for, so that what could not be written anew stays."""
-    for lock_path in sorted(folder.glob(".ring-*.lock")):
+    for lock_path in sorted(folder.glob(f"{PREFIX}*.lock")):
+        if not OURS.fullmatch(lock_path.name) or lock_path.is_symlink() or not lock_path.is_file():
+            continue  # somebody else's
         with contextlib.suppress(FileNotFoundError), lock_path.open("r+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue  # its recorder is alive
-            paths = sorted(folder.glob(f"{lock_path.stem}.*.mcap"))
+            paths = [path for path in _files(lock_path) if path.is_file() and not path.is_symlink()]
             found = [read(path) for path in paths]
             chunks = sorted((chunk for _, some in found for chunk in some), key=lambda chunk: chunk.start_ns)
             if chunks:
                 yield next(channels for channels, some in found if some), chunks
             for path in (*paths, lock_path):
                 path.unlink(missing_ok=True)
+
+
+def _files(lock_path: Path) -> list[Path]:
+    """The two files that a lock is for."""
+    return [lock_path.with_name(f"{lock_path.stem}.{number}.mcap") for number in range(2)]
 
 
 def read(path: Path) -> tuple[Channels, list[Sealed]]:

@@ -20,6 +20,7 @@ class FakeStack:
         self.clock = SimpleNamespace(now_ns=lambda: self.now_ns)
         self.mode = SimpleNamespace(latest=self.latest)
         self.said: list[str] = []
+        self.armed = True
         self.asked: list[tuple[str, str]] = []
         self.cause = "a servo is silent"
         self.fails: list[BaseException] = []
@@ -30,7 +31,8 @@ class FakeStack:
     def state(self, now_ns: int) -> ArmsState | None:
         if self.arms_mode is None:
             return None
-        return ArmsState(stamp_ns=now_ns, position=[], velocity=[], effort_ma=[], mode=self.arms_mode)
+        goal = None if self.arms_mode is Mode.IDLE else [0.0] * 14
+        return ArmsState(stamp_ns=now_ns, position=[], velocity=[], effort_ma=[], mode=self.arms_mode, goal=goal)
 
     def say(self, text: str) -> None:
         self.said.append(text)
@@ -94,6 +96,16 @@ def test_what_always_fails_is_said_and_the_arms_were_told_to_stop() -> None:
     stack: Any = FakeStack((0.1, Mode.PARK))
     stack.fails = [MemoryError() for _ in range(10)]
     assert "not parked, they stay where they are, torque on: MemoryError" in park(stack)
+
+
+def test_arms_that_nobody_has_armed_stay_as_they_were_found() -> None:
+    stack: Any = FakeStack()
+    stack.armed = False
+    stack.ask = lambda verb, argument="": (
+        stack.asked.append((verb, argument)) or Reply(ok=True, text="", mode=Mode.IDLE)
+    )
+    assert park(stack) == ""
+    assert [verb for verb, _ in stack.asked] == ["stop"]
 
 
 def test_ctrl_c_while_parking_stops_the_arms_where_they_are() -> None:
