@@ -244,7 +244,7 @@ def test_after_a_stall_goals_wait_for_the_operator(rig: Rig) -> None:
     assert rig.world("get", 1, 98, 1) == 255  # the servo's own watchdog has stopped it
     withheld = rig.arm.counts.get("goal_withheld", 0)
     rig.cycle(held + 0.3)
-    assert rig.arm.rearm_cause.startswith("nothing was sent for"), "known at once, before a servo has been asked"
+    assert "nothing was sent" in rig.arm.rearm_cause, "known at once, before a servo has been asked"
     for _ in range(9):
         rig.cycle(held + 0.3)
     assert rig.arm.counts["goal_withheld"] == withheld + 10, "not one goal for servos of which some may obey"

@@ -246,12 +246,13 @@ def _complaints_about_servos(table: Table, cut_ns: int, back_ns: int) -> list[st
 
 
 def _moved(table: Table, begin_ns: int) -> float:
-    """Farthest way of a joint from where it was at an instant, until now; of a falling arm without torque: none."""
+    """Farthest way of a joint from where it was at an instant, until now. An arm without torque may fall: one that was
+    cut, or one that was parked before; a healthy one that lost its torque is a complaint of its own."""
     looks = [seen for seen in table.seen if seen.stamp_ns >= begin_ns]
     ways = [
         abs(angle - before)
         for arm in ARMS
-        if not (table.case.gravity and arm in table.case.arms and not any(seen.torque[arm] for seen in looks))
+        if not (table.case.gravity and not any(seen.torque[arm] for seen in looks))
         for seen in looks
         for angle, before in zip(seen.angles[arm], looks[0].angles[arm], strict=True)
     ]
