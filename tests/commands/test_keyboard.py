@@ -12,6 +12,7 @@ from aloha_runtime.commands.keyboard import Keyboard
 from aloha_runtime.commands.orders import Orders
 from aloha_runtime.config import RecordingConfig
 from aloha_runtime.messages import Mode, ModeHeartbeat
+from aloha_runtime.run_directory import default_run_dir
 
 
 @pytest.fixture
@@ -34,6 +35,8 @@ class FakeStack:
         self.looks = looks
         self.clock = SimpleNamespace(now_ns=lambda: 0)
         self.mode = SimpleNamespace(latest=self.heartbeat)
+        self.table: list[object] = []
+        self.run_dir = default_run_dir()
 
     def heartbeat(self) -> ModeHeartbeat:
         mode = Mode.HOLD if self.asked else Mode.TELEOP
@@ -62,7 +65,7 @@ def test_the_space_bar_is_stop_and_nothing_else_is(hands: int) -> None:
     stopped = FakeStack(3, lambda: os.write(hands, b" ") if not stopped.asked else None)
     operate.watch_until_interrupted(stopped, None)  # type: ignore[arg-type]
     assert stopped.asked == ["stop"]
-    assert "HOLD: stop by operator; `aloha arm` goes on, Ctrl-C ends" in stopped.said
+    assert stopped.said[0].startswith("HOLD: stop by operator\nto go on: `aloha arm` in another terminal")
 
 
 def test_the_terminal_comes_back_as_it_was(hands: int) -> None:

@@ -23,6 +23,7 @@ class FakeStack:
     run_dir: Path
     rig: RigConfig = RIG
     table: list[Process] = field(default_factory=lambda: processes(RIG, Job.DEPLOY, "demo"))
+    clock: WallClock = field(default_factory=WallClock)
 
     def pid(self, _name: str) -> int:
         return os.getpid()

@@ -84,14 +84,16 @@ def test_the_guards_word_is_hold_and_its_silence_too() -> None:
         now = service.clock.now
         for topic in (messages.FOLLOWERS, messages.LEADERS):
             still = [0.0] * 14
-            state = ArmsState(stamp_ns=now, position=still, velocity=still, effort_ma=still, mode=loop.machine.mode)
+            state = ArmsState(
+                stamp_ns=now, position=still, velocity=still, effort_ma=still, order_ns=loop.machine.order_ns
+            )
             state.settled = True
             service.bus.put(topic, state)
         for name in loop.health:
             if not (silent and name == "guard"):
                 service.bus.put(messages.health_topic(name), messages.Health(stamp_ns=now, process=name, pid=1))
         service.bus.put(messages.GUARD, GuardState(stamp_ns=now, distance_m=0.1, cause=cause))
-        loop.cycle(now)
+        loop.cycle()
         return service.bus.publishers["mode"].sent[-1].mode
 
     def go() -> None:

@@ -20,13 +20,14 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from aloha_runtime import messages
+from aloha_runtime import messages, witnesses
 from aloha_runtime.config import RigConfig
 from aloha_runtime.control.limits import rig_limits
 from aloha_runtime.hardware import dynamixel
 from aloha_runtime.hardware.serial_port import WAIT_NS, WAKE_BYTES
 from aloha_runtime.messages import MS, Message, ModeHeartbeat, Reply, Request, Topic
 from aloha_runtime.processes import arms as arms_process
+from aloha_runtime.processes import supervisor as supervisor_process
 from aloha_runtime.processes.arms import ArmsLoop
 from aloha_runtime.processes.supervisor import OPERATOR, SupervisorLoop
 from aloha_runtime.realtime import NS_PER_S
@@ -227,6 +228,16 @@ class Loop:
     stopped_until_ns: int = 0
 
 
+class PromptEcho:
+    """An echo that is never late (`hardware.echo.Echo`)."""
+
+    def came_back(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 class VirtualRig:
     """A context. `run` lets time pass; `ask` is the operator."""
 
@@ -252,6 +263,8 @@ class VirtualRig:
         with contextlib.ExitStack() as held:
             for module in _with_time():
                 held.enter_context(mock.patch.object(module, "time", self.time))
+            for module in (witnesses, supervisor_process):  # a real echo would be late for a time that runs faster
+                held.enter_context(mock.patch.object(module, "Echo", PromptEcho))
             held.enter_context(mock.patch.object(dynamixel, "SerialPort", self._port))
             self.arms = {role: ArmsLoop(self._service(f"arms@{role}s")) for role in ROLES}
             for pair in self.arms.values():
