@@ -24,6 +24,8 @@ LOOKS_BACK_NS = 10 * NS_PER_S
 BUSY_SHARE = 0.02
 """Share of that time in which an ordinary loop had no turn. On a quiet computer it is 0."""
 LATE_TICKS = re.compile(r"ticks were on time")
+NOT_UP = re.compile(r"did not report within \d+ s of starting")
+"""Processes that live and have not set themselves up yet: in virtual time they get as long as they need."""
 SILENCES = re.compile(
     r"is silent|been silent|no servo answers|silent for|no action for|did not (report|happen|answer)|\d ms (old|ago)"
     r"|no frame|stale|stuck for|took longer|no (observation|joint state)|not been heard|\d ms, allowed"
@@ -68,7 +70,7 @@ class Watch:
 
 def excuses(cause: str, lost_share: float) -> bool:
     """Whether a computer that had no turn for ordinary work in such a share of the time is to blame for a cause."""
-    if is_stall(cause) or LATE_TICKS.search(cause):
+    if is_stall(cause) or LATE_TICKS.search(cause) or NOT_UP.search(cause):
         return True
     return lost_share >= BUSY_SHARE and SILENCES.search(cause) is not None
 
