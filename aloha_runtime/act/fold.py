@@ -38,7 +38,9 @@ class FoldedACT(nn.Module):
         self.latent_token: Tensor
         config = policy.config
         if config.sample_latent:
-            raise CheckpointError("a policy with sample_latent draws its latent anew each time: only eager can run it")
+            raise CheckpointError(
+                "a policy with sample_latent draws a new latent for each inference: run it with --engine eager"
+            )
         model: Any = copy.deepcopy(policy.model).to("cpu", torch.float32).eval()
         self.names = list(config.input_shapes)
         self.images = list(config.images)

@@ -30,7 +30,7 @@ def served(directory: Path) -> Served:
     files = {name: (directory / name).read_bytes() for name in names if KNOWN.fullmatch(name)}
     if "policy_preprocessor.json" not in files:
         raise CheckpointError(
-            f"checkpoint {directory} keeps its statistics inside its weights, as LeRobot did up to 0.3: save it anew "
+            f"checkpoint {directory} keeps its statistics inside its weights, as LeRobot did up to 0.3: save a copy "
             "with ACTPolicy.from_pretrained(...).save_pretrained(...) and serve that"
         )
     size = sum(map(len, files.values()))

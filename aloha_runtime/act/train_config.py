@@ -40,7 +40,7 @@ class TrainConfig:
     frame_cache: Path | None = None
     """Where decoded frames are kept; `output_dir/frames` when None."""
     frame_cache_gb: float | None = None
-    """Most they may take, GB; what the disk has when None. If they do not fit, every batch decodes video anew."""
+    """Most GB that they may take; None: the free space. If they do not fit, each batch decodes its video."""
 
     steps: int = 100_000
     batch_size: int = 8

@@ -2,6 +2,7 @@
 
 import math
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
@@ -40,11 +41,12 @@ def kept(topic: Topic) -> int:
     return max(KEPT_LEAST, math.ceil(topic.rate_hz * KEPT_S))
 
 
-class Closeable:
+class Closeable(ABC):
     """Something that holds a socket or a mapping. As a context manager it is closed at the end; twice is harmless."""
 
+    @abstractmethod
     def close(self) -> None:
-        raise NotImplementedError
+        """Give back what is held."""
 
     def __enter__(self) -> Self:
         return self

@@ -94,8 +94,13 @@ def test_a_program_without_locks_is_found_by_its_open_file(
 
 
 def test_closing_frees_the_port(terminal: tuple[int, str]) -> None:
-    for _ in range(2):
-        SerialPort(terminal[1], 1_000_000).close()
+    port = SerialPort(terminal[1], 1_000_000)
+    with pytest.raises(HardwareError, match="in use"):
+        SerialPort(terminal[1], 1_000_000)
+    port.close()
+    again = SerialPort(terminal[1], 1_000_000)
+    assert again.pending() == 0
+    again.close()
 
 
 def test_unplugging_is_one_exception_everywhere(terminal: tuple[int, str]) -> None:

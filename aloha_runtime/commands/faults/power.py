@@ -14,7 +14,8 @@ from random import Random
 
 from aloha_runtime import config, messages
 from aloha_runtime.commands.faults.scenario import Family, Scenario, Trial
-from aloha_runtime.commands.faults.virtual_rig import Bus, VirtualRig
+from aloha_runtime.commands.faults.virtual_parts import Bus
+from aloha_runtime.commands.faults.virtual_rig import VirtualRig
 from aloha_runtime.control.gravity import weight_torques
 from aloha_runtime.hardware.dynamixel_torque import LIMIT_SLACK_TICKS, WATCHDOG
 from aloha_runtime.messages import MS, Action, Health, Mode
