@@ -10,6 +10,7 @@ import struct
 from typing import NamedTuple
 
 from aloha_runtime.errors import HardwareError
+from aloha_runtime.hardware.device_file import DeviceFile
 from aloha_runtime.key_names import HIGHEST_CODE, key_name
 
 EVENT = struct.Struct("llHHi")
@@ -40,16 +41,15 @@ class KeyEvent(NamedTuple):
     value: int
 
 
-class InputDevice:
+class InputDevice(DeviceFile):
     """An open device. `path` should be a stable name, /dev/input/by-id/...; `key`: one that it must have."""
 
     def __init__(self, path: str, key: int | None = None) -> None:
         """Raises HardwareError naming the path, the reason and what to do."""
-        self.path = path
+        super().__init__(path, os.O_RDONLY, "input", "/dev/input/by-id")
         self.overrun = False
         """Since the last `read` began the kernel has thrown events away, because nobody had read them."""
         self._rest = b""
-        self._fd = _open(path)
         try:
             self._device = _is_device(self._fd, path)
             if key is not None and self._device and key not in self._keys(_EVIOCGBIT_KEY):
@@ -95,24 +95,6 @@ class InputDevice:
     def _keys(self, request: int) -> set[int]:
         bits = int.from_bytes(fcntl.ioctl(self._fd, request, bytes(_KEY_BYTES)), "little")
         return {code for code in range(HIGHEST_CODE + 1) if bits >> code & 1}
-
-    def close(self) -> None:
-        """Harmless when it is gone or closed."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-
-def _open(path: str) -> int:
-    try:
-        return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        why = "does not exist; plug it in, and look for its name with `ls -l /dev/input/by-id`"
-    except PermissionError:
-        why = "may not be read by this user; run `sudo usermod -aG input $USER` and log in again"
-    except OSError as error:
-        why = f"cannot be read ({error.strerror}); unplug it and plug it in again"
-    raise HardwareError(f"{path} {why}")
 
 
 def _is_device(fd: int, path: str) -> bool:

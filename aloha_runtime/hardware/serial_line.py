@@ -8,6 +8,7 @@ import termios
 from collections.abc import Callable
 
 from aloha_runtime.errors import HardwareError
+from aloha_runtime.hardware.device_file import DeviceFile
 from aloha_runtime.hardware.input_device import InputLostError
 
 LINES = {"cts": termios.TIOCM_CTS, "dsr": termios.TIOCM_DSR, "dcd": termios.TIOCM_CAR, "ri": termios.TIOCM_RNG}
@@ -17,7 +18,7 @@ _HAS_NONE = (errno.ENOTTY, errno.EINVAL)
 Ioctl = Callable[[int, int, bytes], bytes]
 
 
-class SerialLine:
+class SerialLine(DeviceFile):
     """An open adapter, taken for this process alone. `ioctl` stands in for the kernel's in tests.
 
     The adapter's driver asks the device itself on some adapters (FTDI: a USB transfer of about 1 ms, which a wedged
@@ -26,9 +27,8 @@ class SerialLine:
 
     def __init__(self, path: str, line: str, ioctl: Ioctl = fcntl.ioctl) -> None:
         """Raises HardwareError naming the path, the reason and what to do."""
-        self.path = path
+        super().__init__(path, os.O_RDWR, "dialout", "/dev/serial/by-id")
         self._line, self._ioctl = line, ioctl
-        self._fd = _open(path)
         try:
             self._take()
         except BaseException:
@@ -69,21 +69,3 @@ class SerialLine:
     def _state(self) -> int:
         found: int = _INT.unpack(self._ioctl(self._fd, termios.TIOCMGET, bytes(_INT.size)))[0]
         return found
-
-    def close(self) -> None:
-        """Harmless when it is gone or closed."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-
-def _open(path: str) -> int:
-    try:
-        return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        why = "does not exist; plug it in, and look for its name with `ls -l /dev/serial/by-id`"
-    except PermissionError:
-        why = "may not be opened by this user; run `sudo usermod -aG dialout $USER` and log in again"
-    except OSError as error:
-        why = f"cannot be opened ({error.strerror}); unplug it and plug it in again"
-    raise HardwareError(f"{path} {why}")
