@@ -17,6 +17,7 @@ Rules that hold whatever arrives (each has a property test):
 from collections import deque
 from collections.abc import Iterable
 
+from aloha_runtime import messages
 from aloha_runtime.control.events import (
     ArmsHeard,
     BlockerChanged,
@@ -43,7 +44,8 @@ HISTORY = 64
 TIME_IS_OVER = "the policy has moved the arms for its time"
 """How the cause of a HOLD after the longest duration begins."""
 
-ARMS = ("arms@followers", "arms@leaders")
+ARMS = tuple(topic.publisher for topic in messages.ARMS)
+"""The processes of the arms, a pair each."""
 
 
 class ModeMachine:

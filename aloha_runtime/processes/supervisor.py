@@ -43,7 +43,7 @@ class SupervisorLoop:
         self.server = bus.server()
         self.mode = bus.publisher(messages.MODE)
         self.reset = bus.publisher(messages.SIM_RESET)
-        topics = {"arms@followers": messages.FOLLOWERS, "arms@leaders": messages.LEADERS}
+        topics = {topic.publisher: topic for topic in messages.ARMS}
         here = tuple(name for name in ARMS if name in every_process(rig))
         self.arms = {name: bus.subscribe(topics[name], ARMS_DEPTH) for name in here}
         self.health = {name: bus.subscribe(messages.health_topic(name), DEPTH) for name in every_process(rig)}
