@@ -158,8 +158,8 @@ class VirtualRig:
 
 
 def _with_time() -> Iterator[types.ModuleType]:
-    """Modules of the servo driver and of the arms process that look at the clock themselves."""
+    """Modules of the driver and of the arms process that look at the clock themselves."""
     for name, module in list(sys.modules.items()):
-        mine = name.startswith("aloha_runtime.hardware.dynamixel") or module is arms_process
+        mine = name.startswith("aloha_runtime.hardware.") or module is arms_process
         if mine and getattr(module, "time", None) is sys.modules["time"]:
             yield module
