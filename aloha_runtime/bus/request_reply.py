@@ -27,6 +27,8 @@ SUPERVISOR, RECORDER, FLIGHT = "supervisor", "recorder", "flight"
 _REPLY = "reply"
 _STARTED_BY = {SUPERVISOR: "`aloha up`", RECORDER: "`aloha record`", FLIGHT: "`aloha up`"}
 _QUEUE_LIMIT = 100
+MOST_REFUSED = 20
+"""What is no request is refused so often before `receive` returns: a flood of it does not keep a process in there."""
 _numbers = itertools.count()
 _decode_sender = msgspec.msgpack.Decoder(tuple[str, int]).decode
 
@@ -63,7 +65,7 @@ class Server(Closeable):
 
     def receive(self, timeout_ms: int = 0) -> Request | None:
         """The next request, None when there is none within `timeout_ms` (of the wall clock). Answer each by `reply`."""
-        while True:
+        for _ in range(MOST_REFUSED):
             promised = self._promised()
             if not self._socket.poll(PROMISED_MS if promised else timeout_ms):
                 self._received |= promised
@@ -80,6 +82,7 @@ class Server(Closeable):
             elif self._clock.virtual:
                 request.stamp_ns = 0  # whoever is outside virtual time knows nothing of it
             return request
+        return None
 
     def reply(self, reply: Reply) -> None:
         """Answer the request received last."""

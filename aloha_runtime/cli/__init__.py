@@ -18,11 +18,15 @@ app.add_typer(network.policy_app, name="policy")
 
 
 def main() -> None:
-    """Entry point: an AlohaError is one message and its exit code; Ctrl-C is 130."""
+    """Entry point: an AlohaError is one message and its exit code, an error of the operating system one message; Ctrl-C
+    is 130."""
     try:
         app()
     except AlohaError as error:
         print(f"aloha: {error}", file=sys.stderr)  # noqa: T201 — the one place that speaks to the terminal for all commands
         sys.exit(error.exit_code)
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"aloha: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,5 +1,6 @@
 """What an operator reads when something is wrong: one message, the exit code of its kind, and nothing left behind."""
 
+import errno
 import fcntl
 import os
 import pty
@@ -303,3 +304,16 @@ def write_video(path: Path) -> None:
     for _ in range(30):
         writer.write(np.zeros((120, 160, 3), np.uint8))
     writer.release()
+
+
+def test_an_error_of_the_operating_system_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "outputs/report.html")
+
+    monkeypatch.setattr(cli, "app", full)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "aloha: [Errno 28] No space left on device: 'outputs/report.html'\n"

@@ -13,6 +13,7 @@ from transport_workers import PATIENCE_S, heartbeat, publish_heartbeats, read_on
 
 from aloha_runtime import messages
 from aloha_runtime.bus import Bus, wait_any
+from aloha_runtime.bus.request_reply import MOST_REFUSED
 from aloha_runtime.bus.sockets import KEPT_BYTES
 from aloha_runtime.errors import TransportError
 from aloha_runtime.messages import (
@@ -252,6 +253,22 @@ def test_what_is_no_request_is_refused_and_the_next_one_is_served(bus: Bus, run_
                 assert server.receive(200) is None
                 assert client.poll(60_000)
                 assert client.recv() == b""
+
+
+def test_a_flood_of_what_is_no_request_does_not_keep_the_server(bus: Bus, run_dir: Path) -> None:
+    server = bus.server()
+    with zmq.Context() as context, context.socket(zmq.DEALER) as client:  # waits for no answer before it sends more
+        client.linger = 0
+        client.connect(f"ipc://{run_dir}/supervisor.requests.ipc")
+        for _ in range(3 * MOST_REFUSED):
+            client.send_multipart([b"", b"rubbish"])
+        answers = 0
+        for turn in range(1, 4):
+            assert server.receive(60_000) is None
+            while answers < turn * MOST_REFUSED and client.poll(60_000):
+                client.recv_multipart()
+                answers += 1
+            assert client.poll(0) == 0
 
 
 def test_a_request_above_the_limit_never_reaches_the_server(bus: Bus, run_dir: Path) -> None:
