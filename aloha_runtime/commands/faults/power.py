@@ -17,7 +17,8 @@ from aloha_runtime.commands.faults.scenario import Family, Scenario, Trial
 from aloha_runtime.commands.faults.virtual_parts import Bus
 from aloha_runtime.commands.faults.virtual_rig import VirtualRig
 from aloha_runtime.control.gravity import weight_torques
-from aloha_runtime.hardware.dynamixel_torque import LIMIT_SLACK_TICKS, WATCHDOG
+from aloha_runtime.hardware.dynamixel_stance import LIMIT_SLACK_TICKS
+from aloha_runtime.hardware.dynamixel_torque import WATCHDOG
 from aloha_runtime.messages import MS, Action, Health, Mode
 from aloha_runtime.robot import JOINTS_PER_ARM, RAD_PER_TICK, ROLES, START_POSE, TICK_NS, pose_vector
 from aloha_runtime.sim.servo import ServoPlant
