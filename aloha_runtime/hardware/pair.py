@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from aloha_runtime.dynamixel.registers import describe_hardware_error
 from aloha_runtime.errors import HardwareError
-from aloha_runtime.hardware.base import Arm, ArmReading, ArmSilentError, Switched
+from aloha_runtime.hardware.base import Arm, ArmReading, ArmSilentError, ArmVector, Switched
 from aloha_runtime.hardware.steps import Steps, together
 from aloha_runtime.messages import MS
 from aloha_runtime.robot import DOF, GRIPPER_INDEX, JOINTS_PER_ARM, SIDE_SLICE, Gripper, Side, Vector
@@ -85,11 +85,18 @@ class ArmPair:
             if side in found:
                 goals[SIDE_SLICE[side]] = found[side].goals
                 goals[index] = self._gripper.action_from_angle(float(goals[index]))
+                self._forget(side, found[side].goals)
         failures = [switched.failure for switched in found.values() if switched.failure is not None]
         if not failures:
             return Switched(goals)
         silent = any(isinstance(error, ArmSilentError) for error in failures)
         return Switched(goals, (ArmSilentError if silent else HardwareError)("; ".join(map(str, failures))))
+
+    def _forget(self, side: Side, goals: ArmVector) -> None:
+        """No reading of before counts: torque may have changed what the servos say of the same place."""
+        if side in self._newest:
+            angles = np.where(np.isfinite(goals), goals, self._newest[side].angles)
+            self._newest[side] = replace(self._newest[side], angles=angles)
 
     def turned(self) -> str:
         """Which joints a hand has turned by whole turns, and what to do; empty when none."""

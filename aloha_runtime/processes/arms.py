@@ -169,6 +169,7 @@ class ArmsLoop:
             self.torque, self.torque_trouble, self.retry_ns = None, str(error), now_ns + TORQUE_RETRY_NS
             if isinstance(error, ArmSilentError) and torque is not Torque.OFF:
                 self.retry_ns = NEVER_NS  # its power may be gone; when it is back, torque is the operator's order
+        self.reading = self.pair.newest() or self.reading
         self.pilot.switched(now_ns, switched.goals, error is None and not self.pair.turned())
 
     def _carrying_currents(self) -> Vector:
