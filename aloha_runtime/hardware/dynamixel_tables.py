@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from aloha_runtime.dynamixel import registers
 from aloha_runtime.dynamixel.registers import Register
-from aloha_runtime.hardware.dynamixel_exchange import reading, writing
+from aloha_runtime.hardware.dynamixel_blocks import reading, writing
 from aloha_runtime.hardware.dynamixel_stance import ADDRESS, EEPROM_ADDRESS, EEPROM_SIZE, SIZE, State
 from aloha_runtime.hardware.serial_port import SerialPort
 from aloha_runtime.hardware.steps import Steps

@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from typing import TypeAlias, TypeVar
 
-STEP_NS = 200_000
-"""Sleep between two looks at a port while a reply is overdue; each wake-up costs about 25 us of CPU."""
+from aloha_runtime.hardware.dynamixel_exchange import STEP_NS
 
 Key = TypeVar("Key")
 Result = TypeVar("Result")

@@ -65,9 +65,7 @@ class Bus:
 class Table:
     """Both arms of a role under a pair. A context."""
 
-    def __init__(
-        self, role: Role, plants: Callable[[], ServoPlant] = ServoPlant, faults: Faults | None = None
-    ) -> None:
+    def __init__(self, role: Role, plants: Callable[[], ServoPlant] = ServoPlant, faults: Faults | None = None) -> None:
         self.role, self.time = role, Time()
         self.wires: dict[Side, Wire] = {
             side: Wire(self.time, f"{role}_{side}", role, plants(), NoMonitor())  # type: ignore[arg-type]
