@@ -56,6 +56,8 @@ class Command:
     gate: GateOutput
     rearm: bool = False
     """Switch torque on once more: the servos stopped obeying (watchdog, power cut) while they were held."""
+    gripper: str = ""
+    """Arm whose gripper servo is to be restarted now."""
 
 
 class Pilot:
@@ -95,6 +97,7 @@ class Pilot:
         """Why this pair holds by itself; kept until the next order."""
         self._may_move = False
         self._rearm = False
+        self._gripper = ""
         self._begin: Begin | None = None
         """What begins once the servos have the torque that it needs."""
 
@@ -111,7 +114,7 @@ class Pilot:
         `rearm_cause`: why the servos would not obey goals now; empty when they would. `trouble`: what else is wrong
         with the arms themselves (an error, a silent servo), on which both stop at once, before the supervisor has heard
         of it."""
-        self._rearm = False
+        self._rearm, self._gripper = False, ""
         for heartbeat in heartbeats:
             self._hear(now_ns, heartbeat, present, rearm_cause, trouble)
         self._notice_silence(now_ns, present)
@@ -138,6 +141,7 @@ class Pilot:
             hold_cause=self._cause,
             gate=output,
             rearm=self._rearm,
+            gripper=self._gripper,
         )
 
     def switched(self, now_ns: int, held: Vector, done: bool) -> None:
@@ -163,6 +167,8 @@ class Pilot:
         if mode not in POWERED:
             self._stand(present)
             self.mode = mode
+            if heartbeat.asked_ns >= self._void_ns:
+                self._gripper = heartbeat.gripper
             self._void_ns, self._voided_by = max(self._void_ns, heartbeat.asked_ns), mode.upper()
         elif heartbeat.asked_ns < self._void_ns:
             self._hold(now_ns, present, f"{mode.upper()} was asked for before {self._voided_by}; arm again")

@@ -116,10 +116,11 @@ class Arm(Protocol):
         So after `connect`, after torque off, after an unplugged port, after a pause in which the servos' watchdog
         tripped, and when a servo was found without its torque or watchdog (a power cut)."""
 
-    def reboot_gripper(self) -> None:
-        """Clear a hardware error of the gripper servo; it lets go and is without torque then. Blocks for half a second.
+    def reset_gripper_steps(self) -> Steps[Switched]:
+        """Clear a hardware error of the gripper servo by a reboot, in which it lets go for a quarter of a second; then
+        it gets the torque that the joints have. Nothing else changes. In pieces, as `torque_steps`.
 
-        There is none for the joints: a joint that reboots drops the arm. Raises HardwareError."""
+        There is none for the joints: a joint that reboots drops the arm."""
 
     @property
     def holding(self) -> bool:

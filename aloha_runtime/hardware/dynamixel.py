@@ -278,12 +278,13 @@ class DynamixelArm:
         """See `Arm.turned`."""
         return {self._labels[servo_id]: turns for servo_id, turns in self._switch.turns.items() if turns}
 
-    def reboot_gripper(self) -> None:
-        """See `Arm.reboot_gripper`."""
-        if self._port is None or not self._cycle.attached:
-            raise HardwareError(f"{self.name}: {self._path} is not connected, so the gripper cannot reboot; replug it")
-        ServoAccess(self.name, self._port, self._labels).reboot(self._ids[-1])
-        self._attach(self._port, "the gripper was rebooted and has no torque")
+    def reset_gripper_steps(self) -> Steps[Switched]:
+        """See `Arm.reset_gripper_steps`."""
+        before = self._rearm_cause, self._holding
+        switched = yield from self._switching(lambda _: self._switch.reset_gripper())
+        if switched.failure is None:
+            self._rearm_cause, self._holding = before
+        return switched
 
     def temperatures(self) -> dict[str, float]:
         """See `Arm.temperatures`."""

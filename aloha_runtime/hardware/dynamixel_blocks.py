@@ -15,6 +15,26 @@ from aloha_runtime.hardware.steps import Steps
 TRIES = 4
 """So often a servo that is missing in the answer to all is asked alone; then it is silent."""
 
+ASK_NS = 20_000_000
+"""Pause between two pings of a servo that restarts; each of them feeds the watchdogs of its neighbours."""
+RESTART_NS = 2_000_000_000
+"""A servo that restarts is back in a quarter of a second; after this it will not come back."""
+
+
+def rebooting(port: SerialPort, servo_id: int) -> Steps[None]:
+    """Reboot a servo and wait until it answers again, or never will. Raises PortLostError."""
+    port.flush()
+    port.write(packets.reboot(servo_id))
+    end_ns = time.monotonic_ns() + RESTART_NS
+    yield time.monotonic_ns() + ASK_NS  # the answer to the reboot itself
+    port.flush()
+    parser = Parser()
+    while (now := time.monotonic_ns()) < end_ns:
+        port.write(packets.ping(servo_id))
+        yield now + ASK_NS
+        if any(packet.id == servo_id for packet in parser.feed(port.read())):
+            return
+
 
 def reading(
     port: SerialPort, ids: Sequence[int], address: int, size: int, patience_ns: int

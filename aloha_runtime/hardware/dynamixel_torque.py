@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from aloha_runtime.dynamixel import registers
 from aloha_runtime.dynamixel.registers import Register, describe_hardware_error
+from aloha_runtime.hardware.dynamixel_blocks import rebooting
 from aloha_runtime.hardware.dynamixel_health import Health
 from aloha_runtime.hardware.dynamixel_stance import (
     LIMIT_SLACK_TICKS,
@@ -112,6 +113,18 @@ class TorqueSwitch:
             troubles += yield from self._tables.apply({registers.TORQUE_ENABLE: dict.fromkeys(self._all, 0)})
             return self._outcome(troubles)
         wanted = {servo_id: gripper if servo_id == self._gripper else joints for servo_id in self._all}
+        return (yield from self._switch(wanted))
+
+    def reset_gripper(self) -> Steps[Outcome]:
+        """Restart the gripper's servo, where it reports an error, and give it the torque that the joints have."""
+        yield from self._tables.begin(())
+        state = self._tables.states.get(self._gripper)
+        if state is None or not state[registers.HARDWARE_ERROR_STATUS]:
+            return self._outcome((), ["the gripper reports no error, so it is not restarted"])
+        yield from rebooting(self._tables.port, self._gripper)
+        yield from self._tables.begin(())
+        wanted = {servo_id: state.torque for servo_id, state in self._tables.states.items()}
+        wanted[self._gripper] = any(wanted.values())
         return (yield from self._switch(wanted))
 
     def carry(self, goal_currents: Mapping[int, int]) -> Steps[Outcome]:

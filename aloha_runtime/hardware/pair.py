@@ -11,7 +11,7 @@ from aloha_runtime.errors import HardwareError
 from aloha_runtime.hardware.base import Arm, ArmReading, ArmSilentError, ArmVector, Switched
 from aloha_runtime.hardware.steps import Steps, together
 from aloha_runtime.messages import MS
-from aloha_runtime.robot import DOF, GRIPPER_INDEX, JOINTS_PER_ARM, SIDE_SLICE, Gripper, Side, Vector
+from aloha_runtime.robot import DOF, GRIPPER_INDEX, JOINTS, JOINTS_PER_ARM, SIDE_SLICE, Gripper, Side, Vector
 from aloha_runtime.stillness import Stillness, is_stall
 
 FEED_NS = 20 * MS
@@ -68,8 +68,16 @@ class ArmPair:
         """Current control of both arms with these currents (14,)."""
         return self._together({side: arm.carry_steps(currents_ma[SIDE_SLICE[side]]) for side, arm in self.arms.items()})
 
+    def reset_gripper(self, name: str) -> Switched:
+        """Restart the gripper servo of the arm with this name; the other arm is fed meanwhile."""
+        return self._together({side: arm.reset_gripper_steps() for side, arm in self.arms.items() if arm.name == name})
+
+    def names(self) -> list[str]:
+        """The arms of this pair, such as `follower_left`."""
+        return [arm.name for arm in self.arms.values()]
+
     def _together(self, works: Mapping[Side, Steps[Switched]]) -> Switched:
-        fed_ns: dict[Side, int] = {}
+        fed_ns = dict.fromkeys(set(self.arms) - set(works), 0)
         """Arms that wait for the other one, and when they were last fed."""
 
         def feed() -> int:
@@ -158,8 +166,16 @@ class ArmPair:
         return HardwareError(f"the arms answer singly but not in a cycle ({counts}); check the servo cables")
 
     def describe(self, errors: Mapping[str, int]) -> str:
-        """Hardware errors for people: each joint with its error."""
-        return ", ".join(f"{joint}: {describe_hardware_error(bits)}" for joint, bits in errors.items())
+        """Hardware errors for people: each joint with its error and what to do."""
+        said = []
+        for joint, bits in errors.items():
+            side, _, name = joint.partition("_")
+            arm = next(arm.name for key, arm in self.arms.items() if key == side)
+            remedy = f"support {arm}, switch its power off and on, then `aloha arm`"
+            if name == JOINTS[-1]:
+                remedy = f"free its fingers, then `aloha reset-gripper {arm}`"
+            said.append(f"{joint}: {describe_hardware_error(bits)}; {remedy}")
+        return ", ".join(said)
 
     def silent(self, now_ns: int, longer_than_ns: int, stillness: Stillness) -> str:
         """Who is unplugged or has not answered for so long, and what to do; empty when all answer. Where the computer

@@ -124,7 +124,10 @@ class ArmsLoop:
         command = self.pilot.step(now_ns, self.mode.drain(), present, self._target(), self._rearm_cause(), trouble)
         goal = command.goal
         due = now_ns >= self.retry_ns or command.torque is Torque.OFF is not self.tried
-        if command.rearm or (command.torque is not self.torque and due):
+        if command.gripper in self.pair.names():
+            self._reset_gripper(now_ns, command.gripper)
+            goal = None
+        elif command.rearm or (command.torque is not self.torque and due):
             self.tried = command.torque
             self._switch(now_ns, command.torque)
             goal = None
@@ -171,6 +174,16 @@ class ArmsLoop:
                 self.retry_ns = NEVER_NS  # its power may be gone; when it is back, torque is the operator's order
         self.reading = self.pair.newest() or self.reading
         self.pilot.switched(now_ns, switched.goals, error is None and not self.pair.turned())
+
+    def _reset_gripper(self, now_ns: int, arm: str) -> None:
+        """Restart the gripper servo of one arm, by an operator's order. Everything else keeps its torque and goal."""
+        switched = self.pair.reset_gripper(arm)
+        if switched.failure is None:
+            self.service.log.info("%s: its gripper was restarted", arm)
+        else:
+            self.service.log.warning("%s", switched.failure)
+        self.reading = self.pair.newest() or self.reading
+        self.pilot.switched(now_ns, switched.goals, done=False)
 
     def _carrying_currents(self) -> Vector:
         return gravity.carrying_currents_ma(self.reading.position, self.carried_share)

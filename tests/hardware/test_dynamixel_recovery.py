@@ -165,14 +165,19 @@ def test_rebooting_the_gripper_clears_its_error_and_spares_the_joints(arm: Dynam
     world("error", 9, 0x20)
     reading = cycle_until(arm, lambda reading: reading is not None and reading.errors.get("gripper", 0) & 0x20)
     assert reading.errors == {"gripper": 0xA0}
-    arm.reboot_gripper()
-    assert arm.rearm_cause
+    assert finish(arm.reset_gripper_steps()).failure is None
+    assert not arm.rearm_cause
     cycle_until(arm, lambda reading: reading is not None and not reading.errors)
     assert world("get", 1, reg.TORQUE_ENABLE.address, 1) == 1
-    assert world("get", 9, reg.TORQUE_ENABLE.address, 1) == 0
-    arm.torque(True)
     assert world("get", 9, reg.TORQUE_ENABLE.address, 1) == 1
     assert world("get", 9, reg.GOAL_CURRENT.address, 2) == 200
+
+
+def test_a_gripper_without_an_error_is_not_restarted(arm: DynamixelArm, world: Emulated) -> None:
+    arm.torque(True)
+    switched = finish(arm.reset_gripper_steps())
+    assert "the gripper reports no error, so it is not restarted" in str(switched.failure)
+    assert world("get", 9, reg.TORQUE_ENABLE.address, 1) == 1
 
 
 @pytest.mark.parametrize("goal_after_a_trip", ["the present", "as it was"])
