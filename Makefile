@@ -1,6 +1,9 @@
 # `make demo` and `make test` set up everything they need first; nothing is installed outside .venv without saying so.
 .DEFAULT_GOAL := help
 BIN := .venv/bin
+# A rig is a dozen processes. Where a machine forbids compiled modules, each of them compiles all it imports again: 1.1 s
+# of CPU instead of 0.55 s for the supervisor, 8 s instead of 4 s for the policy.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo test check bench interop mutants clean
 

@@ -107,6 +107,7 @@ class StopWatch:
         self._path = settings.path
         self._threaded, self._priority = threaded, priority
         self._thread: threading.Thread | None = None
+        self._closed = threading.Event()
         self._seen = StopSeen(0, held=False, missing=f"{settings.path} has not been opened yet")
         self._looks_without_news = 0
 
@@ -127,7 +128,13 @@ class StopWatch:
         if self._priority is not None:
             with contextlib.suppress(OSError):
                 os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(self._priority))
-        while True:
+        while not self._closed.wait(PERIOD_S):
             self._seen = self._stop_input.look(time.monotonic_ns())
             self._looks_without_news = 0
-            time.sleep(PERIOD_S)
+        self._stop_input.close()
+
+    def close(self) -> None:
+        """Give the device back. A thread that the device keeps waiting is not waited for."""
+        self._closed.set()
+        if self._thread is None:
+            self._stop_input.close()

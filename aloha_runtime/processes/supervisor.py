@@ -207,11 +207,15 @@ def main(service: Service) -> None:
     loop = SupervisorLoop(service)
     service.prepare_realtime([])
     pacer = Pacer(service.clock, TICK_NS)
-    while not service.stopping:
-        pacer.wait()
-        loop.cycle()
-        trouble = loop.trouble(service.clock.now_ns())
-        service.report(loop.figures, ok=not trouble, message=trouble)
+    try:
+        while not service.stopping:
+            pacer.wait()
+            loop.cycle()
+            trouble = loop.trouble(service.clock.now_ns())
+            service.report(loop.figures, ok=not trouble, message=trouble)
+    finally:
+        if loop.stop_input is not None:
+            loop.stop_input.close()
 
 
 if __name__ == "__main__":

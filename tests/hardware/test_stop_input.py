@@ -1,5 +1,6 @@
 """A physical stop: pressed, held, repeated, missing, unplugged, back; as a key and as a contact on a serial line."""
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -18,7 +19,7 @@ from aloha_runtime.hardware import input_device, serial_line, stop_input
 from aloha_runtime.hardware.base import StopSeen
 from aloha_runtime.hardware.input_device import InputDevice, InputLostError, KeyEvent
 from aloha_runtime.hardware.serial_line import LINES, SerialLine
-from aloha_runtime.hardware.stop_input import MOST_LOOKS_WITHOUT_NEWS, REOPEN_NS, StopInput, StopWatch
+from aloha_runtime.hardware.stop_input import MOST_LOOKS_WITHOUT_NEWS, REOPEN_NS, THREAD, StopInput, StopWatch
 
 READY = StopSeen(0, held=False, missing="")
 
@@ -319,8 +320,16 @@ def settled(watch: StopWatch, wanted: Callable[[StopSeen], bool]) -> StopSeen:
     raise AssertionError(f"the stop stays {seen}")
 
 
-def test_a_watch_sees_presses_from_a_thread_of_its_own(pedal: Pedal) -> None:
-    watch = StopWatch(StopInputConfig(device=str(pedal.path)), threaded=True)
+@pytest.fixture
+def watch(pedal: Pedal) -> Iterator[StopWatch]:
+    with contextlib.closing(StopWatch(StopInputConfig(device=str(pedal.path)), threaded=True)) as watch:
+        yield watch
+    waiting = threading.Event()
+    while any(thread.name == THREAD for thread in threading.enumerate()):  # it ends by itself once it is closed
+        waiting.wait(0.005)
+
+
+def test_a_watch_sees_presses_from_a_thread_of_its_own(watch: StopWatch, pedal: Pedal) -> None:
     first = watch.look()
     assert first.missing or first == READY  # nothing is known yet, or its thread was quicker
     settled(watch, lambda seen: seen == READY)
@@ -331,10 +340,9 @@ def test_a_watch_sees_presses_from_a_thread_of_its_own(pedal: Pedal) -> None:
 
 
 def test_a_device_that_does_not_answer_keeps_nobody_and_is_missing(
-    pedal: Pedal, monkeypatch: pytest.MonkeyPatch
+    watch: StopWatch, pedal: Pedal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stuck, entered = threading.Event(), threading.Event()
-    watch = StopWatch(StopInputConfig(device=str(pedal.path)), threaded=True)
     settled(watch, lambda seen: seen == READY)
     look = StopInput.look
 
