@@ -104,10 +104,12 @@ def hold_driven(
         return Hold(remembered[0] if state.tripped and remembered else goal, present)
     balanced = present + drive_ticks(state, p_gain)
     if state.tripped:
-        # Where the watchdog tripped, the joint has sagged once more under what was its place then.
-        for known in (*remembered, goal):
-            if abs(known - balanced) <= SAG_TICKS and abs(known - present) <= lead_ticks:
+        # Some servos make the place where they trip their goal; then the joint has sagged twice under the goal before.
+        for known in remembered:
+            if abs(known - goal) <= SAG_TICKS and abs(known - present) <= min(2 * SAG_TICKS, lead_ticks):
                 return Hold(known, present)
+        if abs(goal - balanced) <= SAG_TICKS and abs(goal - present) <= lead_ticks:
+            return Hold(goal, present)
     elif state[registers.POSITION_P_GAIN] == p_gain and abs(goal - present) <= lead_ticks:
         return Hold(goal, present)
     return Hold(within(servo, balanced), present)
