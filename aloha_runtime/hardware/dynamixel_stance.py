@@ -23,8 +23,8 @@ EEPROM_SIZE = registers.HOMING_OFFSET.address + registers.HOMING_OFFSET.size - E
 """The block with mode and Homing_Offset."""
 ONE_TURN_OFFSET = 1024
 """In position control a Homing_Offset beyond this is ignored (e-manual, item 20)."""
-SAG_TICKS = round(0.035 / RAD_PER_TICK)
-"""The most that a joint sags under its goal at the standard gain: 2 degrees."""
+SAG_TICKS = round(0.06 / RAD_PER_TICK)
+"""The most that a joint sags under its goal at the standard gain: a raised arm's shoulder by 1 to 3 degrees."""
 LIMIT_SLACK_TICKS = round(0.10 / RAD_PER_TICK)
 """A joint this far outside its limits (an arm asleep on its stop) may get torque: it moves in by no more than this."""
 PWM_PER_TICK = 128
