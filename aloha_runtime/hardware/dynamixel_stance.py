@@ -23,8 +23,8 @@ EEPROM_SIZE = registers.HOMING_OFFSET.address + registers.HOMING_OFFSET.size - E
 """The block with mode and Homing_Offset."""
 ONE_TURN_OFFSET = 1024
 """In position control a Homing_Offset beyond this is ignored (e-manual, item 20)."""
-SAG_TICKS = round(0.035 / RAD_PER_TICK)
-"""The most that a joint sags under its goal at the standard gain: 2 degrees."""
+SAG_TICKS = round(0.06 / RAD_PER_TICK)
+"""The most that a joint sags under its goal at the standard gain: a raised arm's shoulder by 1 to 3 degrees."""
 LIMIT_SLACK_TICKS = round(0.10 / RAD_PER_TICK)
 """A joint this far outside its limits (an arm asleep on its stop) may get torque: it moves in by no more than this."""
 PWM_PER_TICK = 128
@@ -104,10 +104,12 @@ def hold_driven(
         return Hold(remembered[0] if state.tripped and remembered else goal, present)
     balanced = present + drive_ticks(state, p_gain)
     if state.tripped:
-        # Where the watchdog tripped, the joint has sagged once more under what was its place then.
-        for known in (*remembered, goal):
-            if abs(known - balanced) <= SAG_TICKS and abs(known - present) <= lead_ticks:
+        # Some servos make the place where they trip their goal; then the joint has sagged twice under the goal before.
+        for known in remembered:
+            if abs(known - goal) <= SAG_TICKS and abs(known - present) <= min(2 * SAG_TICKS, lead_ticks):
                 return Hold(known, present)
+        if abs(goal - balanced) <= SAG_TICKS and abs(goal - present) <= lead_ticks:
+            return Hold(goal, present)
     elif state[registers.POSITION_P_GAIN] == p_gain and abs(goal - present) <= lead_ticks:
         return Hold(goal, present)
     return Hold(within(servo, balanced), present)

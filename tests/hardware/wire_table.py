@@ -112,3 +112,12 @@ class Table:
     def all(self, side: Side, register: reg.Register, ids: Sequence[int] = range(1, 10)) -> list[int]:
         """A register of every servo of an arm."""
         return [self.wires[side].chain.peek(i, register, self.time.now) for i in ids]
+
+
+class Sagging(ServoPlant):
+    """Joints that stand below their goals: nearly the static bound in shoulder and elbow, less further out."""
+
+    SAG_RAD = (0.0, 0.033, 0.03, 0.0, 0.012, 0.0, 0.0)
+
+    def command(self, now_ns: int, goals: Sequence[float], *rest: Sequence[float]) -> None:  # type: ignore[override]
+        super().command(now_ns, [goal - sag for goal, sag in zip(goals, self.SAG_RAD, strict=True)], *rest)  # type: ignore[arg-type]
