@@ -8,7 +8,7 @@ STARTS = {"teleop": Mode.TELEOP, "policy": Mode.POLICY, "replay": Mode.REPLAY}
 EXCHANGES = {"takeover": Mode.TELEOP, "handback": Mode.POLICY}
 """From the one to the other without ARMED; the supervisor sees to it that leaders and followers agree."""
 RESET_GRIPPER = "reset_gripper"
-"""Restart the gripper servo of the arm that the argument names. It lets go of what it holds, so only a person may ask."""
+"""Restart the gripper servo of the arm that the argument names. It lets go of what it holds, so a person must ask."""
 OPERATOR_ONLY = ("arm", "park", "shutdown", RESET_GRIPPER)
 ALWAYS = ("stop", "status")
 """Verbs that start no motion: obeyed however long they were on their way."""

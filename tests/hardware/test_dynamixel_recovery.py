@@ -12,6 +12,7 @@ from aloha_runtime.dynamixel import registers as reg
 from aloha_runtime.errors import HardwareError
 from aloha_runtime.hardware.base import ArmSilentError
 from aloha_runtime.hardware.dynamixel import DynamixelArm
+from aloha_runtime.hardware.steps import finish
 from aloha_runtime.robot import RAD_PER_TICK
 
 PATIENCE_S = 20.0
