@@ -1,7 +1,7 @@
 """Torque goes on, off and on again, beside arms that are dead or at fault: no joint leaps, creeps, or goes limp.
 
-The driver on emulated chains in virtual time (`virtual_arms`), judged by registers and joints. Servos whose behaviour no
-source settles behave in one way or the other in turns.
+The driver on emulated chains in virtual time (`virtual_arms`), judged by registers and joints. Where no source settles
+how a servo behaves, it is one way or the other.
 """
 
 from collections.abc import Callable
