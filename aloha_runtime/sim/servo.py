@@ -129,6 +129,11 @@ class ServoPlant:
         self._advance(now_ns)
         return PlantState(self.angles, self._velocities, self._currents)
 
+    def sags(self) -> list[float]:
+        """How far (7, rad) its weight moves each joint when it gets torque where it is, at a P gain of 800."""
+        weights = [*weight_torques(self._role, self.angles), 0.0]
+        return [weight / stiffness for weight, stiffness in zip(weights, self._stiffness.nm_per_rad, strict=True)]
+
     def _advance(self, now_ns: int) -> None:
         if self._time_ns is None:
             self._time_ns = now_ns
@@ -183,7 +188,7 @@ class ServoPlant:
             velocity = min(most + drift, max(drift - most, velocity))
             self.angles[index] += velocity * step_s
         torque = -weight
-        if abs(velocity) > abs(before):  # back EMF brakes, at no cost
+        if velocity * (velocity - before) > 0:  # back EMF brakes, at no cost
             torque += self._stiffness.inertia[index] * (velocity - before) / step_s
         torque += FRICTION_NM * min(1.0, max(-1.0, velocity / FRICTION_RAD_S))
         limit = self._limit_ma[index]
