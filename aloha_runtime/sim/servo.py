@@ -12,6 +12,7 @@ from aloha_runtime.sim.weight import Stiffness, weight_torques
 
 MAX_STEP_NS = 5_000_000
 """Integration step. The shortest time constant below is 40 ms: 5 ms lengthen it by 6 %."""
+MAX_STEP_S = MAX_STEP_NS * 1e-9
 LAG_S = 0.06
 """Time constant of a position servo at the standard gain (P 800), loaded: a step settles to 5 % in 0.18 s."""
 HAND_LAG_S = 0.04
@@ -189,7 +190,7 @@ class ServoPlant:
             self.angles[index] += velocity * step_s
         torque = -weight
         if velocity * (velocity - before) > 0:  # back EMF brakes, at no cost
-            torque += self._stiffness.inertia[index] * (velocity - before) / step_s
+            torque += self._stiffness.inertia[index] * (velocity - before) / MAX_STEP_S
         torque += FRICTION_NM * min(1.0, max(-1.0, velocity / FRICTION_RAD_S))
         limit = self._limit_ma[index]
         self._currents[index] = min(limit, max(-limit, torque / self._stiffness.nm_per_ma[index]))
