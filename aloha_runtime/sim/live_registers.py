@@ -1,5 +1,7 @@
 """The registers of an emulated servo that tell what it is doing now, from what was sensed and what it follows."""
 
+import struct
+
 from aloha_runtime.dynamixel import registers as reg
 from aloha_runtime.robot import RAD_S_PER_UNIT
 from aloha_runtime.sim.firmware import Firmware
@@ -10,6 +12,8 @@ IN_POSITION, PROFILE_ONGOING, FOLLOWING_ERROR = 0x01, 0x02, 0x08
 STEP, RECTANGULAR, TRAPEZOIDAL = 0x00, 0x10, 0x30
 IN_POSITION_TICKS, FOLLOWING_TICKS = 20, 200
 """Deviations at which the two bits change; the e-manual calls the first predefined and names neither."""
+_LIVE = struct.Struct("<HBBhhiiii")
+"""Registers 120 to 143, from Realtime_Tick to Position_Trajectory."""
 FULL_PWM = 885
 FULL_LOAD = 1000
 
@@ -30,20 +34,20 @@ def store(servo: Firmware, state: tuple[int, int, int], now_ns: int) -> None:
         wanted_velocity = servo.get(reg.GOAL_VELOCITY)
     ongoing = positioned and servo.followed is not None and servo.ongoing
     servo.moving = ongoing or abs(velocity) > servo.get(reg.MOVING_THRESHOLD)
-    pwm = _pwm(servo, wanted - position, current, velocity) if servo.torque else 0
-    for entry, value in (
-        (reg.REALTIME_TICK, now_ns // 1_000_000 % 32768),
-        (reg.MOVING, int(servo.moving)),
-        (reg.MOVING_STATUS, _moving_status(servo, wanted - position, position, ongoing) if positioned else 0),
-        (reg.PRESENT_PWM, pwm),
-        (reg.PRESENT_CURRENT, max(-32768, min(32767, current))),
-        (reg.PRESENT_VELOCITY, velocity),
-        (reg.PRESENT_POSITION, position),
-        (reg.VELOCITY_TRAJECTORY, wanted_velocity),
-        (reg.POSITION_TRAJECTORY, wanted),
-        (reg.PRESENT_TEMPERATURE, servo.temperature),
-    ):
-        servo.set(entry, value)
+    _LIVE.pack_into(
+        servo.table,
+        reg.REALTIME_TICK.address,
+        now_ns // 1_000_000 % 32768,
+        servo.moving,
+        _moving_status(servo, wanted - position, position, ongoing) if positioned else 0,
+        _pwm(servo, wanted - position, current, velocity) if servo.torque else 0,
+        max(-32768, min(32767, current)),
+        velocity,
+        position,
+        wanted_velocity,
+        wanted,
+    )
+    servo.table[reg.PRESENT_TEMPERATURE.address] = servo.temperature
 
 
 def _moving_status(servo: Firmware, lag: int, position: int, ongoing: bool) -> int:
