@@ -20,6 +20,7 @@ from aloha_runtime.commands.faults.remote_links import REMOTE_LINK
 from aloha_runtime.commands.faults.scenario import Family, Result, Scenario
 from aloha_runtime.commands.faults.servos import SERVOS
 from aloha_runtime.commands.faults.setup import SETUP
+from aloha_runtime.commands.faults.torque import TORQUE
 from aloha_runtime.commands.faults.void_orders import VOID_ORDERS
 from aloha_runtime.commands.faults.whole_rig import WHOLE_RIG
 from aloha_runtime.errors import ConfigError
@@ -28,6 +29,7 @@ FAMILIES: tuple[Family, ...] = (
     POLICY,
     SERVOS,
     POWER,
+    TORQUE,
     CONTROLLERS,
     VOID_ORDERS,
     REALTIME,

@@ -5,7 +5,8 @@ torque goes on in position control. So neither the position nor an earlier readi
 
 - without torque: where the joint will read once it has torque;
 - with torque: the goal that it has, as long as that is no further from the joint than the lead;
-- else, and after a trip of the watchdog, with a goal that no sag explains: the goal that keeps the present drive.
+- else, and after a trip of the watchdog with a goal that the joint's load does not explain: the goal that keeps the
+  present drive.
 """
 
 from collections.abc import Sequence
@@ -23,8 +24,10 @@ EEPROM_SIZE = registers.HOMING_OFFSET.address + registers.HOMING_OFFSET.size - E
 """The block with mode and Homing_Offset."""
 ONE_TURN_OFFSET = 1024
 """In position control a Homing_Offset beyond this is ignored (e-manual, item 20)."""
-SAG_TICKS = round(0.06 / RAD_PER_TICK)
-"""The most that a joint sags under its goal at the standard gain: a raised arm's shoulder by 1 to 3 degrees."""
+SAG_TICKS = round(0.08 / RAD_PER_TICK)
+"""The most that a joint sags under its goal: a stretched arm's by up to 4 degrees, where its motors are small."""
+STILL_TICKS = round(0.01 / RAD_PER_TICK)
+"""Goals this near each other move nothing that anybody sees."""
 LIMIT_SLACK_TICKS = round(0.10 / RAD_PER_TICK)
 """A joint this far outside its limits (an arm asleep on its stop) may get torque: it moves in by no more than this."""
 PWM_PER_TICK = 128
@@ -102,14 +105,14 @@ def hold_driven(
     present, goal = state.present, state.goal
     if grips:
         return Hold(remembered[0] if state.tripped and remembered else goal, present)
-    balanced = present + drive_ticks(state, p_gain)
+    drive = drive_ticks(state, p_gain)
+    balanced = present + drive
     if state.tripped:
-        # Some servos make the place where they trip their goal; then the joint has sagged twice under the goal before.
-        for known in remembered:
-            if abs(known - goal) <= SAG_TICKS and abs(known - present) <= min(2 * SAG_TICKS, lead_ticks):
-                return Hold(known, present)
-        if abs(goal - balanced) <= SAG_TICKS and abs(goal - present) <= lead_ticks:
-            return Hold(goal, present)
+        # A servo that trips holds the place where it stands, so the joint has sagged once more: what its load explains
+        # is the goal of before, one sag above that place, or that place itself. All else was a motion.
+        for known in (*remembered, goal):
+            if abs(known - balanced) <= abs(drive) + STILL_TICKS:
+                return Hold(within(servo, known), present)
     elif state[registers.POSITION_P_GAIN] == p_gain and abs(goal - present) <= lead_ticks:
         return Hold(goal, present)
     return Hold(within(servo, balanced), present)

@@ -2,11 +2,11 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from unittest import mock
 
 import numpy as np
-from emulated import NoMonitor
+from numpy.typing import NDArray
 
 from aloha_runtime.commands.faults.virtual_parts import Time, Wire, WirePort
 from aloha_runtime.dynamixel import registers as reg
@@ -36,12 +36,20 @@ def virtual_time(time: Time) -> Iterator[None]:
         yield
 
 
-class Bus:
+class NoMonitor:
+    """Stands in for the goal monitor, whose envelope is the gate's: a driver alone may send any goal."""
+
+    def host(self, data: bytes, now_ns: int) -> None: ...
+
+    def servo(self, data: bytes, now_ns: int) -> None: ...
+
+
+class SingleArm:
     """One chain, whose pairs are mounted exactly, and the switch that gives it torque."""
 
     def __init__(self, role: Role, faults: Faults | None = None, plant: ServoPlant | None = None) -> None:
         self.role, self.time = role, Time()
-        self.plant = plant or ServoPlant()
+        self.plant = plant or ServoPlant(role)
         self.wire = Wire(self.time, role, role, self.plant, NoMonitor())  # type: ignore[arg-type]
         self.chain = self.wire.chain = Chain(role, self.plant, mounts={})
         self.chain.set_faults(faults or Faults())
@@ -62,19 +70,19 @@ class Bus:
             self.chain.receive(dynamixel.FEED, self.time.now)
 
 
-class Table:
+class Pair:
     """Both arms of a role under a pair. A context."""
 
-    def __init__(self, role: Role, plants: Callable[[], ServoPlant] = ServoPlant, faults: Faults | None = None) -> None:
+    def __init__(self, role: Role, faults: Faults | None = None) -> None:
         self.role, self.time = role, Time()
         self.wires: dict[Side, Wire] = {
-            side: Wire(self.time, f"{role}_{side}", role, plants(), NoMonitor())  # type: ignore[arg-type]
+            side: Wire(self.time, f"{role}_{side}", role, ServoPlant(role), NoMonitor())  # type: ignore[arg-type]
             for side in ("left", "right")
         }
         for wire in self.wires.values():
             wire.chain.set_faults(faults or Faults())
 
-    def __enter__(self) -> "Table":
+    def __enter__(self) -> "Pair":
         with contextlib.ExitStack() as held:
             held.enter_context(virtual_time(self.time))
             held.enter_context(mock.patch.object(dynamixel, "SerialPort", self._port))
@@ -106,18 +114,9 @@ class Table:
                 wire.advance(self.time.now)
         return reading
 
-    def angles(self, side: Side) -> np.ndarray:
+    def angles(self, side: Side) -> NDArray[np.float64]:
         return np.array(self.wires[side].plant.read(self.time.now).angles)
 
-    def all(self, side: Side, register: reg.Register, ids: Sequence[int] = range(1, 10)) -> list[int]:
+    def registers(self, side: Side, register: reg.Register, ids: Sequence[int] = range(1, 10)) -> list[int]:
         """A register of every servo of an arm."""
         return [self.wires[side].chain.peek(i, register, self.time.now) for i in ids]
-
-
-class Sagging(ServoPlant):
-    """Joints that stand below their goals: nearly the static bound in shoulder and elbow, less further out."""
-
-    SAG_RAD = (0.0, 0.033, 0.03, 0.0, 0.012, 0.0, 0.0)
-
-    def command(self, now_ns: int, goals: Sequence[float], *rest: Sequence[float]) -> None:  # type: ignore[override]
-        super().command(now_ns, [goal - sag for goal, sag in zip(goals, self.SAG_RAD, strict=True)], *rest)  # type: ignore[arg-type]
