@@ -12,6 +12,7 @@ from rich.table import Table
 from aloha_runtime.commands.faults.cameras import CAMERAS
 from aloha_runtime.commands.faults.clocks import CLOCKS
 from aloha_runtime.commands.faults.controllers import CONTROLLERS, REALTIME
+from aloha_runtime.commands.faults.grippers import GRIPPERS
 from aloha_runtime.commands.faults.hostile import HOSTILE
 from aloha_runtime.commands.faults.policies import POLICY
 from aloha_runtime.commands.faults.power import POWER
@@ -28,6 +29,7 @@ from aloha_runtime.errors import ConfigError
 FAMILIES: tuple[Family, ...] = (
     POLICY,
     SERVOS,
+    GRIPPERS,
     POWER,
     TORQUE,
     CONTROLLERS,
