@@ -93,6 +93,8 @@ class ModeHeartbeat(Message):
     asked_ns: int = 0
     """When the order was asked for, by the clock of whoever asked: arms that held or started later do not obey it."""
     cause: str = ""
+    gripper: str = ""
+    """Arm whose gripper servo is to be restarted by this order, such as `follower_left`; empty: none."""
 
 
 class FrameInfo(Message):
@@ -202,8 +204,8 @@ class Health(Message):
 class Request(msgspec.Struct, kw_only=True):
     """An operator's wish, sent over REQ/REP.
 
-    `verb` to the supervisor: arm, teleop, policy, replay, takeover, handback, stop, park, status, reset (simulated rig
-    only), shutdown.
+    `verb` to the supervisor: arm, teleop, policy, replay, takeover, handback, stop, park, status, reset_gripper,
+    reset (simulated rig only), shutdown.
     To the recorder: next, success, failure, discard, undo, keep.
     """
 

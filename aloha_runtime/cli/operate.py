@@ -225,6 +225,14 @@ def park(run_dir: RunDir = None) -> None:
     _ask("park", run_dir)
 
 
+@app.command("reset-gripper")
+def reset_gripper(
+    arm: Annotated[str, typer.Argument(help="the arm, such as follower_left")], run_dir: RunDir = None
+) -> None:
+    """A gripper in overload or overheated: restart its servo. It lets go for a moment; the arm keeps its torque."""
+    _ask("reset_gripper", run_dir, arm)
+
+
 @app.command()
 def takeover(run_dir: RunDir = None) -> None:
     """A person moves the arms instead of the policy, from where they are (so does a squeeze of both grippers)."""
@@ -245,7 +253,7 @@ def down(run_dir: RunDir = None) -> None:
     operate.down(run_dir)
 
 
-def _ask(verb: str, run_dir: Path | None) -> None:
+def _ask(verb: str, run_dir: Path | None, argument: str = "") -> None:
     from aloha_runtime.commands import operate
 
-    operate.ask(verb, run_dir)
+    operate.ask(verb, run_dir, argument)

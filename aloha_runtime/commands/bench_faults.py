@@ -12,6 +12,7 @@ from rich.table import Table
 from aloha_runtime.commands.faults.cameras import CAMERAS
 from aloha_runtime.commands.faults.clocks import CLOCKS
 from aloha_runtime.commands.faults.controllers import CONTROLLERS, REALTIME
+from aloha_runtime.commands.faults.grippers import GRIPPERS
 from aloha_runtime.commands.faults.hostile import HOSTILE
 from aloha_runtime.commands.faults.policies import POLICY
 from aloha_runtime.commands.faults.power import POWER
@@ -20,6 +21,7 @@ from aloha_runtime.commands.faults.remote_links import REMOTE_LINK
 from aloha_runtime.commands.faults.scenario import Family, Result, Scenario
 from aloha_runtime.commands.faults.servos import SERVOS
 from aloha_runtime.commands.faults.setup import SETUP
+from aloha_runtime.commands.faults.torque import TORQUE
 from aloha_runtime.commands.faults.void_orders import VOID_ORDERS
 from aloha_runtime.commands.faults.whole_rig import WHOLE_RIG
 from aloha_runtime.errors import ConfigError
@@ -27,7 +29,9 @@ from aloha_runtime.errors import ConfigError
 FAMILIES: tuple[Family, ...] = (
     POLICY,
     SERVOS,
+    GRIPPERS,
     POWER,
+    TORQUE,
     CONTROLLERS,
     VOID_ORDERS,
     REALTIME,

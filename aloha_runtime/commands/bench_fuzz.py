@@ -85,12 +85,14 @@ def one(seed: int, actions: int = RUN, limits: Limits | None = None) -> Found:
         command = pilot.step(now_ns, fuzzer.heartbeats(wants_out), present, target, trouble)
         wants_out = bool(command.hold_cause)
         found.followed += command.gate.motion is Motion.FOLLOW and command.gate.target is not None
+        goal = command.goal
         if command.torque is not torque or command.rearm:
-            torque = command.torque
+            torque, goal = command.torque, None
             wire.torque(torque is not Torque.OFF, now_ns)
-        if command.goal is not None and not wire.goals(command.goal, now_ns):
+            pilot.switched(now_ns, seen, done=True)
+        if goal is not None and not wire.goals(goal, now_ns):
             found.refused += 1
-        present = _look(fuzzer, joints, wire, command.goal, (now_ns - before_ns) * 1e-9, seen)
+        present = _look(fuzzer, joints, wire, goal, (now_ns - before_ns) * 1e-9, seen)
         seen = present if present.shape == (DOF,) and np.isfinite(present).all() else seen
     for report in wire.reports():
         found.goals += report.goals

@@ -9,15 +9,12 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-
 from aloha_runtime.commands.bench_fuzz import RUN, Found
 from aloha_runtime.commands.fuzz_actions import Fuzzer
 from aloha_runtime.control.gate import GateTiming, Motion
 from aloha_runtime.control.limits import default_limits
 from aloha_runtime.control.pilot import Command, Pilot, Torque
 from aloha_runtime.data.progress import progress
-from aloha_runtime.errors import HardwareError
 from aloha_runtime.hardware.dynamixel import DynamixelArm
 from aloha_runtime.hardware.pair import ArmPair
 from aloha_runtime.messages import MS
@@ -107,16 +104,11 @@ class _Loop:
         time.sleep(max(0, self.fuzzer.now_ns + CYCLE_NS - time.monotonic_ns()) * 1e-9)
 
     def _switch(self, command: Command) -> bool:
-        """Torque as the pilot wants it; False when the arm could not be reached, or may have moved meanwhile."""
+        """Torque as the pilot wants it; False in a cycle that switches it. Where the line is bad, once more in the
+        next one."""
         if not command.rearm and command.torque is self.torque:
             return True
-        late = self.torque is None
-        try:
-            self.pair.torque(command.torque is not Torque.OFF)
-        except HardwareError:  # the line is bad: once more in the next cycle
-            self.torque = None
-            return False
-        self.torque = command.torque
-        if late:
-            self.pilot.gate.freeze(np.asarray(self.present))
-        return not late
+        switched = self.pair.torque(command.torque is not Torque.OFF)
+        self.torque = command.torque if switched.failure is None else None
+        self.pilot.switched(self.fuzzer.now_ns, switched.goals, switched.failure is None)
+        return False

@@ -149,9 +149,9 @@ def refuse_stopped(stack: Stack) -> None:
         mode_of(stack)
 
 
-def ask(verb: str, run_dir: Path | None) -> None:
+def ask(verb: str, run_dir: Path | None, argument: str = "") -> None:
     """One request to a running system."""
-    Console().print(_request(verb, run_dir or default_run_dir()).text)
+    Console().print(_request(verb, run_dir or default_run_dir(), argument).text)
 
 
 def down(run_dir: Path | None) -> None:
@@ -172,10 +172,10 @@ def down(run_dir: Path | None) -> None:
     say("ended")
 
 
-def _request(verb: str, run_dir: Path) -> Reply:
+def _request(verb: str, run_dir: Path, argument: str = "") -> Reply:
     """Ask the supervisor of a running system; raises AlohaError with its reason when it refuses."""
     with Bus(run_dir, WallClock()) as bus:
-        reply = bus.client().request(Request(verb=verb, sender="operator"))
+        reply = bus.client().request(Request(verb=verb, argument=argument, sender="operator"))
     if not reply.ok:
         raise AlohaError(reply.text)
     return reply

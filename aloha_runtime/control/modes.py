@@ -29,7 +29,16 @@ from aloha_runtime.control.events import (
     cause_of,
 )
 from aloha_runtime.control.hearing import Hearing
-from aloha_runtime.control.verbs import ADVICE, ALWAYS, DRIVER, EXCHANGES, ON_REQUEST, OPERATOR_ONLY, STARTS
+from aloha_runtime.control.verbs import (
+    ADVICE,
+    ALWAYS,
+    DRIVER,
+    EXCHANGES,
+    ON_REQUEST,
+    OPERATOR_ONLY,
+    RESET_GRIPPER,
+    STARTS,
+)
 from aloha_runtime.messages import MODE, MS, POWERED, ArmsState, Mode, ModeHeartbeat, Request
 from aloha_runtime.stillness import is_stall, stood_still
 
@@ -62,7 +71,7 @@ class ModeMachine:
     ) -> None:
         """`policy_for_ns`: longest motion of a policy, from its start in ARMED on; `shadow`: none may move the arms."""
         self.mode = Mode.IDLE
-        self.pose = ""
+        self.pose = self.gripper = ""
         self.order_ns = self._asked_ns = now_ns
         self.cause = "started"
         self.history: deque[Change] = deque(maxlen=HISTORY)
@@ -95,6 +104,7 @@ class ModeMachine:
             order_ns=self.order_ns,
             asked_ns=self._asked_ns,
             cause=self.cause,
+            gripper=self.gripper,
         )
 
     def hear(self, events: Iterable[Event], now_ns: int) -> Decision:
@@ -150,6 +160,9 @@ class ModeMachine:
             default = "start" if self.mode in (Mode.IDLE, Mode.ARMED) else "here"
             pose = "start" if (request.argument or default) == "start" else ""
             self._enter(Mode.ARMED, cause, now_ns, asked_ns, pose)
+        elif verb == RESET_GRIPPER:
+            cause = f"{request.argument}: its gripper restarts ({cause}); look at its fingers, then `aloha arm`"
+            self._enter(Mode.FAULT, cause, now_ns, asked_ns, gripper=request.argument)
         elif wanted is not self.mode:
             self._enter(wanted, cause, now_ns, asked_ns, "sleep" if wanted is Mode.PARK else "")
         return True, "", False
@@ -283,10 +296,11 @@ class ModeMachine:
             cause if is_stall(cause) else f"{source}: {cause}{self.hearing.unheard(DRIVER.get(self.mode, ''), now_ns)}"
         )
 
-    def _enter(self, mode: Mode, cause: str, now_ns: int, asked_ns: int = 0, pose: str = "") -> None:
+    def _enter(self, mode: Mode, cause: str, now_ns: int, asked_ns: int = 0, pose: str = "", gripper: str = "") -> None:
         self.order_ns = max(now_ns, self.order_ns + 1)
         self.history.append(Change(self.order_ns, self.mode, mode, cause))
-        self.mode, self.cause, self.pose, self._asked_ns = mode, cause, pose, asked_ns or now_ns
+        self.mode, self.cause, self.pose, self.gripper = mode, cause, pose, gripper
+        self._asked_ns = asked_ns or now_ns
         self._settled.clear()
         if mode in (Mode.HOLD, Mode.FAULT):
             self._void_ns, self._voided_by = now_ns, f"{mode.upper()} ({cause})"

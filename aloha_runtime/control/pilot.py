@@ -2,16 +2,20 @@
 
 The pilot alone decides about torque, and by these rules an arm never falls because a program ended:
 
-- torque goes on when ARMED begins, the goal where the arm is; off at the end of PARK, and for leaders in TELEOP, where
-  their servos may carry the arm's weight and nothing else;
+- torque goes on when ARMED begins; off at the end of PARK, and for leaders in TELEOP, where their servos may carry the
+  arm's weight and nothing else;
+- the servos say which goals they hold once they have it (`switched`), and only from there motion begins: where an arm
+  stands is a sag below its goal, and not even that when torque has changed what its position says;
 - IDLE, HOLD and FAULT change nothing for followers; leaders that a person may have let go of get their torque back;
 - an order is carried out once. One that was given before this pilot started, before it was without the supervisor's
   word, or before it last held is void, whatever the supervisor repeats; so is everything that builds on it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+
+import numpy as np
 
 from aloha_runtime.control.gate import Gate, GateOutput, GateTiming, Motion, Target
 from aloha_runtime.control.limits import Limits
@@ -34,6 +38,8 @@ class Torque(StrEnum):
 
 HEARD_WITHIN_NS = int(MODE.max_age_ms * MS)
 """The supervisor's word counts for so long."""
+Begin = Callable[[int], None]
+"""A motion that is given the time at which it begins."""
 LIMP = (Torque.OFF, Torque.CARRYING)
 """No goal is sent: a person moves these arms, or nobody does."""
 
@@ -50,6 +56,8 @@ class Command:
     gate: GateOutput
     rearm: bool = False
     """Switch torque on once more: the servos stopped obeying (watchdog, power cut) while they were held."""
+    gripper: str = ""
+    """Arm whose gripper servo is to be restarted now."""
 
 
 class Pilot:
@@ -89,6 +97,9 @@ class Pilot:
         """Why this pair holds by itself; kept until the next order."""
         self._may_move = False
         self._rearm = False
+        self._gripper = ""
+        self._begin: Begin | None = None
+        """What begins once the servos have the torque that it needs."""
 
     def step(
         self,
@@ -103,7 +114,7 @@ class Pilot:
         `rearm_cause`: why the servos would not obey goals now; empty when they would. `trouble`: what else is wrong
         with the arms themselves (an error, a silent servo), on which both stop at once, before the supervisor has heard
         of it."""
-        self._rearm = False
+        self._rearm, self._gripper = False, ""
         for heartbeat in heartbeats:
             self._hear(now_ns, heartbeat, present, rearm_cause, trouble)
         self._notice_silence(now_ns, present)
@@ -115,7 +126,8 @@ class Pilot:
         if output.hold_cause and self.mode in POWERED:
             self._hold(now_ns, present, output.hold_cause)
             output = self.gate.step(now_ns, present)
-        settled = output.settled or (self.mode is Mode.ARMED and output.motion is Motion.FROZEN)
+        armed = self.mode is Mode.ARMED and output.motion is Motion.FROZEN and self._begin is None
+        settled = output.settled or armed
         if self.mode is Mode.ARMED and settled and self.role == "leader" and self._pose == "start":
             self.torque = Torque.GRIPPERS_FREE
         if self.mode is Mode.PARK and (output.settled or self.torque is Torque.OFF):
@@ -129,7 +141,16 @@ class Pilot:
             hold_cause=self._cause,
             gate=output,
             rearm=self._rearm,
+            gripper=self._gripper,
         )
+
+    def switched(self, now_ns: int, held: Vector, done: bool) -> None:
+        """The servos have been switched: `held` (14,) are the goals that they hold now, NaN where nobody knows. `done`:
+        every servo has what `step` asked for, so that what waited for it begins."""
+        self.gate.freeze(np.where(np.isfinite(held), held, self.gate.goal))
+        begin, self._begin = self._begin, None
+        if begin is not None and done:
+            begin(now_ns)
 
     def _disobedience(self, rearm_cause: str) -> str:
         """Servos that do not obey while they should."""
@@ -146,6 +167,8 @@ class Pilot:
         if mode not in POWERED:
             self._stand(present)
             self.mode = mode
+            if heartbeat.asked_ns >= self._void_ns:
+                self._gripper = heartbeat.gripper
             self._void_ns, self._voided_by = max(self._void_ns, heartbeat.asked_ns), mode.upper()
         elif heartbeat.asked_ns < self._void_ns:
             self._hold(now_ns, present, f"{mode.upper()} was asked for before {self._voided_by}; arm again")
@@ -183,44 +206,57 @@ class Pilot:
         if refusal:
             self._hold(now_ns, present, refusal)
             return
-        if anew:
-            self.gate.freeze(present)
-            self._rearm = True
+        self._after_switch(now_ns, present, lambda at_ns: self._ramp(at_ns, pose), anew)
         self.torque = Torque.ON
         self._may_move = True
-        if pose:
-            goal = self._poses[pose].copy()
-            if pose == "sleep":  # what a gripper holds it goes on holding
-                goal[IS_GRIPPER] = self.gate.goal[IS_GRIPPER]
-            self.gate.ramp(now_ns, goal)
+
+    def _after_switch(self, now_ns: int, present: Vector, begin: Begin, anew: bool) -> None:
+        """Begin at once, or, where torque has to be switched, when it has been. Until then the goals are where the
+        servos hold them, or where the arms are."""
+        if not anew:
+            begin(now_ns)
+            return
+        self._rest(present)
+        self._rearm, self._begin = True, begin
+
+    def _ramp(self, now_ns: int, pose: str) -> None:
+        """Go to a pose; none: stay."""
+        if not pose:
+            self.gate.hold()
+            return
+        goal = self._poses[pose].copy()
+        if pose == "sleep":  # what a gripper holds it goes on holding
+            goal[IS_GRIPPER] = self.gate.goal[IS_GRIPPER]
+        self.gate.ramp(now_ns, goal)
+
+    def _rest(self, present: Vector) -> None:
+        """Goals at rest: where the servos hold them already, else where the arms are."""
+        if self.torque in LIMP:
+            self.gate.freeze(present)
         else:
             self.gate.hold()
 
     def _enter_moving(self, now_ns: int, mode: Mode, present: Vector) -> None:
-        self.mode = mode
+        self.mode, self._begin = mode, None
         if not self._may_move:
             self._hold(now_ns, present, f"these arms have not been armed since {self._voided_by}; arm again")
         elif self.role == "follower":
-            self.gate.follow(now_ns)
+            self._after_switch(now_ns, present, self.gate.follow, self._rearm)
         elif mode is Mode.TELEOP:
             self.torque = self._led
         elif self._follows and mode is Mode.POLICY:
-            if self.torque in LIMP:  # handed back: from where the person lets go
-                if refusal := self.gate.limits.outside(present):
-                    self._hold(now_ns, present, refusal)
-                    return
-                self.gate.freeze(present)
-                self._rearm = True
+            handed_back = self.torque in LIMP  # from where the person lets go
+            if handed_back and (refusal := self.gate.limits.outside(present)):
+                self._hold(now_ns, present, refusal)
+                return
+            self._after_switch(now_ns, present, self.gate.follow, handed_back)
             self.torque = Torque.GRIPPERS_FREE
-            self.gate.follow(now_ns)
         else:
             self.gate.hold()
 
     def _stand(self, present: Vector) -> None:
         """Stay where the arms are. Leaders in a person's hands get torque, so that they can be let go."""
+        self._rest(present)
         if self._may_move and self.torque is not Torque.ON:
-            self.gate.freeze(present)
             self.torque = Torque.ON
-        else:
-            self.gate.hold()
-        self._may_move = False
+        self._may_move, self._begin = False, None

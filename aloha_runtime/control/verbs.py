@@ -7,7 +7,9 @@ DRIVER = {Mode.TELEOP: "teleop", Mode.POLICY: "policy", Mode.REPLAY: "replay"}
 STARTS = {"teleop": Mode.TELEOP, "policy": Mode.POLICY, "replay": Mode.REPLAY}
 EXCHANGES = {"takeover": Mode.TELEOP, "handback": Mode.POLICY}
 """From the one to the other without ARMED; the supervisor sees to it that leaders and followers agree."""
-OPERATOR_ONLY = ("arm", "park", "shutdown")
+RESET_GRIPPER = "reset_gripper"
+"""Restart the gripper servo of the arm that the argument names. It lets go of what it holds, so a person must ask."""
+OPERATOR_ONLY = ("arm", "park", "shutdown", RESET_GRIPPER)
 ALWAYS = ("stop", "status")
 """Verbs that start no motion: obeyed however long they were on their way."""
 
@@ -26,6 +28,7 @@ ON_REQUEST: dict[str, dict[Mode, Mode]] = {
         Mode.IDLE: Mode.IDLE,
         Mode.FAULT: Mode.FAULT,
     },
+    RESET_GRIPPER: {Mode.FAULT: Mode.FAULT},
     "status": {mode: mode for mode in Mode},
 }
 """Where each verb leads from each mode; what is not listed is refused."""

@@ -194,6 +194,9 @@ HARDWARE_ERRORS: Mapping[int, str] = MappingProxyType(
 
 
 def describe_hardware_error(bits: int) -> str:
-    """Hardware_Error_Status for people: `overload, overheating`; `none` for 0."""
+    """Hardware_Error_Status for people: `overload, overheating`; `none` for 0. Bit 0x80 is the alert of a status packet,
+    which says that there is an error, not which."""
     named = [name for bit, name in HARDWARE_ERRORS.items() if bits & bit]
-    return ", ".join(named) or ("none" if not bits else f"unknown (0x{bits:02x})")
+    if named or not bits:
+        return ", ".join(named) or "none"
+    return "an error" if bits == 0x80 else f"unknown (0x{bits:02x})"

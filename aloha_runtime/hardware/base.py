@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aloha_runtime.errors import HardwareError
+from aloha_runtime.hardware.steps import Steps
 from aloha_runtime.robot import Role
 
 ArmVector = NDArray[np.float64]
@@ -36,6 +37,16 @@ class ArmReading:
     velocities: ArmVector
     efforts_ma: ArmVector
     errors: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """What came of switching torque. `goals`: the goals that the servos hold now, their positions where they have no
+    torque, NaN where they are silent; of an arm (7,) rad, of a pair (14,) in action convention. `failure`: why not
+    every servo has what it should; the others have it all the same."""
+
+    goals: NDArray[np.float64]
+    failure: HardwareError | None = None
 
 
 class Arm(Protocol):
@@ -67,16 +78,30 @@ class Arm(Protocol):
         """The state asked for, or None when no whole and plausible one came by `deadline_ns` (monotonic); `counts` says
         why. Never raises for a lost reply or an unplugged port."""
 
-    def torque(self, on: bool, gripper: bool | None = None) -> None:
+    def torque(self, on: bool, gripper: bool | None = None) -> ArmVector:
         """Switch torque of the six joints, and of the gripper (None: as the joints). Takes some milliseconds.
 
-        Switching on first makes every goal the present position and clears a tripped servo watchdog. Raises
-        HardwareError.
+        Returns `Switched.goals`. A servo that has torque and obeys keeps its goal; one that gets it is to hold where it
+        is. A tripped servo watchdog is cleared. Raises HardwareError when not every servo has what it should.
         """
 
-    def carry(self, currents_ma: ArmVector) -> None:
+    def torque_steps(self, on: bool, gripper: bool | None = None) -> Steps[Switched]:
+        """`torque` in pieces that wait for nothing, and whose result says what went wrong: for several arms at once."""
+
+    def carry(self, currents_ma: ArmVector) -> ArmVector:
         """Current control of the joints that bear the arm's weight, torque off elsewhere: the arm is free to move by
         hand. `currents_ma`: (7,), each servo's. `torque` ends it. Raises HardwareError."""
+
+    def carry_steps(self, currents_ma: ArmVector) -> Steps[Switched]:
+        """`carry` in pieces."""
+
+    def feed(self) -> None:
+        """Send something that keeps the servos' watchdog from tripping, and that nobody answers."""
+
+    @property
+    def turned(self) -> dict[str, int]:
+        """Joint -> whole turns that a hand has turned it by while it had no torque: its position does not tell them,
+        its cable does."""
 
     def temperatures(self) -> dict[str, float]:
         """Joint -> temperature in degrees Celsius as last heard; refreshed beside the cycle, costs no traffic."""
@@ -91,10 +116,11 @@ class Arm(Protocol):
         So after `connect`, after torque off, after an unplugged port, after a pause in which the servos' watchdog
         tripped, and when a servo was found without its torque or watchdog (a power cut)."""
 
-    def reboot_gripper(self) -> None:
-        """Clear a hardware error of the gripper servo; it lets go and is without torque then. Blocks for half a second.
+    def reset_gripper_steps(self) -> Steps[Switched]:
+        """Clear a hardware error of the gripper servo by a reboot, in which it lets go for a quarter of a second; then
+        it gets the torque that the joints have. Nothing else changes. In pieces, as `torque_steps`.
 
-        There is none for the joints: a joint that reboots drops the arm. Raises HardwareError."""
+        There is none for the joints: a joint that reboots drops the arm."""
 
     @property
     def holding(self) -> bool:

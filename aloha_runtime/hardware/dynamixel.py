@@ -8,22 +8,28 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from aloha_runtime.dynamixel import registers
+import numpy as np
+
+from aloha_runtime.dynamixel import packets, registers
 from aloha_runtime.dynamixel.packets import ALERT
 from aloha_runtime.errors import HardwareError
-from aloha_runtime.hardware.base import ArmReading, ArmSilentError, ArmVector
+from aloha_runtime.hardware.base import ArmReading, ArmSilentError, ArmVector, Switched
 from aloha_runtime.hardware.dynamixel_cycle import BusCycle
 from aloha_runtime.hardware.dynamixel_frames import ERROR, ID, STRIDE, GoalWrite
 from aloha_runtime.hardware.dynamixel_sdk_port import ServoAccess
 from aloha_runtime.hardware.dynamixel_setup import refuse_without_current, set_up
-from aloha_runtime.hardware.dynamixel_torque import WATCHDOG_NS, TorqueSwitch
+from aloha_runtime.hardware.dynamixel_torque import PATIENCE_NS, WATCHDOG_NS, Outcome, TorqueSwitch
 from aloha_runtime.hardware.dynamixel_units import ArmUnits
 from aloha_runtime.hardware.serial_port import PortLostError, SerialPort, check_latency_timer
-from aloha_runtime.robot import JOINTS, SERVOS, Role, Servo
+from aloha_runtime.hardware.steps import Steps, finish
+from aloha_runtime.robot import JOINTS, SERVOS, Role, Servo, ticks_to_rad
 from aloha_runtime.stillness import stood_still
 
 REOPEN_NS = 100_000_000
 """Pause between attempts to open a lost port again (promise: back within 2 s)."""
+OFF = "torque is off"
+FEED = packets.ping(packets.MAX_ID)
+"""An instruction that no servo of an arm answers, and that feeds the Bus Watchdog of all of them."""
 STALL_NS = WATCHDOG_NS - registers.WATCHDOG_UNIT_MS * 1_000_000
 """After a longer pause between requests some servo's watchdog may have tripped (it counts in 20 ms)."""
 
@@ -32,7 +38,8 @@ class DynamixelArm:
     """`hardware.base.Arm` on a serial port. `now` gives the stamps (virtual in lock-step); the port runs on wall time.
 
     `servos`: masters in the order of `robot.JOINTS` with their shadows between, as in `robot.SERVOS`. `carried`: the
-    joints that `carry` puts into current control.
+    joints that `carry` puts into current control. `lead_rad`: the most that a goal leads a joint that holds.
+    `patience_ns`: how long an exchange that switches torque may wait for answers (monotonic).
     """
 
     def __init__(
@@ -45,12 +52,15 @@ class DynamixelArm:
         gripper_current_ma: float = 538.0,
         servos: Sequence[Servo] | None = None,
         carried: Sequence[str] = (),
+        lead_rad: float = 0.10,
+        patience_ns: int = PATIENCE_NS,
         now: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.name = name
         self.role = role
         self._path, self._baud = port, baud
         self._gripper_current_ma = gripper_current_ma
+        self._lead_rad, self._patience_ns = lead_rad, patience_ns
         self._servos = tuple(servos or SERVOS[role])
         self._now = now
         masters = [servo for servo in self._servos if servo.shadow_of is None]
@@ -81,8 +91,13 @@ class DynamixelArm:
         try:
             access = ServoAccess(self.name, port, self._labels)
             found = set_up(access, self.role, self._servos, self._gripper_current_ma)
-            self._switch = TorqueSwitch(self.name, port, self.role, self._servos, self._gripper_current_ma)
-            self._switch.hold_present()
+            self._switch = TorqueSwitch(
+                port, self.role, self._servos, self._gripper_current_ma, self._lead_rad, self._patience_ns
+            )
+            outcome = finish(self._switch.hold())
+            if outcome.silent or outcome.troubles:
+                why = [self._silence(outcome.silent)] if outcome.silent else []
+                raise HardwareError(f"{self.name}: {'; '.join([*why, *outcome.troubles])}")
         except PortLostError as error:
             port.close()
             raise HardwareError(f"{self.name}: {self._path} was lost during set-up ({error}); replug it") from error
@@ -141,7 +156,10 @@ class DynamixelArm:
         if numbers is None:
             self._counts["goal_refused"] += 1
             return b""
-        return (self._currents if self._carrying else self._goals).packet(numbers)
+        if self._carrying:
+            return self._currents.packet(numbers)
+        self._switch.goals.update(zip(self._ids, numbers, strict=True))
+        return self._goals.packet(numbers)
 
     def collect(self, deadline_ns: int) -> ArmReading | None:
         """See `Arm.collect`."""
@@ -184,52 +202,89 @@ class DynamixelArm:
             self._counts["servo_reset"] += 1
             self._rearm_cause = cause
 
-    def torque(self, on: bool, gripper: bool | None = None) -> None:
+    def torque(self, on: bool, gripper: bool | None = None) -> ArmVector:
         """See `Arm.torque`."""
-        obeying = not self._rearm_cause
-        self._switch_torque(lambda: self._switch.switch(on, on if gripper is None else gripper, obeying))
-        self._carrying, self._holding = False, on or bool(gripper)
-        self._rearm_cause = "" if on else "torque is off"
+        return _done(finish(self.torque_steps(on, gripper)))
 
-    def carry(self, currents_ma: ArmVector) -> None:
+    def torque_steps(self, on: bool, gripper: bool | None = None) -> Steps[Switched]:
+        """See `Arm.torque_steps`."""
+        grips = on if gripper is None else gripper
+        switched = yield from self._switching(lambda silent: self._switch.switch(on, grips, silent))
+        if switched.failure is None:
+            self._carrying, self._holding = False, on or grips
+            self._rearm_cause = "" if on else OFF
+        return switched
+
+    def carry(self, currents_ma: ArmVector) -> ArmVector:
         """See `Arm.carry`."""
+        return _done(finish(self.carry_steps(currents_ma)))
+
+    def carry_steps(self, currents_ma: ArmVector) -> Steps[Switched]:
+        """See `Arm.carry_steps`."""
         goals = self._units.currents(currents_ma)
         if goals is None:
-            raise HardwareError(f"{self.name}: the currents {currents_ma} are not finite; check its servos")
-        self._switch_torque(lambda: self._switch.carry(dict(zip(self._carried, goals, strict=True))))
-        self._carrying, self._holding, self._rearm_cause = True, True, ""
+            return self._failed(HardwareError, f"the currents {currents_ma} are not finite; check its servos")
+        currents = dict(zip(self._carried, goals, strict=True))
+        switched = yield from self._switching(lambda _: self._switch.carry(currents), whole=True)
+        if switched.failure is None:
+            self._carrying, self._holding, self._rearm_cause = True, True, ""
+        return switched
 
-    def _switch_torque(self, switch: Callable[[], None]) -> None:
+    def _switching(self, switch: Callable[[list[int]], Steps[Outcome]], whole: bool = False) -> Steps[Switched]:
+        """A switch that is given the servos known to be silent. `whole`: it is not tried without one of them. Waiting
+        for a silent arm would keep its servos' neighbours waiting; when they come back, whoever gives them torque must
+        have read first where they are now."""
         if self._port is None or not self._cycle.attached:
-            raise HardwareError(f"{self.name}: {self._path} is not connected, so torque cannot be switched; replug it")
-        self._refuse_silent()
-        self._rearm_cause = "torque is off"
-        self._holding = True  # until known better, should it fail half-way
+            return self._failed(
+                HardwareError, f"{self._path} is not connected, so torque cannot be switched; replug it"
+            )
+        silent = list(self._cycle.silent(time.monotonic_ns()))
+        if len(silent) == len(self._labels) or (silent and whole):
+            self._rearm_cause = self._rearm_cause or "servos were silent"
+            return self._failed(ArmSilentError, self._silence(silent))
+        self._rearm_cause, self._holding = OFF, True  # until known better, should it fail half-way
         try:
-            switch()
+            outcome = yield from switch(silent)
         except PortLostError:
             self._lose_port()
-            raise HardwareError(f"{self.name}: {self._path} was lost while switching torque; replug it") from None
-        self._attach(self._port, "torque is off")
+            return self._failed(HardwareError, f"{self._path} was lost while switching torque; replug it")
+        self._attach(self._port, OFF)
+        held = [outcome.ticks.get(servo_id) for servo_id in self._ids]
+        goals = np.array([np.nan if tick is None else ticks_to_rad(tick) for tick in held])
+        if outcome.silent:
+            troubles = [self._silence(outcome.silent), *outcome.troubles]
+            return self._failed(ArmSilentError, "; ".join(troubles), goals)
+        return self._failed(HardwareError, "; ".join(outcome.troubles), goals) if outcome.troubles else Switched(goals)
 
-    def _refuse_silent(self) -> None:
-        """Raises ArmSilentError when servos are silent. Waiting for them would keep the other arm waiting past its
-        watchdog; and when they come back, whoever gives them torque must have read first where they are now."""
-        silent = self._cycle.silent(time.monotonic_ns())
-        if silent:
-            self._rearm_cause = self._rearm_cause or "servos were silent"
-            names = ", ".join(self._labels[servo_id] for servo_id in silent)
-            who = "no servo answers" if len(silent) == len(self._labels) else f"silent: {names}"
-            raise ArmSilentError(
-                f"{self.name}: {who}, so torque cannot be switched; check its power and cables, then `aloha arm`"
-            )
+    def _silence(self, silent: Sequence[int]) -> str:
+        names = ", ".join(self._labels[servo_id] for servo_id in silent)
+        who = "no servo answers" if len(silent) == len(self._labels) else f"silent: {names}"
+        return f"{who}, so torque cannot be switched; check its power and cables, then `aloha arm`"
 
-    def reboot_gripper(self) -> None:
-        """See `Arm.reboot_gripper`."""
-        if self._port is None or not self._cycle.attached:
-            raise HardwareError(f"{self.name}: {self._path} is not connected, so the gripper cannot reboot; replug it")
-        ServoAccess(self.name, self._port, self._labels).reboot(self._ids[-1])
-        self._attach(self._port, "the gripper was rebooted and has no torque")
+    def _failed(self, kind: type[HardwareError], why: str, goals: ArmVector | None = None) -> Switched:
+        return Switched(np.full(len(JOINTS), np.nan) if goals is None else goals, kind(f"{self.name}: {why}"))
+
+    def feed(self) -> None:
+        """See `Arm.feed`."""
+        if self._port is not None and self._cycle.attached:
+            self._asked_at_ns = self._now()
+            try:
+                self._port.write(FEED)
+            except PortLostError:
+                self._lose_port()
+
+    @property
+    def turned(self) -> dict[str, int]:
+        """See `Arm.turned`."""
+        return {self._labels[servo_id]: turns for servo_id, turns in self._switch.turns.items() if turns}
+
+    def reset_gripper_steps(self) -> Steps[Switched]:
+        """See `Arm.reset_gripper_steps`."""
+        before = self._rearm_cause, self._holding
+        switched = yield from self._switching(lambda _: self._switch.reset_gripper())
+        if switched.failure is None:
+            self._rearm_cause, self._holding = before
+        return switched
 
     def temperatures(self) -> dict[str, float]:
         """See `Arm.temperatures`."""
@@ -279,6 +334,13 @@ class DynamixelArm:
             self._counts["reopen_failed"] += 1
             return False
         self._counts["reopened"] += 1
-        self._switch.port = port
+        self._switch.use(port)
         self._attach(port, f"{self._path} was unplugged and is back")
         return True
+
+
+def _done(switched: Switched) -> ArmVector:
+    """The goals that are held; raises what went wrong."""
+    if switched.failure is not None:
+        raise switched.failure
+    return switched.goals

@@ -129,17 +129,6 @@ class ServoAccess:
         """Write ID or Baud_Rate. The servo is elsewhere afterwards, so that whoever calls this looks for it there."""
         self._ask(servo_id, Instruction.WRITE, register.address.to_bytes(2, "little") + register.encode(value), 0)
 
-    def reboot(self, servo_id: int) -> None:
-        """Reboot one servo and wait for it to answer again: torque drops, RAM is lost, a hardware error is cleared."""
-        self._ask(servo_id, Instruction.REBOOT, b"", 0)
-        deadline = time.monotonic() + 2.0
-        while time.monotonic() < deadline:
-            if self.ping(servo_id) is not None:
-                return
-        raise HardwareError(
-            f"{self.who(servo_id)} does not come back after its reboot; switch the arm's power off and on"
-        )
-
     def _read(self, servo_id: int, address: int, size: int, what: str) -> bytes:
         params = address.to_bytes(2, "little") + size.to_bytes(2, "little")
         why = ""

@@ -1,49 +1,89 @@
-"""Switching torque of a whole arm with a few block writes, each read back: some milliseconds, between two cycles.
+"""Switching torque of a whole arm with a few block writes, each read back, between two cycles.
 
 A tripped watchdog makes goals read-only, and a servo that gets torque runs to whatever goal it has. So the watchdog is
-cleared first, then every goal becomes where its joint is, then the watchdog is set, and torque comes last.
+cleared first, then every goal becomes what `dynamixel_stance` says, then the watchdog is set, and torque comes last;
+then the position is read again, since torque itself may change what it says. A servo that is as it should be is not
+written to. Servos that are silent, in error or out of their range are left out and named; the others get their torque.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from aloha_runtime.dynamixel import registers
 from aloha_runtime.dynamixel.registers import Register, describe_hardware_error
-from aloha_runtime.errors import HardwareError
-from aloha_runtime.hardware.base import ArmSilentError
-from aloha_runtime.hardware.dynamixel_exchange import read_all, write_all
-from aloha_runtime.hardware.dynamixel_frames import WIDE_ADDRESS, WIDE_SIZE
+from aloha_runtime.hardware.dynamixel_blocks import rebooting
 from aloha_runtime.hardware.dynamixel_health import Health
+from aloha_runtime.hardware.dynamixel_stance import (
+    LIMIT_SLACK_TICKS,
+    SAG_TICKS,
+    Hold,
+    State,
+    hold_driven,
+    hold_limp,
+    within,
+)
+from aloha_runtime.hardware.dynamixel_tables import ATTEMPTS, ServoTables, Wrong
 from aloha_runtime.hardware.serial_port import SerialPort
-from aloha_runtime.robot import MA_PER_UNIT, RAD_PER_TICK, Role, Servo
+from aloha_runtime.hardware.steps import Steps
+from aloha_runtime.robot import MA_PER_UNIT, RAD_PER_TICK, TICKS_PER_TURN, Role, Servo
 
 WATCHDOG = 5
 """Bus_Watchdog: a servo stops by itself when it hears nothing for 100 ms."""
 WATCHDOG_NS = WATCHDOG * registers.WATCHDOG_UNIT_MS * 1_000_000
 STANDARD_P_GAIN = 800
 """Position gain of the kits (with I = 0); a controller used before may have left a soft one, which sags."""
-LIMIT_SLACK_TICKS = round(0.10 / RAD_PER_TICK)
-"""A joint this far outside its limits (an arm asleep on its stop) may get torque: it moves in by no more than this."""
-ATTEMPTS = 3
-"""Block writes have no acknowledgement: a lost one shows when reading back, and is sent again."""
+PATIENCE_NS = 40_000_000
+"""So long an exchange with an arm may last: eight cycles, well within the watchdog of servos that wait meanwhile."""
+MOVED_TICKS = SAG_TICKS + round(0.02 / RAD_PER_TICK)
+"""A joint further than this from where it was expected when it got torque has been moved, or was folded otherwise: more
+than a sag and what a hand does between two packets."""
 
-_ERROR_BLOCK = (registers.HARDWARE_ERROR_STATUS.address - 6, 7)
-"""Address and size of a block that ends with Hardware_Error_Status: a size that no other question here has."""
-_Wanted = Mapping[Register, Mapping[int, int]]
-"""Register -> servo id -> value."""
+
+class Outcome(NamedTuple):
+    """What came of a switch. `ticks`: by id of a master (of its shadow, where the master is silent), the goal that it
+    holds, or its position where it has no torque. `silent`: ids that did not answer. `troubles`: what else is wrong."""
+
+    ticks: Mapping[int, int]
+    silent: Sequence[int]
+    troubles: Sequence[str]
+
+
+@dataclass
+class _Joint:
+    """One joint that is to have torque: its servos that answer, those of them that can have it, and its goal."""
+
+    servos: list[Servo]
+    able: list[Servo] = field(default_factory=list)
+    hold: Hold | None = None
+    fresh: bool = False
+    """Some servo gets its torque by this switch."""
+    troubles: list[str] = field(default_factory=list)
 
 
 class TorqueSwitch:
-    """Torque of one arm. `port` may be replaced after unplugging. Methods raise HardwareError and PortLostError."""
+    """Torque of one arm. Steps raise PortLostError."""
 
     def __init__(
-        self, arm: str, port: SerialPort, role: Role, servos: Sequence[Servo], gripper_current_ma: float
+        self,
+        port: SerialPort,
+        role: Role,
+        servos: Sequence[Servo],
+        gripper_current_ma: float,
+        lead_rad: float,
+        patience_ns: int,
     ) -> None:
-        self.port = port
-        self._arm = arm
+        self.goals: dict[int, int] = {}
+        """Id of a master -> the goal that it was last told."""
+        self.turns: dict[int, int] = {}
+        """Id of a master -> whole turns that a hand has turned it by, and that its position no longer tells."""
+        self._lead_ticks = round(lead_rad / RAD_PER_TICK)
         self._servos = {servo.id: servo for servo in servos}
         self._all = list(self._servos)
-        self._masters = [servo for servo in servos if servo.shadow_of is None]
-        self._gripper = self._masters[-1].id
+        self._tables = ServoTables(port, self._all, patience_ns)
+        self._master = {servo.id: servo.id if servo.shadow_of is None else servo.shadow_of for servo in servos}
+        self._gripper = [servo.id for servo in servos if servo.shadow_of is None][-1]
+        self._grips = role == "follower"
         self._held: dict[int, bool] = {}
         self._carrying: list[int] = []
         """Servos in current control."""
@@ -56,51 +96,194 @@ class TorqueSwitch:
             self._ram[registers.POSITION_I_GAIN] = dict.fromkeys(self._all, 0)
             self._ram[registers.GOAL_CURRENT] = {self._gripper: round(gripper_current_ma / MA_PER_UNIT)}
 
-    def hold_present(self) -> None:
-        """Watchdog cleared, RAM set, every goal where its joint is, watchdog set. Torque stays as it is.
+    def use(self, port: SerialPort) -> None:
+        """Another port, after unplugging."""
+        self._tables.port = port
 
-        A program that died left goals its servos had not reached; a tripped watchdog froze them.
-        """
-        goals = self._present()  # sent right behind the clearing: a servo set free goes on to the goal it has
-        freed = {registers.BUS_WATCHDOG: dict.fromkeys(self._all, 0), registers.GOAL_POSITION: goals}
-        self._apply(freed | self._ram)
-        self._apply({registers.BUS_WATCHDOG: dict.fromkeys(self._all, WATCHDOG)})
+    def hold(self) -> Steps[Outcome]:
+        """Watchdog and RAM of every servo set, torque as it is: for an arm that another program may have left."""
+        yield from self._tables.begin(())
+        return (yield from self._switch({servo_id: state.torque for servo_id, state in self._tables.states.items()}))
 
-    def switch(self, joints: bool, gripper: bool, obeying: bool) -> None:
-        """Torque of the joints (shadows included) and of the gripper. Before any goes on: `hold_present`.
+    def switch(self, joints: bool, gripper: bool, silent: Iterable[int] = ()) -> Steps[Outcome]:
+        """Torque of the joints (shadows included) and of the gripper. `silent`: servos that need not be asked."""
+        yield from self._tables.begin(silent)
+        troubles = yield from self._end_carrying()
+        if not (joints or gripper):
+            troubles += yield from self._tables.apply({registers.TORQUE_ENABLE: dict.fromkeys(self._all, 0)})
+            return self._outcome(troubles)
+        wanted = {servo_id: gripper if servo_id == self._gripper else joints for servo_id in self._all}
+        return (yield from self._switch(wanted))
 
-        `obeying`: the servos have followed goals until now. Then those that keep their torque while others lose theirs
-        keep their goals: where a joint sags, its present position as a goal would let it down with a jerk.
-        """
-        self._end_carrying()
-        held = {servo_id: gripper if servo_id == self._gripper else joints for servo_id in self._all}
-        gives = any(on and not self._held.get(servo_id) for servo_id, on in held.items())
-        takes = any(self._held.get(servo_id) and not on for servo_id, on in held.items())
-        if any(held.values()) and (gives or not takes or not obeying):
-            self.hold_present()
-        self._apply({registers.TORQUE_ENABLE: {servo_id: int(on) for servo_id, on in held.items()}})
-        self._held = held
+    def reset_gripper(self) -> Steps[Outcome]:
+        """Restart the gripper's servo, where it reports an error, and give it the torque that the joints have."""
+        yield from self._tables.begin(())
+        state = self._tables.states.get(self._gripper)
+        if state is None or not state[registers.HARDWARE_ERROR_STATUS]:
+            return self._outcome((), ["the gripper reports no error, so it is not restarted"])
+        yield from rebooting(self._tables.port, self._gripper)
+        yield from self._tables.begin(())
+        wanted = {servo_id: state.torque for servo_id, state in self._tables.states.items()}
+        wanted[self._gripper] = any(wanted.values())
+        return (yield from self._switch(wanted))
 
-    def carry(self, goal_currents: Mapping[int, int]) -> None:
+    def carry(self, goal_currents: Mapping[int, int]) -> Steps[Outcome]:
         """Current control with these currents (Goal_Current by id of the master, obeyed by its shadow); torque off
         elsewhere. Nothing holds the arm while the modes are written: some milliseconds, in a person's hands."""
-        master = {servo.id: servo.id if servo.shadow_of is None else servo.shadow_of for servo in self._servos.values()}
-        self._carrying = [servo_id for servo_id in self._all if master[servo_id] in goal_currents]
-        self._apply({registers.TORQUE_ENABLE: dict.fromkeys(self._all, 0)})
-        self._apply({registers.OPERATING_MODE: dict.fromkeys(self._carrying, registers.MODE_CURRENT)})
-        currents = {servo_id: goal_currents[master[servo_id]] for servo_id in self._carrying}
-        self._apply({registers.BUS_WATCHDOG: dict.fromkeys(self._all, 0), registers.GOAL_CURRENT: currents})
-        self._apply({registers.BUS_WATCHDOG: dict.fromkeys(self._all, WATCHDOG)})
-        self._held = {servo_id: servo_id in currents for servo_id in self._all}
-        self._apply({registers.TORQUE_ENABLE: {servo_id: int(on) for servo_id, on in self._held.items()}})
+        yield from self._tables.begin(())
+        self._carrying = [servo_id for servo_id in self._all if self._master[servo_id] in goal_currents]
+        currents = {servo_id: goal_currents[self._master[servo_id]] for servo_id in self._carrying}
+        for wanted in (
+            {registers.TORQUE_ENABLE: dict.fromkeys(self._all, 0)},
+            {registers.OPERATING_MODE: dict.fromkeys(self._carrying, registers.MODE_CURRENT)},
+            {registers.GOAL_CURRENT: currents, registers.BUS_WATCHDOG: dict.fromkeys(self._all, WATCHDOG)},
+            {registers.TORQUE_ENABLE: {servo_id: int(servo_id in currents) for servo_id in self._all}},
+        ):
+            troubles = yield from self._tables.apply(wanted)
+            if troubles or self._tables.silent:
+                break
+        return self._outcome(troubles)
 
-    def _end_carrying(self) -> None:
+    def _end_carrying(self) -> Steps[list[Wrong]]:
         """Back to position control, in which a servo can hold."""
-        if self._carrying:
-            self._apply({registers.TORQUE_ENABLE: dict.fromkeys(self._all, 0)})
-            self._held = {}
-            self._apply({registers.OPERATING_MODE: dict.fromkeys(self._carrying, registers.MODE_POSITION)})
-            self._carrying = []
+        if not self._carrying:
+            return []
+        wrong = yield from self._tables.apply({registers.TORQUE_ENABLE: dict.fromkeys(self._all, 0)})
+        wrong += yield from self._tables.apply(
+            {registers.OPERATING_MODE: dict.fromkeys(self._carrying, registers.MODE_POSITION)}
+        )
+        self._carrying = []
+        return wrong
+
+    def _switch(self, wanted: Mapping[int, bool]) -> Steps[Outcome]:
+        """Torque of the servos that answer as `wanted`; those that have it keep their goal."""
+        if any(
+            on and servo_id in self._tables.states and not self._tables.states[servo_id].torque
+            for servo_id, on in wanted.items()
+        ):
+            yield from self._tables.look_at_eeprom()
+        joints: dict[int, _Joint] = {}
+        for servo_id in self._tables.states:
+            if wanted.get(servo_id):
+                joints.setdefault(self._master[servo_id], _Joint([])).servos.append(self._servos[servo_id])
+        for joint in joints.values():
+            joint.fresh = not all(self._tables.states[servo.id].torque for servo in joint.servos)
+            self._decide(joint)
+        wrong = yield from self._prepare(joints.values())
+        spoilt = {servo_id for servo_id, _, _, _ in wrong}
+        sound = [joint for joint in joints.values() if not any(servo.id in spoilt for servo in joint.able)]
+        wrong += yield from self._give(sound, [servo_id for servo_id in self._all if not wanted.get(servo_id)])
+        yield from self._settle(sound)
+        return self._outcome(wrong, [trouble for joint in joints.values() for trouble in joint.troubles])
+
+    def _decide(self, joint: _Joint) -> None:
+        """Set the goal that a joint is to hold. Of a pair, a servo with torque knows; without, the master."""
+        able = [servo for servo in joint.servos if not self._shut_down(servo.id)]
+        driven = [servo for servo in able if self._tables.states[servo.id].torque]
+        joint.able, joint.hold, joint.troubles = able, None, []
+        for servo in joint.servos:
+            if servo not in able:
+                joint.troubles.append(self._not_taken(servo.id, registers.TORQUE_ENABLE, 1, 0))
+        if driven:
+            joint.hold = self._hold_driven(driven[0])
+        elif able:
+            joint.hold = hold_limp(able[0], self._tables.states[able[0].id])
+            for servo in able:
+                own = hold_limp(servo, self._tables.states[servo.id])
+                if own.outside or abs(own.expected - joint.hold.expected) > LIMIT_SLACK_TICKS:
+                    tick = self._tables.states[servo.id].present
+                    joint.troubles.append(
+                        f"servo {servo.id} ({servo.joint}) is at tick {tick}, outside its limits {servo.min_tick}.."
+                        f"{servo.max_tick}; move that joint by hand into its range, then `aloha arm`"
+                    )
+                    joint.able, joint.hold = [], None
+                    return
+
+    def _hold_driven(self, servo: Servo) -> Hold:
+        state, master = self._tables.states[servo.id], self._master[servo.id]
+        p_gain = self._ram.get(registers.POSITION_P_GAIN, {}).get(servo.id, state[registers.POSITION_P_GAIN])
+        known = [self.goals[master]] if master in self.goals else []
+        grips = self._grips and servo.id == self._gripper
+        return hold_driven(servo, state, p_gain, self._lead_ticks, known, grips)
+
+    def _shut_down(self, servo_id: int) -> bool:
+        """An error has switched its torque off; only a reboot brings it back."""
+        state = self._tables.states[servo_id]
+        return bool(state[registers.HARDWARE_ERROR_STATUS]) and not state.torque
+
+    def _prepare(self, joints: Iterable[_Joint]) -> Steps[list[Wrong]]:
+        """Goals, RAM and watchdog of every servo that answers, as they must be before torque goes on."""
+        goals = {servo.id: joint.hold.goal for joint in joints if joint.hold for servo in joint.able}
+        watched = dict.fromkeys(self._all, WATCHDOG)
+        return self._tables.apply({registers.GOAL_POSITION: goals, **self._ram, registers.BUS_WATCHDOG: watched})
+
+    def _give(self, joints: Sequence[_Joint], off: Iterable[int]) -> Steps[list[Wrong]]:
+        """Torque on and off. A hand may move a joint until then, so its goal is renewed with the same packets."""
+        wrong: list[Wrong] = []
+        for _ in range(ATTEMPTS):
+            goals: dict[int, int] = {}
+            torque = {servo_id: 0 for servo_id in off if servo_id in self._tables.states}
+            for joint in joints:
+                if joint.fresh and not any(self._tables.states[servo.id].torque for servo in self._answering(joint)):
+                    self._decide(joint)
+                    goals |= {servo.id: joint.hold.goal for servo in joint.able if joint.hold}
+                torque |= {servo.id: 1 for servo in self._answering(joint) if joint.hold}
+            wrong = self._tables.wrong({registers.TORQUE_ENABLE: torque})
+            if not wrong:
+                break
+            torque = {servo_id: value for servo_id, _, value, _ in wrong}
+            goals = {servo_id: goal for servo_id, goal in goals.items() if self._tables.states[servo_id].goal != goal}
+            before = self._tables.states
+            yield from self._tables.write([(registers.GOAL_POSITION, goals), (registers.TORQUE_ENABLE, torque)])
+            self._count_turns(before)
+            wrong = self._tables.wrong({registers.TORQUE_ENABLE: torque})
+        return wrong
+
+    def _answering(self, joint: _Joint) -> list[Servo]:
+        return [servo for servo in joint.able if servo.id in self._tables.states]
+
+    def _count_turns(self, before: Mapping[int, State]) -> None:
+        """Remember the turns that a master's position forgot when it got its torque."""
+        for servo_id, state in self._tables.states.items():
+            if self._master[servo_id] == servo_id and state.torque and not before[servo_id].torque:
+                lost = round((before[servo_id].present - state.present) / TICKS_PER_TURN)
+                self.turns[servo_id] = self.turns.get(servo_id, 0) + lost
+
+    def _settle(self, joints: Iterable[_Joint]) -> Steps[None]:
+        """What got torque is held where it is, should that be elsewhere than was expected."""
+        goals: dict[int, int] = {}
+        off: dict[int, int] = {}
+        for joint in joints:
+            servo, hold = next(iter(self._answering(joint)), None), joint.hold
+            if not joint.fresh or servo is None or hold is None:
+                continue
+            state = self._tables.states[servo.id]
+            if not state.torque or abs(state.present - hold.expected) <= MOVED_TICKS:
+                continue
+            goal = within(servo, state.present)
+            if abs(goal - state.present) <= LIMIT_SLACK_TICKS:
+                goals |= dict.fromkeys((other.id for other in joint.able), goal)
+                continue
+            off |= dict.fromkeys((other.id for other in joint.able), 0)
+            joint.troubles.append(
+                f"servo {servo.id} ({servo.joint}) stood at tick {hold.expected} without torque and says "
+                f"{state.present} with it; see its Homing_Offset with `aloha doctor`, then `aloha arm`"
+            )
+        if goals or off:
+            yield from self._tables.apply({registers.TORQUE_ENABLE: off, registers.GOAL_POSITION: goals})
+
+    def _outcome(self, wrong: Iterable[Wrong], troubles: Iterable[str] = ()) -> Outcome:
+        """What the servos hold now, and what went wrong."""
+        ticks: dict[int, int] = {}
+        self.goals = {}
+        for servo_id, state in reversed(self._tables.states.items()):  # a master counts more than its shadow
+            master = self._master[servo_id]
+            if state.torque:
+                ticks[master] = self.goals[master] = state.goal
+            else:
+                ticks.setdefault(master, state.present)
+        self._held = {servo_id: state.torque for servo_id, state in self._tables.states.items()}
+        return Outcome(ticks, self._tables.silent, [*troubles, *(self._not_taken(*item) for item in wrong)])
 
     def complaint(self, heard: Mapping[int, Health], since_ns: int) -> str:
         """Which servo has lost what `switch` gave it, by what it said after `since_ns`; empty when all is well."""
@@ -115,65 +298,10 @@ class TorqueSwitch:
                 return f"{who} has {what} watchdog ({health.watchdog}); `aloha arm` sets it again"
         return ""
 
-    def _present(self) -> dict[int, int]:
-        """Present positions of the masters, moved into their limits where they are a little outside.
-
-        Read as a block of a size that nothing else has: a late reply to another question must not become a goal.
-        """
-        blocks = self._read([servo.id for servo in self._masters], WIDE_ADDRESS, WIDE_SIZE)
-        goals = {}
-        for servo in self._masters:
-            tick = registers.PRESENT_POSITION.decode(blocks[servo.id][-registers.PRESENT_POSITION.size :])
-            goals[servo.id] = min(servo.max_tick, max(servo.min_tick, tick))
-            if abs(goals[servo.id] - tick) > LIMIT_SLACK_TICKS:
-                raise HardwareError(
-                    f"{self._arm}: servo {servo.id} ({servo.joint}) is at tick {tick}, outside its limits "
-                    f"{servo.min_tick}..{servo.max_tick}; move that joint by hand into its range, then start again"
-                )
-        return goals
-
-    def _apply(self, wanted: _Wanted) -> None:
-        """Write registers in this order until all read back; raises HardwareError naming one that does not."""
-        wrong: list[tuple[int, Register, int]] = []
-        for _ in range(ATTEMPTS):
-            for register, values in wanted.items():
-                write_all(self.port, register, values)
-            wrong = self._wrong(wanted)
-            if not wrong:
-                return
-        servo_id, register, found = wrong[0]
-        bits = self._read([servo_id], *_ERROR_BLOCK)[servo_id][-1]
+    def _not_taken(self, servo_id: int, register: Register, value: int, found: int) -> str:
+        bits = self._tables.states[servo_id][registers.HARDWARE_ERROR_STATUS] if servo_id in self._tables.states else 0
         why = f"it reports {describe_hardware_error(bits)}" if bits else "it reports no error"
-        raise HardwareError(
-            f"{self._arm}: servo {servo_id} ({self._servos[servo_id].joint}) does not take "
-            f"{register.name} {wanted[register][servo_id]}: it stays {found}, and {why}; "
-            "support the arm, switch its power off and on, then start again"
-        )
-
-    def _wrong(self, wanted: _Wanted) -> list[tuple[int, Register, int]]:
-        """Servos and registers that do not hold what was written, and what they hold."""
-        start = min(register.address for register in wanted)
-        end = max(register.address + register.size for register in wanted)
-        blocks = self._read(self._all, start, end - start)
-        wrong = []
-        for register, values in wanted.items():
-            at = register.address - start
-            for servo_id, value in values.items():
-                found = register.decode(blocks[servo_id][at : at + register.size])
-                if found != value:
-                    wrong.append((servo_id, register, found))
-        return wrong
-
-    def _read(self, ids: list[int], address: int, size: int) -> dict[int, bytes]:
-        """One block of several servos."""
-        found: dict[int, bytes] = {}
-        for _ in range(ATTEMPTS):
-            missing = [servo_id for servo_id in ids if servo_id not in found]
-            found |= {servo_id: packet.data for servo_id, packet in read_all(self.port, missing, address, size).items()}
-            if len(found) == len(ids):
-                return found
-        servo_id = next(servo_id for servo_id in ids if servo_id not in found)
-        raise ArmSilentError(
-            f"{self._arm}: servo {servo_id} ({self._servos[servo_id].joint}) does not answer; "
-            "check its cable and power, then `aloha arm`, or start again"
+        return (
+            f"servo {servo_id} ({self._servos[servo_id].joint}) does not take {register.name} {value}: it stays "
+            f"{found}, and {why}; support the arm, switch its power off and on, then start again"
         )

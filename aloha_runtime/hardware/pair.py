@@ -1,16 +1,23 @@
 """Two arms of one role as the contract's 14 numbers: grippers normalised, both buses used at the same time."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from aloha_runtime.dynamixel.registers import describe_hardware_error
 from aloha_runtime.errors import HardwareError
-from aloha_runtime.hardware.base import Arm, ArmReading, ArmSilentError
+from aloha_runtime.hardware.base import Arm, ArmReading, ArmSilentError, ArmVector, Switched
+from aloha_runtime.hardware.steps import Steps, together
 from aloha_runtime.messages import MS
-from aloha_runtime.robot import DOF, GRIPPER_INDEX, JOINTS_PER_ARM, SIDE_SLICE, Gripper, Side, Vector
+from aloha_runtime.robot import DOF, GRIPPER_INDEX, JOINTS, JOINTS_PER_ARM, SIDE_SLICE, Gripper, Side, Vector
 from aloha_runtime.stillness import Stillness, is_stall
+
+FEED_NS = 20 * MS
+"""An arm that waits while the torque of the other one is switched hears something this often: a fifth of what its
+servos' watchdog waits."""
+NEVER_NS = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,24 +59,61 @@ class ArmPair:
         for arm in self.arms.values():
             arm.disconnect()
 
-    def torque(self, on: bool, grippers: bool | None = None) -> None:
-        """Torque of all joints; `grippers` where they differ. An arm's HardwareError waits for the other's turn."""
-        self._both(lambda _, arm: arm.torque(on, grippers))
+    def torque(self, on: bool, grippers: bool | None = None) -> Switched:
+        """Torque of all joints; `grippers` where they differ. Of both arms together: what fails for one does not keep
+        the other from it, nor waiting past its servos' watchdog."""
+        return self._together({side: arm.torque_steps(on, grippers) for side, arm in self.arms.items()})
 
-    def carry(self, currents_ma: Vector) -> None:
-        """Current control of both arms with these currents (14,); an arm's HardwareError waits for the other's turn."""
-        self._both(lambda side, arm: arm.carry(currents_ma[SIDE_SLICE[side]]))
+    def carry(self, currents_ma: Vector) -> Switched:
+        """Current control of both arms with these currents (14,)."""
+        return self._together({side: arm.carry_steps(currents_ma[SIDE_SLICE[side]]) for side, arm in self.arms.items()})
 
-    def _both(self, act: Callable[[Side, Arm], None]) -> None:
-        failures: list[HardwareError] = []
-        for side, arm in self.arms.items():
-            try:
-                act(side, arm)
-            except HardwareError as error:
-                failures.append(error)
-        if failures:
-            silent = any(isinstance(error, ArmSilentError) for error in failures)
-            raise (ArmSilentError if silent else HardwareError)("; ".join(map(str, failures)))
+    def reset_gripper(self, name: str) -> Switched:
+        """Restart the gripper servo of the arm with this name; the other arm is fed meanwhile."""
+        return self._together({side: arm.reset_gripper_steps() for side, arm in self.arms.items() if arm.name == name})
+
+    def names(self) -> list[str]:
+        """The arms of this pair, such as `follower_left`."""
+        return [arm.name for arm in self.arms.values()]
+
+    def _together(self, works: Mapping[Side, Steps[Switched]]) -> Switched:
+        fed_ns = dict.fromkeys(set(self.arms) - set(works), 0)
+        """Arms that wait for the other one, and when they were last fed."""
+
+        def feed() -> int:
+            for side, at_ns in fed_ns.items():
+                if time.monotonic_ns() >= at_ns + FEED_NS:
+                    self.arms[side].feed()
+                    fed_ns[side] = time.monotonic_ns()
+            return min(fed_ns.values(), default=NEVER_NS) + FEED_NS
+
+        found = together(works, lambda side: fed_ns.update({side: 0}), feed)
+        goals = np.full(DOF, np.nan)
+        for side, index in zip(SIDE_SLICE, GRIPPER_INDEX, strict=True):
+            if side in found:
+                goals[SIDE_SLICE[side]] = found[side].goals
+                goals[index] = self._gripper.action_from_angle(float(goals[index]))
+                self._forget(side, found[side].goals)
+        failures = [switched.failure for switched in found.values() if switched.failure is not None]
+        if not failures:
+            return Switched(goals)
+        silent = any(isinstance(error, ArmSilentError) for error in failures)
+        return Switched(goals, (ArmSilentError if silent else HardwareError)("; ".join(map(str, failures))))
+
+    def _forget(self, side: Side, goals: ArmVector) -> None:
+        """No reading of before counts: torque may have changed what the servos say of the same place."""
+        if side in self._newest:
+            angles = np.where(np.isfinite(goals), goals, self._newest[side].angles)
+            self._newest[side] = replace(self._newest[side], angles=angles)
+
+    def turned(self) -> str:
+        """Which joints a hand has turned by whole turns, and what to do; empty when none."""
+        remedy = "support the arm, switch its power off, turn the joint back, switch it on, then start again"
+        return "; ".join(
+            f"{arm.name}: {joint} was turned by {turns:+d} turn without torque, its cable with it; {remedy}"
+            for arm in self.arms.values()
+            for joint, turns in arm.turned.items()
+        )
 
     def cycle(self, goal: Vector | None, deadline_ns: int, currents_ma: Vector | None = None) -> PairReading | None:
         """Send goals ((14,) in action convention, None: none) to both arms and read both by `deadline_ns` (monotonic).
@@ -122,8 +166,16 @@ class ArmPair:
         return HardwareError(f"the arms answer singly but not in a cycle ({counts}); check the servo cables")
 
     def describe(self, errors: Mapping[str, int]) -> str:
-        """Hardware errors for people: each joint with its error."""
-        return ", ".join(f"{joint}: {describe_hardware_error(bits)}" for joint, bits in errors.items())
+        """Hardware errors for people: each joint with its error and what to do."""
+        said = []
+        for joint, bits in errors.items():
+            side, _, name = joint.partition("_")
+            arm = next(arm.name for key, arm in self.arms.items() if key == side)
+            remedy = f"support {arm}, switch its power off and on, then `aloha arm`"
+            if name == JOINTS[-1]:
+                remedy = f"free its fingers, then `aloha reset-gripper {arm}`"
+            said.append(f"{joint}: {describe_hardware_error(bits)}; {remedy}")
+        return ", ".join(said)
 
     def silent(self, now_ns: int, longer_than_ns: int, stillness: Stillness) -> str:
         """Who is unplugged or has not answered for so long, and what to do; empty when all answer. Where the computer

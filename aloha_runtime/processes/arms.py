@@ -1,7 +1,8 @@
 """arms@followers, arms@leaders: a pair of arms, 200 times a second: newest action, gate, goals out, state in, publish.
 
 It alone decides what reaches a motor. In every cycle goals and the state request go to both buses at once; the goals
-come from the action heard last and the state read one cycle ago.
+come from the action heard last and the state read one cycle ago. In a cycle that switches torque no goal goes out:
+where the arms are to be is what the servos then say that they hold.
 """
 
 import time
@@ -16,13 +17,13 @@ from aloha_runtime.control.gate import GateTiming, Target
 from aloha_runtime.control.limits import rig_limits
 from aloha_runtime.control.margins import margins_for
 from aloha_runtime.control.pilot import Command, Pilot, Torque
-from aloha_runtime.errors import HardwareError
 from aloha_runtime.hardware.base import ArmSilentError
 from aloha_runtime.hardware.dynamixel import DynamixelArm
+from aloha_runtime.hardware.dynamixel_torque import PATIENCE_NS
 from aloha_runtime.hardware.pair import ArmPair, PairReading
 from aloha_runtime.messages import MOVING, MS, ArmsState, Mode
 from aloha_runtime.realtime import NS_PER_S, Pacer, RealtimeReport
-from aloha_runtime.robot import SERVOS, Role, Servo, Vector, pose_vector, tick_of
+from aloha_runtime.robot import IS_GRIPPER, SERVOS, Role, Servo, Vector, pose_vector, tick_of
 from aloha_runtime.service import Service, run
 from aloha_runtime.witnesses import Witnesses
 
@@ -49,6 +50,7 @@ class ArmsLoop:
         rig = service.rig
         self.period_ns = NS_PER_S // rig.arms_hz
         self.carried_share = rig.teleop.gravity_compensation if self.role == "leader" else 0.0
+        self.limits = rig_limits(rig.limits, rig.deploy, self.role)
         absent = pose_vector(rig.start_pose, 0.0)
         self.pair = ArmPair(
             {side: self._arm(f"{self.role}_{side}", arm) for side, arm in rig.arms_of(self.role).items()},
@@ -85,6 +87,8 @@ class ArmsLoop:
             gripper_current_ma=rig.current_ma(),
             servos=servos,
             carried=gravity.CARRIED_JOINTS if self.carried_share else (),
+            lead_rad=float(self.limits.lead[~IS_GRIPPER].max()),
+            patience_ns=NS_PER_S if self.service.clock.virtual else PATIENCE_NS,
             now=self.service.clock.now_ns,
         )
 
@@ -92,11 +96,9 @@ class ArmsLoop:
         """Arms connected and read once; the pilot starts where they are. Raises HardwareError."""
         self.pair.connect()
         self.reading = self._first_reading()
-        rig = self.service.rig
-        limits = rig_limits(rig.limits, rig.deploy, self.role)
         self.pilot = Pilot(
             self.role,
-            limits,
+            self.limits,
             self.service.rig.start_pose,
             self.service.rig.sleep_pose(self.role),
             self.reading.present,
@@ -122,14 +124,13 @@ class ArmsLoop:
         command = self.pilot.step(now_ns, self.mode.drain(), present, self._target(), self._rearm_cause(), trouble)
         goal = command.goal
         due = now_ns >= self.retry_ns or command.torque is Torque.OFF is not self.tried
-        if command.rearm or (command.torque is not self.torque and due):
+        if command.gripper in self.pair.names():
+            self._reset_gripper(now_ns, command.gripper)
+            goal = None
+        elif command.rearm or (command.torque is not self.torque and due):
             self.tried = command.torque
-            late = self.torque is None
             self._switch(now_ns, command.torque)
-            # Meanwhile somebody may have moved what was unplugged; arming anew begins where the arms are anyway.
-            if late and not command.rearm and self.torque is not None:
-                self.pilot.gate.freeze(self.reading.present)
-                goal = None
+            goal = None
         currents = self._carrying_currents() if command.torque is Torque.CARRYING else None
         reading = self.pair.cycle(goal, self._reply_deadline_ns(), currents)
         if reading is None:
@@ -138,7 +139,7 @@ class ArmsLoop:
             self.reading = self.pair.newest() or self.reading
         else:
             self.reading = reading
-        self._publish(now_ns, command, reading)
+        self._publish(now_ns, replace(command, goal=goal), reading)
 
     def _target(self) -> Target | None:
         """The newest action of the mode's topic, for leaders the newest goal of the followers; the gate judges its
@@ -157,26 +158,38 @@ class ArmsLoop:
 
     def _switch(self, now_ns: int, torque: Torque) -> None:
         """Torque as the pilot wants it; where an arm cannot be reached now, once more a little later."""
-        try:
-            if torque is Torque.CARRYING:
-                self.pair.carry(self._carrying_currents())
-            else:
-                self.pair.torque(torque is not Torque.OFF, grippers=torque is Torque.ON)
-        except HardwareError as error:
+        if torque is Torque.CARRYING:
+            switched = self.pair.carry(self._carrying_currents())
+        else:
+            switched = self.pair.torque(torque is not Torque.OFF, grippers=torque is Torque.ON)
+        error = switched.failure
+        if error is None:
+            self.service.log.info("torque %s", torque)
+            self.torque, self.torque_trouble, self.retry_ns = torque, "", 0
+        else:
             if str(error) != self.torque_trouble:
                 self.service.log.warning("%s", error)
             self.torque, self.torque_trouble, self.retry_ns = None, str(error), now_ns + TORQUE_RETRY_NS
             if isinstance(error, ArmSilentError) and torque is not Torque.OFF:
                 self.retry_ns = NEVER_NS  # its power may be gone; when it is back, torque is the operator's order
+        self.reading = self.pair.newest() or self.reading
+        self.pilot.switched(now_ns, switched.goals, error is None and not self.pair.turned())
+
+    def _reset_gripper(self, now_ns: int, arm: str) -> None:
+        """Restart the gripper servo of one arm, by an operator's order. Everything else keeps its torque and goal."""
+        switched = self.pair.reset_gripper(arm)
+        if switched.failure is None:
+            self.service.log.info("%s: its gripper was restarted", arm)
         else:
-            self.service.log.info("torque %s", torque)
-            self.torque, self.torque_trouble, self.retry_ns = torque, "", 0
+            self.service.log.warning("%s", switched.failure)
+        self.reading = self.pair.newest() or self.reading
+        self.pilot.switched(now_ns, switched.goals, done=False)
 
     def _carrying_currents(self) -> Vector:
         return gravity.carrying_currents_ma(self.reading.position, self.carried_share)
 
     def _reply_deadline_ns(self) -> int:
-        """When the arms must have answered (monotonic). In virtual time nobody is late: a whole second."""
+        """When the arms must have answered (monotonic). In virtual time nobody is late: a second, as in `_arm`."""
         return time.monotonic_ns() + (NS_PER_S if self.service.clock.virtual else int(REPLY_SHARE * self.period_ns))
 
     def _first_reading(self) -> PairReading:
@@ -218,7 +231,8 @@ class ArmsLoop:
         """What is wrong with the arms themselves: what only a person can mend, and what may pass by itself."""
         errors = self.reading.errors
         silent = self.pair.silent(time.monotonic_ns(), SILENT_HOLD_NS, self.witnesses.stillness)
-        return self.pair.describe(errors) if errors else "", silent or self._strain(now_ns)
+        trouble = silent or self.pair.turned() or self._strain(now_ns)
+        return self.pair.describe(errors) if errors else "", trouble
 
     def _rearm_cause(self) -> str:
         """Why the servos would not obey goals now; empty when they would."""

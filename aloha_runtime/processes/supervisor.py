@@ -10,7 +10,7 @@ from aloha_runtime.control.health import WINDOW, TickHealth, TickRecord
 from aloha_runtime.control.modes import ARMS, ModeMachine
 from aloha_runtime.control.stop_input import StopOrders
 from aloha_runtime.control.teleop import misaligned
-from aloha_runtime.control.verbs import DRIVER, EXCHANGES
+from aloha_runtime.control.verbs import DRIVER, EXCHANGES, RESET_GRIPPER
 from aloha_runtime.hardware.echo import Echo
 from aloha_runtime.hardware.stop_input import StopWatch
 from aloha_runtime.messages import MOVING, MS, GuardState, Health, Mode, PolicyTick, Reply, Request, SimReset
@@ -97,6 +97,10 @@ class SupervisorLoop:
             return self._reset(request, now_ns), False
         if request.verb in EXCHANGES and (gap := self._gap()):
             return Reply(ok=False, text=f"{self.machine.mode}: {gap}", mode=self.machine.mode), False
+        arms = self.service.rig.arms
+        if request.verb == RESET_GRIPPER and request.argument not in arms:
+            text = f"{RESET_GRIPPER} takes one of {', '.join(arms)}"
+            return Reply(ok=False, text=text, mode=self.machine.mode), False
         decision = self.machine.ask(request, now_ns, operator=request.sender == OPERATOR)
         return Reply(ok=decision.ok, text=f"{decision.mode}: {decision.text}", mode=decision.mode), decision.shutdown
 

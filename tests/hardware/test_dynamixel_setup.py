@@ -161,8 +161,12 @@ def test_torque_is_refused_by_a_servo_in_overload(arm: DynamixelArm, world: Emul
 
 def test_a_joint_far_outside_its_limits_gets_no_torque(arm: DynamixelArm, world: Emulated) -> None:
     world("place", 1, -2.4)
+    arm.connect()
     with pytest.raises(HardwareError, match=r"servo 2 \(shoulder\) is at tick 4\d\d, outside its limits"):
-        arm.connect()
+        arm.torque(True)
+    torque = [value(world, servo.id, reg.TORQUE_ENABLE) for servo in SERVOS[arm.role]]
+    assert torque == [1, 0, 0, 1, 1, 1, 1, 1, 1]
+    assert arm.rearm_cause
 
 
 def test_a_port_that_is_not_there(tmp_path: Path) -> None:

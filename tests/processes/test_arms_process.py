@@ -12,7 +12,7 @@ from aloha_runtime.control.gate import GateTiming
 from aloha_runtime.control.limits import default_limits
 from aloha_runtime.control.pilot import Pilot, Torque
 from aloha_runtime.errors import HardwareError
-from aloha_runtime.hardware.base import ArmSilentError
+from aloha_runtime.hardware.base import ArmSilentError, Switched
 from aloha_runtime.hardware.pair import PairReading
 from aloha_runtime.messages import MS, Action, ArmsState, Mode, ModeHeartbeat
 from aloha_runtime.processes.arms import TORQUE_RETRY_NS, ArmsLoop
@@ -30,7 +30,9 @@ class FakePair:
         self.position = START.copy()
         self.goals: list[Vector | None] = []
         self.switched: list[tuple[bool, bool | None]] = []
-        self.broken = ""
+        self.broken = self.twist = ""
+        self.held: Vector | None = None
+        """The goals that the servos hold after a switch; None: where they are."""
         self.lost = False
         self.rearm = "torque is off"
         self.errors: dict[str, int] = {}
@@ -54,11 +56,17 @@ class FakePair:
     def newest(self) -> PairReading:
         return self.reading(self.now_ns)
 
-    def torque(self, on: bool, grippers: bool | None = None) -> None:
+    def torque(self, on: bool, grippers: bool | None = None) -> Switched:
+        held = self.position if self.held is None else self.held
         if self.broken:
-            raise (ArmSilentError if "no servo answers" in self.broken else HardwareError)(self.broken)
+            kind = ArmSilentError if "no servo answers" in self.broken else HardwareError
+            return Switched(held.copy(), kind(self.broken))
         self.switched.append((on, grippers))
         self.rearm = "" if on else "torque is off"
+        return Switched(held.copy())
+
+    def turned(self) -> str:
+        return self.twist
 
     def rearm_cause(self) -> str:
         return self.rearm
@@ -136,7 +144,46 @@ def test_no_goal_without_torque_and_torque_with_arming(followers: Scene) -> None
     assert followers.pair.goals == [None] * 20
     state = followers.turn(Mode.ARMED, 1, "start")
     assert followers.pair.switched == [(True, True)]
-    assert state.goal == pytest.approx(START.tolist(), abs=0.01)
+    assert state.goal is None, "where the arms are to be is what the servos say once they have torque"
+    assert not state.settled
+    assert followers.turn(Mode.ARMED, 1, "start").goal == pytest.approx(START.tolist(), abs=0.01)
+
+
+@pytest.mark.parametrize("pose", ["start", ""])
+def test_goals_after_a_switch_are_those_that_the_servos_hold(followers: Scene, pose: str) -> None:
+    """A waist that a hand has turned beyond half a turn says another angle with torque than without."""
+    followers.pair.position[0] = 3.15
+    followers.turn(Mode.IDLE, 5)
+    followers.pair.held = followers.pair.position.copy()
+    followers.pair.held[0] = -3.1
+    followers.turn(Mode.ARMED, 1, pose)
+    followers.pair.position[0] = -3.13  # it sags
+    followers.turn(Mode.ARMED, 10, pose)
+    goals = [goal for goal in followers.pair.goals if goal is not None]
+    assert goals[0][0] == pytest.approx(-3.1, abs=0.01)
+    assert max(goal[0] for goal in goals) < -3.0
+
+
+def test_healthy_arms_do_not_creep_while_the_torque_of_another_one_is_tried_again(leaders: Scene) -> None:
+    leaders.turn(Mode.ARMED, 400, "start")
+    leaders.turn(Mode.TELEOP, 10)
+    leaders.pair.held = leaders.pair.position.copy()
+    leaders.pair.broken = "leader_left: servo 4 (elbow) does not take Torque_Enable 1"
+    held = leaders.pair.held.copy()
+    for _ in range(20):
+        leaders.pair.position = held - 0.03  # they sag, whatever is sent
+        goal = leaders.turn(Mode.HOLD, TORQUE_RETRY_NS // PERIOD_NS // 4).goal
+        assert goal is None or goal == pytest.approx(held.tolist(), abs=1e-9)
+    assert leaders.loop.torque is None
+
+
+def test_a_joint_that_was_turned_is_held_and_not_led(followers: Scene) -> None:
+    followers.pair.twist = "follower_left: waist was turned"
+    followers.turn(Mode.ARMED, 1, "start")
+    state = followers.turn(Mode.ARMED, 50, "start")
+    assert (state.mode, state.hold_cause) == (Mode.HOLD, followers.pair.twist)
+    assert followers.pair.switched == [(True, True)]
+    assert all(goal == pytest.approx(START) for goal in followers.pair.goals if goal is not None)
 
 
 def test_followers_follow_the_topic_of_the_mode_only(followers: Scene) -> None:

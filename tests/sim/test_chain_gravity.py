@@ -16,7 +16,7 @@ MASTERS = {servo.joint: servo for servo in SERVOS["leader"] if servo.shadow_of i
 def bench() -> Bench:
     bench = Bench("leader")
     bench.plant.angles[:] = FORWARD
-    bench.plant.weight = gravity.weight_torques
+    bench.plant.falls = True
     return bench
 
 
@@ -36,15 +36,18 @@ def test_it_falls_to_its_stop_without_torque(bench: Bench) -> None:
 
 def test_position_control_holds_it(bench: Bench) -> None:
     bench.torque(2, 3, 4, 5, 6, 7)
-    assert travel(bench, 1.0) < 0.01
+    assert 0.05 < travel(bench, 1.0) < 0.12  # it sags, once
+    assert travel(bench, 5.0) < 1e-4
 
 
 def carry(bench: Bench, share: float) -> None:
-    """Current control of master and shadow alike: the shadow's Drive_Mode turns the same number its way."""
+    """Current control of master and shadow alike: the shadow's Drive_Mode turns the same number its way. The mode is
+    in the EEPROM, so a shadow gets it by its own id."""
     currents = gravity.carrying_currents_ma(np.tile(FORWARD, 2), share)[:7]
     for joint in gravity.CARRIED_JOINTS:
         servo = MASTERS[joint].id
-        assert bench.write(servo, reg.OPERATING_MODE, reg.MODE_CURRENT) == 0
+        for own in (servo, *(shadow.id for shadow in SERVOS["leader"] if shadow.shadow_of == servo)):
+            assert bench.write(own, reg.OPERATING_MODE, reg.MODE_CURRENT) == 0
         assert bench.write(servo, reg.GOAL_CURRENT, round(currents[JOINTS.index(joint)] / MA_PER_UNIT)) == 0
         bench.torque(servo)
 

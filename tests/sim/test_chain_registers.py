@@ -84,6 +84,20 @@ def test_a_change_of_mode_resets_goals_and_profile(bench: Bench) -> None:
     assert bench.read(9, reg.GOAL_CURRENT) == bench.read(9, reg.CURRENT_LIMIT)
 
 
+@pytest.mark.parametrize("role", ["follower", "leader"])
+def test_a_change_of_mode_resets_the_gains(role: str) -> None:
+    bench = Bench(role)  # type: ignore[arg-type]
+    gains = [entry for entry in reg.REGISTERS if entry.name.endswith("_Gain")]
+    assert len(gains) == 7
+    before = [bench.read(9, gain) for gain in gains]
+    for gain in gains:
+        assert bench.write(9, gain, 333) == 0
+    bench.write(9, reg.OPERATING_MODE, 3)  # it was there already
+    assert {bench.read(9, gain) for gain in gains} == {333}
+    bench.write(9, reg.OPERATING_MODE, 4)
+    assert [bench.read(9, gain) for gain in gains] == before
+
+
 def test_goals_keep_the_limits_of_their_mode(bench: Bench) -> None:
     assert bench.write(2, reg.GOAL_POSITION, 840) == LIMIT
     assert bench.write(2, reg.GOAL_POSITION, 841) == 0
@@ -115,13 +129,6 @@ def test_a_block_is_written_whole_or_not_at_all(bench: Bench) -> None:
     (packet,) = bench.talk(packets.write(1, 108, block))
     assert packet.error == 0
     assert bench.read(1, reg.GOAL_POSITION) == 2000
-
-
-def test_torque_on_makes_the_present_position_the_goal(bench: Bench) -> None:
-    assert bench.write(2, reg.GOAL_POSITION, 1000) == 0
-    present = bench.read(2, reg.PRESENT_POSITION)
-    bench.torque(2)
-    assert bench.read(2, reg.GOAL_POSITION) == present != 1000
 
 
 def test_reverse_mode_mirrors_and_the_homing_offset_is_added(bench: Bench) -> None:
@@ -163,8 +170,9 @@ def test_velocity_and_current_turn_with_the_drive_mode(bench: Bench) -> None:
 
 
 @settings(derandomize=True, deadline=None, max_examples=60)
-@given(tick=st.integers(900, 3000), servo=st.sampled_from([1, 4, 6, 7, 8, 9]))
+@given(tick=st.integers(900, 3000), servo=st.sampled_from([1, 8, 9]))
 def test_goal_ticks_come_back_as_present_ticks(tick: int, servo: int) -> None:
+    """Of joints that carry next to nothing; the others: `test_chain_sag`."""
     bench = Bench()
     bench.torque(servo)
     assert bench.write(servo, reg.GOAL_POSITION, tick) == 0
@@ -238,5 +246,10 @@ def test_goal_current_limits_the_gripper(bench: Bench) -> None:
     bench.torque(9)
     bench.write(9, reg.GOAL_CURRENT, 50)
     bench.write(9, reg.GOAL_POSITION, 3000)
-    bench.pass_ms(20)
-    assert bench.read(9, reg.PRESENT_CURRENT) == 50
+    bench.pass_ms(1)
+    assert bench.read(9, reg.PRESENT_CURRENT) == 50  # it speeds up
+    bench.pass_ms(30)
+    assert 10 < bench.read(9, reg.PRESENT_CURRENT) < 50  # friction of the gears
+    bench.write(9, reg.GOAL_POSITION, 1000)
+    bench.pass_ms(1)
+    assert bench.read(9, reg.PRESENT_CURRENT) == -50

@@ -16,8 +16,8 @@ from aloha_runtime import config, messages
 from aloha_runtime.commands.faults.scenario import Family, Scenario, Trial
 from aloha_runtime.commands.faults.virtual_parts import Bus
 from aloha_runtime.commands.faults.virtual_rig import VirtualRig
-from aloha_runtime.control.gravity import weight_torques
-from aloha_runtime.hardware.dynamixel_torque import LIMIT_SLACK_TICKS, WATCHDOG
+from aloha_runtime.hardware.dynamixel_stance import LIMIT_SLACK_TICKS
+from aloha_runtime.hardware.dynamixel_torque import WATCHDOG
 from aloha_runtime.messages import MS, Action, Health, Mode
 from aloha_runtime.robot import JOINTS_PER_ARM, RAD_PER_TICK, ROLES, START_POSE, TICK_NS, pose_vector
 from aloha_runtime.sim.servo import ServoPlant
@@ -93,9 +93,10 @@ class Table:
     def _plant(self, arm: str) -> ServoPlant:
         away = AWAY_RAD if self.case.situation == RAMP else 0.0
         angles = [angle + away for angle in START_POSE]
-        weight = weight_torques if self.case.gravity else None
         hand = (lambda: self._swung() if self.held else None) if arm.startswith("leader") else (lambda: None)
-        return ServoPlant((*angles, GRIPPER_RAD), hand, weight)
+        return ServoPlant(
+            "leader" if arm.startswith("leader") else "follower", (*angles, GRIPPER_RAD), hand, self.case.gravity
+        )
 
     def _swung(self) -> list[float]:
         swing = SWING_RAD * math.sin(2 * math.pi * SWING_HZ * self.rig.time.now / 1e9)
@@ -264,6 +265,7 @@ def _complaint_about_recovery(table: Table) -> str:
     """`aloha arm`, and the arms can be moved again."""
     rig = table.rig
     begin = {arm: list(wire.plant.angles) for arm, wire in rig.wires.items()}
+    held = {arm: all(servo.torque for servo in wire.chain.servos) for arm, wire in rig.wires.items()}
     where = "start" if rig.word.mode is Mode.IDLE else "here"
     reply = rig.ask("arm")
     if not reply.ok:
@@ -277,10 +279,12 @@ def _complaint_about_recovery(table: Table) -> str:
         dead = [s.servo.id for s in wire.chain.servos if s is not gripper and not (s.torque and s.watchdog == WATCHDOG)]
         if dead:
             return f"after `aloha arm` servos {dead} of {arm} have no torque or no watchdog"
-        way = max(abs(now - then) for now, then in zip(wire.plant.angles, begin[arm], strict=True))
-        allowed = LIMIT_SLACK_TICKS * RAD_PER_TICK if table.case.gravity else MOVED_RAD  # it may lie on its stop
-        if where == "here" and way > allowed:
-            return f"`aloha arm` moved {arm} by {way:.3f} rad"
+        ways = [abs(now - then) for now, then in zip(wire.plant.angles, begin[arm], strict=True)]
+        # What gets torque sags once; a limp arm with weight may lie on its stop besides.
+        slack = LIMIT_SLACK_TICKS * RAD_PER_TICK if table.case.gravity else MOVED_RAD
+        sags = [0.0] * len(ways) if held[arm] else [abs(sag) for sag in wire.plant.sags()]
+        if where == "here" and any(way > slack + sag for way, sag in zip(ways, sags, strict=True)):
+            return f"`aloha arm` moved {arm} by {max(ways):.3f} rad"
     reply = rig.ask("policy")
     if not reply.ok:
         return f"armed, but not started: {reply.text}"

@@ -84,7 +84,8 @@ class Servos:
         before = self.present
         if command.rearm or command.torque is not self.torque:
             self.torque, self.rearm_cause = command.torque, ""
-        if command.goal is not None and not self.rearm_cause:
+            self.pilot.switched(self.ran_ns, self.present, done=True)
+        elif command.goal is not None and not self.rearm_cause:
             self.present = command.goal.copy()
         return float(np.abs(self.present - before).max())
 
