@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from aloha_runtime.dynamixel import registers
 from aloha_runtime.dynamixel.packets import ALERT
 from aloha_runtime.errors import HardwareError
-from aloha_runtime.hardware.base import ArmReading, ArmSilentError, ArmVector
+from aloha_runtime.hardware.base import ArmReading, ArmSilentError, ArmVector, Unread
 from aloha_runtime.hardware.dynamixel_cycle import BusCycle
 from aloha_runtime.hardware.dynamixel_frames import ERROR, ID, STRIDE, GoalWrite
 from aloha_runtime.hardware.dynamixel_sdk_port import ServoAccess
@@ -24,6 +24,8 @@ from aloha_runtime.stillness import stood_still
 
 REOPEN_NS = 100_000_000
 """Pause between attempts to open a lost port again (promise: back within 2 s)."""
+UNREAD_NS = 40_000_000
+"""An arm that has not been read for so long gets no torque: a lost reply costs 10 ms."""
 STALL_NS = WATCHDOG_NS - registers.WATCHDOG_UNIT_MS * 1_000_000
 """After a longer pause between requests some servo's watchdog may have tripped (it counts in 20 ms)."""
 
@@ -61,9 +63,10 @@ class DynamixelArm:
         self._goals = GoalWrite(self._ids)
         self._currents = GoalWrite(self._carried, registers.GOAL_CURRENT)
         self._labels = {servo.id: servo.joint for servo in masters} | {s.id: f"{s.joint}_shadow" for s in shadows}
+        self.joints = tuple(self._labels.values())
         self._units = ArmUnits(role, masters, carried)
         self._counts: Counter[str] = Counter()
-        self._cycle = BusCycle(self._ids, [servo.id for servo in shadows], self._counts)
+        self._cycle = BusCycle(self._ids, [servo.id for servo in shadows], self._counts, now)
         self._port: SerialPort | None = None
         self._fast = self._holding = False
         self._rearm_cause = "not connected"
@@ -100,7 +103,7 @@ class DynamixelArm:
         self._rearm_cause = rearm_cause
         self._alerts: dict[int, int] = {}
         self._health_seen = self._cycle.health.count
-        self._attached_ns = time.monotonic_ns()
+        self._attached_ns = self._now()
         self._asked_at_ns = self._stamp_ns = self._now()
         self._units.forget()
         self._reopen_at_ns = 0
@@ -215,11 +218,13 @@ class DynamixelArm:
     def _refuse_silent(self) -> None:
         """Raises ArmSilentError when servos are silent. Waiting for them would keep the other arm waiting past its
         watchdog; and when they come back, whoever gives them torque must have read first where they are now."""
-        silent = self._cycle.silent(time.monotonic_ns())
-        if silent:
+        now = time.monotonic_ns()
+        silent, unread = self._cycle.silent(now), self._cycle.unread(now)
+        if silent or unread.ns >= UNREAD_NS:
             self._rearm_cause = self._rearm_cause or "servos were silent"
-            names = ", ".join(self._labels[servo_id] for servo_id in silent)
-            who = "no servo answers" if len(silent) == len(self._labels) else f"silent: {names}"
+            names = ", ".join(self._labels[servo_id] for servo_id in silent) if unread.certain else ""
+            who = f"silent: {names}" if names else "it cannot be read"
+            who = "no servo answers" if len(silent) == len(self._labels) else who
             raise ArmSilentError(
                 f"{self.name}: {who}, so torque cannot be switched; check its power and cables, then `aloha arm`"
             )
@@ -233,11 +238,21 @@ class DynamixelArm:
 
     def temperatures(self) -> dict[str, float]:
         """See `Arm.temperatures`."""
-        return {self._labels[servo_id]: float(h.temperature) for servo_id, h in self._cycle.health.heard.items()}
+        health = self._cycle.health
+        unknown = health.unknown(self._now())
+        return {self._labels[i]: float(heard.temperature) for i, heard in health.heard.items() if i not in unknown}
+
+    def unknown(self) -> dict[str, float]:
+        """See `Arm.unknown`."""
+        return {self._labels[servo_id]: age / 1e9 for servo_id, age in self._cycle.health.unknown(self._now()).items()}
 
     def silent(self, now_ns: int) -> dict[str, float]:
         """See `Arm.silent`."""
         return {self._labels[servo_id]: age / 1e9 for servo_id, age in self._cycle.silent(now_ns).items()}
+
+    def unread(self, now_ns: int) -> Unread:
+        """See `Arm.unread`."""
+        return self._cycle.unread(now_ns)
 
     @property
     def rearm_cause(self) -> str:

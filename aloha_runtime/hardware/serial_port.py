@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from aloha_runtime.errors import HardwareError
+from aloha_runtime.hardware.late_answers import LateAnswers
 
 WAKE_BYTES = 64
 """`poll` reports input from this many bytes on (VMIN), so that one wake-up brings a whole reply of an arm (107 bytes
@@ -47,6 +48,7 @@ class SerialPort:
         self.baud = baud
         self.byte_ns = 10_000_000_000 // baud
         """Time of one byte on the wire: start bit, eight bits, stop bit."""
+        self.late = LateAnswers()
         self.fd = _open(path)
         try:
             if not os.isatty(self.fd):

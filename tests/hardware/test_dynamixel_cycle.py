@@ -9,6 +9,7 @@ from aloha_runtime.dynamixel import packets
 from aloha_runtime.dynamixel.packets import Instruction
 from aloha_runtime.dynamixel.parser import Parser
 from aloha_runtime.hardware import dynamixel_cycle, dynamixel_exchange
+from aloha_runtime.hardware.late_answers import LATE_NS, LateAnswers
 from aloha_runtime.hardware.dynamixel_cycle import BusCycle
 from aloha_runtime.hardware.dynamixel_frames import POSITION, STRIDE, GoalWrite
 
@@ -41,6 +42,7 @@ class ScriptedPort:
         self._clock = clock
         self.arriving: deque[bytes] = deque()
         self.sent: list[packets.Packet] = []
+        self.late = LateAnswers()
 
     def pending(self) -> int:
         return sum(map(len, self.arriving))
@@ -87,6 +89,7 @@ class Bench:
         self.cycle.attach(port, fast)  # type: ignore[arg-type]
         self.cycle._full_at_ns = 2**62  # no full reads and no health reads unless a test wants them
         self.cycle.health._next_ns = 2**62
+        self.cycle.health._fresh.clear()
         self._started_ns = clock.now_ns
 
     def ask(self, goal: list[int] | None = None) -> list[packets.Packet]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aloha_runtime.hardware.base import ArmReading
+from aloha_runtime.hardware.base import ArmReading, Unread
 from aloha_runtime.hardware.pair import ArmPair
 from aloha_runtime.robot import JOINTS, KITS, SIDE_SLICE, START_POSE, pose_vector
 from aloha_runtime.stillness import Stillness, stood_still
@@ -50,7 +50,9 @@ def pair_of(left: dict[str, int], right: dict[str, int], connected: bool = True)
             name=f"follower_{side}",
             connected=connected,
             rearm_cause="" if connected else "the adapter is gone",
+            joints=JOINTS,
             silent=lambda now_ns, silent=silent: {joint: ms / 1e3 for joint, ms in silent.items()},
+            unread=lambda now_ns, silent=silent: Unread(max(silent.values(), default=0) * MS, certain=True),
         )
         for side, silent in (("left", left), ("right", right))
     }

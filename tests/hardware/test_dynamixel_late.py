@@ -1,0 +1,104 @@
+"""A late reply never answers a later question: no reading is older than its stamp says by more than a cycle."""
+
+import random
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from wire_bench import EVERYBODY, MS, PERIOD_NS, Arms, ChainPort, Clock
+
+from aloha_runtime.dynamixel import registers as reg
+from aloha_runtime.hardware import dynamixel_cycle, dynamixel_exchange
+from aloha_runtime.hardware.dynamixel_exchange import read_all
+
+MOST_DELAY_NS = 40 * MS
+CYCLES = 120
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(dynamixel_cycle, "time", clock)
+    monkeypatch.setattr(dynamixel_exchange, "time", clock)
+    return clock
+
+
+def older_than_its_stamp_ns(arms: Arms, cycles: int) -> list[int]:
+    """Of each reading: how much older than its stamp it is, by the servos' own account."""
+    found = [reading for _ in range(cycles) for reading in arms.turn() if reading is not None]
+    return [stamp_ns - sampled_ns for stamp_ns, sampled_ns in found]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("delay_us", [0, 2_000, 6_000, 9_500, 10_500, 14_000, *range(18_000, 20_001, 250), 27_000, 40_000])
+def test_a_constant_delay_makes_no_reading_older_than_its_stamp(clock: Clock, fast: bool, delay_us: int) -> None:
+    port = ChainPort(clock)
+    arms = Arms(clock, [port], fast)
+    arms.turns(50)
+    port.delay_ns = lambda: delay_us * 1000
+    assert max(older_than_its_stamp_ns(arms, 400), default=0) <= PERIOD_NS
+    port.delay_ns = lambda: 0
+    arms.turns(100)
+    assert max(older_than_its_stamp_ns(arms, 40)) <= PERIOD_NS
+    assert port.asked[-1].params[2] == 10 or not fast  # the short block again
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(fast=True, overtaking=False, two=False, least_us=18_000, most_us=20_000, seed=1)
+@given(
+    fast=st.booleans(),
+    overtaking=st.booleans(),
+    two=st.booleans(),
+    least_us=st.integers(0, 40_000),
+    most_us=st.integers(0, 40_000),
+    seed=st.integers(0, 1 << 30),
+)
+def test_no_delay_makes_a_reading_older_than_its_stamp(
+    monkeypatch: pytest.MonkeyPatch, fast: bool, overtaking: bool, two: bool, least_us: int, most_us: int, seed: int
+) -> None:
+    clock, chance = Clock(), random.Random(seed)
+    monkeypatch.setattr(dynamixel_cycle, "time", clock)
+    monkeypatch.setattr(dynamixel_exchange, "time", clock)
+    ports = [ChainPort(clock, overtaking=overtaking) for _ in range(1 + two)]
+    arms = Arms(clock, ports, fast)
+    for port in ports:
+        port.delay_ns = lambda: chance.randint(*sorted((least_us, most_us))) * 1000
+    assert max(older_than_its_stamp_ns(arms, CYCLES), default=0) <= PERIOD_NS
+
+
+def goals_of(port: ChainPort, clock: Clock) -> list[int]:
+    """Present positions as torque switching reads them: how old the answer is by the servos' own account (ns)."""
+    asked_ns = clock.now_ns
+    found = read_all(port, EVERYBODY, reg.PRESENT_PWM.address, 12)  # type: ignore[arg-type]
+    ticks = [reg.PRESENT_POSITION.decode(found[servo].data[-4:]) for servo in found if servo == 1]
+    return [asked_ns - port.plant.sampled_ns(tick) for tick in ticks]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.integers(0, 40_000), min_size=1, max_size=40), st.booleans(), st.integers(0, 12))
+def test_torque_switching_takes_no_answer_to_an_earlier_question(
+    monkeypatch: pytest.MonkeyPatch, delays_us: list[int], overtaking: bool, cycles: int
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(dynamixel_cycle, "time", clock)
+    monkeypatch.setattr(dynamixel_exchange, "time", clock)
+    port = ChainPort(clock, overtaking=overtaking)
+    arms = Arms(clock, [port])
+    turns = iter(delays_us * 1000)
+    port.delay_ns = lambda: next(turns) * 1000
+    for _ in range(cycles):
+        arms.turn()
+    for _ in range(3):
+        assert all(age_ns <= 0 for age_ns in goals_of(port, clock))
+
+
+def test_what_torque_switching_reads_is_what_it_asked_for(clock: Clock) -> None:
+    """Also where it must ask for a longer block."""
+    port = ChainPort(clock)
+    for register in (reg.TORQUE_ENABLE, reg.OPERATING_MODE, reg.GOAL_POSITION, reg.BUS_WATCHDOG, reg.PRESENT_TEMPERATURE):
+        for _ in range(4):
+            found = read_all(port, EVERYBODY, register.address, register.size)  # type: ignore[arg-type]
+            values = {servo: register.decode(packet.data) for servo, packet in found.items()}
+            assert values == {servo: port.chain.peek(servo, register, clock.now_ns) for servo in EVERYBODY}
+            port.late.expect(register.size, clock.now_ns)
+            port.late.expect(register.size + 1, clock.now_ns)
