@@ -110,20 +110,20 @@ class Arms:
         self.stamps_ns = [0 for _ in ports]
         for cycle, port in zip(self.cycles, ports, strict=True):
             cycle.attach(port, fast)  # type: ignore[arg-type]
-        self._turn_ns = clock.now_ns
+        self.turn_ns = clock.now_ns
         self._goals = GoalWrite(IDS).packet([2048] * 7)
 
     def turn(self) -> list[tuple[int, int] | None]:
         """One period: (stamp, when it was sampled) of each arm's reading, None where there was none."""
-        self._turn_ns = max(self._turn_ns + PERIOD_NS, self.clock.now_ns)
-        self.clock.now_ns = self._turn_ns
+        self.turn_ns = max(self.turn_ns + PERIOD_NS, self.clock.now_ns)
+        self.clock.now_ns = self.turn_ns
         for index, cycle in enumerate(self.cycles):
             now_ns = self.clock.now_ns
             if cycle.request(self._goals):
                 self.stamps_ns[index] = now_ns
         found: list[tuple[int, int] | None] = [None for _ in self.cycles]
         for index, cycle in reversed(list(enumerate(self.cycles))):
-            state = cycle.collect(self._turn_ns + DEADLINE_NS)
+            state = cycle.collect(self.turn_ns + DEADLINE_NS)
             if state is not None:
                 tick = state[POSITION::STRIDE][0]
                 found[index] = self.stamps_ns[index], self.ports[index].plant.sampled_ns(tick)
