@@ -4,6 +4,7 @@ The parts: `serial_port` (bytes), `dynamixel_setup` (through the SDK), `dynamixe
 periodic exchange) and `dynamixel_units`; here they meet, and what was lost or reset behind our back is noticed.
 """
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -52,6 +53,7 @@ class DynamixelArm:
         self.name = name
         self.role = role
         self._path, self._baud = port, baud
+        self._unplugged = f"{port} was unplugged; plug it in again"
         self._gripper_current_ma = gripper_current_ma
         self._servos = tuple(servos or SERVOS[role])
         self._now = now
@@ -279,19 +281,22 @@ class DynamixelArm:
         self._cycle.detach()
         if self._port is not None:
             self._port.close()
-        self._rearm_cause = f"{self._path} was unplugged"
+        self._rearm_cause = self._unplugged
         self._reopen_at_ns = 0
 
     def _reopen(self) -> bool:
-        """Try to open a lost port by its stable name; never raises, never waits."""
+        """Try to open a lost port by its stable name, with the settings that `connect` requires; never raises, never
+        waits."""
         now = time.monotonic_ns()
         if self._port is None or now < self._reopen_at_ns:
             return False
         self._reopen_at_ns = now + REOPEN_NS
         try:
+            check_latency_timer(self._path)
             port = SerialPort(self._path, self._baud)
-        except HardwareError:
+        except HardwareError as error:
             self._counts["reopen_failed"] += 1
+            self._rearm_cause = str(error) if os.path.exists(self._path) else self._unplugged
             return False
         self._counts["reopened"] += 1
         self._switch.port = port

@@ -131,7 +131,7 @@ class ArmPair:
         found, excuse = [], ""
         for arm in self.arms.values():
             if not arm.connected:
-                found.append(f"{arm.name}: {arm.rearm_cause}; plug it in again, then `aloha arm`")
+                found.append(f"{arm.name}: {arm.rearm_cause}, then `aloha arm`")
                 continue
             unread = arm.unread(now_ns)
             if unread.ns <= longer_than_ns:

@@ -247,7 +247,7 @@ class Chain:
             for shadow in self._shadows.get(packet.id, ()):
                 act(shadow, packet.params, now_ns)
         servo = self._by_id.get(packet.id)
-        if servo is None:
+        if servo is None or (code == Instruction.READ and servo.servo.id in self.line.faults.no_read):
             return []
         level = servo.status_level
         error, data = (StatusError.INSTRUCTION, b"") if act is None else act(servo, packet.params, now_ns)

@@ -49,7 +49,7 @@ def pair_of(left: dict[str, int], right: dict[str, int], connected: bool = True)
         side: SimpleNamespace(
             name=f"follower_{side}",
             connected=connected,
-            rearm_cause="" if connected else "the adapter is gone",
+            rearm_cause="" if connected else "the adapter is gone; plug it in again",
             joints=JOINTS,
             silent=lambda now_ns, silent=silent: {joint: ms / 1e3 for joint, ms in silent.items()},
             unread=lambda now_ns, silent=silent: Unread(max(silent.values(), default=0) * MS, certain=True),
