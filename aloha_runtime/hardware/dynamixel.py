@@ -25,8 +25,6 @@ from aloha_runtime.stillness import stood_still
 
 REOPEN_NS = 100_000_000
 """Pause between attempts to open a lost port again (promise: back within 2 s)."""
-UNREAD_NS = 40_000_000
-"""An arm that has not been read for so long gets no torque: a lost reply costs 10 ms."""
 STALL_NS = WATCHDOG_NS - registers.WATCHDOG_UNIT_MS * 1_000_000
 """After a longer pause between requests some servo's watchdog may have tripped (it counts in 20 ms)."""
 
@@ -220,13 +218,11 @@ class DynamixelArm:
     def _refuse_silent(self) -> None:
         """Raises ArmSilentError when servos are silent. Waiting for them would keep the other arm waiting past its
         watchdog; and when they come back, whoever gives them torque must have read first where they are now."""
-        now = time.monotonic_ns()
-        silent, unread = self._cycle.silent(now), self._cycle.unread(now)
-        if silent or unread.ns >= UNREAD_NS:
+        silent = self._cycle.silent(time.monotonic_ns())
+        if silent:
             self._rearm_cause = self._rearm_cause or "servos were silent"
-            names = ", ".join(self._labels[servo_id] for servo_id in silent) if unread.certain else ""
-            who = f"silent: {names}" if names else "it cannot be read"
-            who = "no servo answers" if len(silent) == len(self._labels) else who
+            names = ", ".join(self._labels[servo_id] for servo_id in silent)
+            who = "no servo answers" if len(silent) == len(self._labels) else f"silent: {names}"
             raise ArmSilentError(
                 f"{self.name}: {who}, so torque cannot be switched; check its power and cables, then `aloha arm`"
             )

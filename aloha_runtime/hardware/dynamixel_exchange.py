@@ -110,12 +110,15 @@ class Gathering:
 
 
 class BlockRead:
-    """One block of several servos, asked for now; `poll` until True. Servos that are silent are missing in `found`.
+    """One block of several servos, asked for now; `poll` from `due_ns` on, until True. Servos that are silent, or that
+    have not answered within `patience_ns`, are missing in `found`.
 
     So that no late answer to an earlier question is taken, it asks for a longer block where the size may still come.
     """
 
-    def __init__(self, port: SerialPort, ids: Sequence[int], address: int, size: int) -> None:
+    def __init__(
+        self, port: SerialPort, ids: Sequence[int], address: int, size: int, patience_ns: int = _EXCHANGE_NS
+    ) -> None:
         """Raises PortLostError."""
         port.flush()
         now = time.monotonic_ns()
@@ -130,7 +133,7 @@ class BlockRead:
         port.write(question)
         expected = now + (len(question) + len(ids) * (STATUS_SIZE + self._size)) * port.byte_ns
         self._gathering = Gathering(Parser(), ids, self._size, self._single, expected, RollCall(ids, now))
-        self._give_up_ns = now + _EXCHANGE_NS
+        self._give_up_ns = now + patience_ns
 
     def _single(self, servo_id: int) -> bytes:
         return packets.read(servo_id, self._start, self._size)
@@ -149,9 +152,10 @@ class BlockRead:
             self.found[servo_id] = Packet(packet.id, packet.instruction, data)
         return True
 
-    def wait(self) -> None:
-        """Sleep until it is worth while to poll again."""
-        pause(time.monotonic_ns(), self._gathering.expected_ns, self._give_up_ns)
+    @property
+    def due_ns(self) -> int:
+        """When it is worth while to poll again (monotonic)."""
+        return self._gathering.expected_ns
 
 
 def read_all(port: SerialPort, ids: Sequence[int], address: int, size: int) -> dict[int, Packet]:
@@ -159,7 +163,8 @@ def read_all(port: SerialPort, ids: Sequence[int], address: int, size: int) -> d
     100. Raises PortLostError."""
     read = BlockRead(port, ids, address, size)
     while not read.poll():
-        read.wait()
+        now = time.monotonic_ns()
+        pause(now, read.due_ns, now + _EXCHANGE_NS)
     return read.found
 
 

@@ -166,14 +166,11 @@ class TorqueSwitch:
 
     def _read(self, ids: list[int], address: int, size: int) -> dict[int, bytes]:
         """One block of several servos."""
-        found: dict[int, bytes] = {}
-        for _ in range(ATTEMPTS):
-            missing = [servo_id for servo_id in ids if servo_id not in found]
-            found |= {servo_id: packet.data for servo_id, packet in read_all(self.port, missing, address, size).items()}
-            if len(found) == len(ids):
-                return found
-        servo_id = next(servo_id for servo_id in ids if servo_id not in found)
+        found = {servo_id: packet.data for servo_id, packet in read_all(self.port, ids, address, size).items()}
+        if len(found) == len(ids):
+            return found
+        silent = [f"{i} ({self._servos[i].joint})" for i in ids if i not in found]
+        who = "no servo answers" if len(silent) == len(self._all) else f"no answer from servo {', '.join(silent)}"
         raise ArmSilentError(
-            f"{self._arm}: servo {servo_id} ({self._servos[servo_id].joint}) does not answer; "
-            "check its cable and power, then `aloha arm`, or start again"
+            f"{self._arm}: {who}; check its cable and power, then `aloha arm`, or start again"
         )

@@ -142,21 +142,20 @@ class ArmPair:
                 found.append(f"{arm.name}: {_who_is_silent(arm, unread, now_ns)}, then `aloha arm`")
         return "; ".join(found) or excuse
 
-    def unknown(self) -> str:
-        """Of which servos temperature, voltage and watchdog are not known now, and what to do; empty when they are."""
-        found = []
+    def unknown(self) -> tuple[float, str]:
+        """Of which servos temperature, voltage and watchdog are not known now: the age in seconds of the oldest, and
+        what to do; 0 and empty when they are."""
+        oldest_s, found = 0.0, []
         for arm in self.arms.values():
             if ages := arm.unknown():
+                age_s = max(ages.values())
                 whose = "every servo" if len(ages) == len(arm.joints) else ", ".join(ages)
                 found.append(
-                    f"{arm.name}: temperature, voltage and watchdog of {whose} have not been heard for "
-                    f"{max(ages.values()):.1f} s; check the servo cables, then `aloha arm`"
+                    f"{arm.name}: temperature, voltage and watchdog of {whose} have not been heard for {age_s:.1f} s; "
+                    "check the servo cables, then `aloha arm`"
                 )
-        return "; ".join(found)
-
-    def unknown_s(self) -> float:
-        """Age in seconds of the oldest of what `unknown` names; 0 when all is known."""
-        return max((age for arm in self.arms.values() for age in arm.unknown().values()), default=0.0)
+                oldest_s = max(oldest_s, age_s)
+        return oldest_s, "; ".join(found)
 
     def temperatures(self) -> dict[str, float]:
         """`left_elbow`, `left_elbow_shadow`, ... -> degrees Celsius, for those that are known."""

@@ -71,8 +71,8 @@ class ArmsLoop:
         chains = {side: self._servos(arm) for side, arm in rig.arms_of(self.role).items()}
         self.margins = margins_for(self.role, chains)
         self.heat, self.heat_due_ns = "", 0
-        self.unknown, self.blind_due_ns = "", 0
-        """Of which servos temperature, voltage and watchdog are not known."""
+        self.blind_s, self.unknown = 0.0, ""
+        """For how long temperature, voltage and watchdog of which servos have not been known."""
         self.witnesses = Witnesses(rig, service.run_dir, self.role, service.clock.virtual)
 
     def _servos(self, arm: ArmConfig) -> list[Servo]:
@@ -188,7 +188,7 @@ class ArmsLoop:
         deadline, reading = time.monotonic() + FIRST_READING_S, None
         while time.monotonic() < deadline:
             reading = self.pair.cycle(None, time.monotonic_ns() + 50 * MS) or reading
-            if reading is not None and not self.pair.unknown():
+            if reading is not None and not self.pair.unknown()[1]:
                 break
         if reading is None:
             raise self.pair.unreadable()
@@ -214,7 +214,7 @@ class ArmsLoop:
                 settled=command.settled,
                 hold_cause=self.fault or self.trouble or self.torque_trouble or self._held_for(command),
                 fault=bool(self.fault),
-                unready=self.unknown,
+                unready="" if self.fault or self.trouble else self.unknown,
             )
         )
 
@@ -226,7 +226,7 @@ class ArmsLoop:
         """What is wrong with the arms themselves: what only a person can mend, and what may pass by itself."""
         errors = self.reading.errors
         silent = self.pair.silent(time.monotonic_ns(), SILENT_HOLD_NS, self.witnesses.stillness)
-        return self.pair.describe(errors) if errors else "", silent or self._strain(now_ns) or self._blindness(now_ns)
+        return self.pair.describe(errors) if errors else "", silent or self._strain(now_ns) or self._blindness()
 
     def _rearm_cause(self) -> str:
         """Why the servos would not obey goals now; empty when they would."""
@@ -237,15 +237,14 @@ class ArmsLoop:
         current = self.margins.current(now_ns, self.reading.effort_ma)
         if now_ns >= self.heat_due_ns:
             self.heat = self.margins.temperature(self.pair.temperatures())
+            self.blind_s, self.unknown = self.pair.unknown()
             self.heat_due_ns = now_ns + TEMPERATURE_PERIOD_NS
         return (current or self.heat) if self.pilot.mode in MOVING else ""
 
-    def _blindness(self, now_ns: int) -> str:
+    def _blindness(self) -> str:
         """Servos of which nobody has known for long, in motion, how hot they are and whether their watchdog lives."""
-        if now_ns >= self.blind_due_ns:
-            self.unknown, self.blind_due_ns = self.pair.unknown(), now_ns + TEMPERATURE_PERIOD_NS
         moves = self.pilot.mode in (*MOVING, Mode.ARMED)
-        return self.unknown if self.unknown and moves and self.pair.unknown_s() > BLIND_HOLD_S else ""
+        return self.unknown if moves and self.blind_s > BLIND_HOLD_S else ""
 
     def figures(self, pacer: Pacer, realtime: RealtimeReport) -> dict[str, float]:
         """Named numbers for the health report."""

@@ -1,6 +1,5 @@
 """The exchange with one chain, on a scripted port and a made-up clock: what is asked when, which answers count."""
 
-import random
 from collections import Counter, deque
 from itertools import pairwise
 
@@ -123,12 +122,6 @@ def fast(question: packets.Packet, tick: int = 2048, ids: tuple[int, ...] | None
     asked = tuple(question.params[4:])
     announced = len(asked) * (size + 4) - 2
     return packets.fast_status_packet([(i, 0, data) for i in ids or asked], announced)
-
-
-def status(servo: int | None, data: bytes) -> packets.Packet:
-    """A status packet as it was parsed."""
-    assert servo is not None
-    return packets.Packet(servo, Instruction.STATUS, b"\0" + data)
 
 
 def singles(question: packets.Packet, without: tuple[int, ...] = ()) -> bytes:
@@ -337,44 +330,3 @@ def test_the_bus_is_left_alone_while_it_carries_a_health_reply(bench: Bench, por
     done = clock.now_ns
     bench.cycle.request(b"")  # at once, not at the next period
     assert clock.now_ns - done >= (14 + 94) * port.byte_ns * 0.9
-
-
-def test_every_servo_has_its_turn_of_the_health_round(bench: Bench) -> None:
-    def asked(at_ns: int) -> int | None:
-        question = bench.cycle.health.due(at_ns)
-        return Parser().feed(question)[0].id if question else None
-
-    def answer(servo: int | None) -> None:
-        assert bench.cycle.health.take(status(servo, bytes(83)))
-
-    start = 10**15
-    bench.cycle.health.begin(start)
-    assert [asked(start) for _ in range(10)] == [*range(1, 10), None]  # after a start everybody at once
-    for servo in range(1, 10):
-        answer(servo)
-    turns = [asked(start + n * 100 * MS) for n in range(1, 10)]
-    for servo in turns:
-        answer(servo)
-    assert sorted(turns) == list(range(1, 10))
-    bench.cycle.health.hurry(5)
-    assert asked(start + 905 * MS) is None
-    assert asked(start + 910 * MS) == 5
-    assert asked(start + 920 * MS) is None
-
-
-def test_a_lost_answer_of_the_health_round_is_asked_for_again_and_keeps_nobody_waiting(bench: Bench) -> None:
-    """One answer of ten is lost, and one servo never says anything: the age of what the others said stays below 2 s."""
-    health, chance, worst, asked = bench.cycle.health, random.Random(1), dict.fromkeys(range(1, 10), 0), Counter[int]()
-    start = 10**15
-    health.begin(start)
-    for ms in range(0, 60_000, 5):
-        question = health.due(start + ms * MS)
-        for packet in Parser().feed(question or b""):
-            asked[packet.id] += 1
-            if packet.id != 4 and chance.random() > 0.1:
-                assert health.take(status(packet.id, bytes(83)))
-        for servo, age_ns in health.unknown(start + ms * MS).items():
-            worst[servo] = max(worst[servo], age_ns)
-    assert {servo for servo, age_ns in worst.items() if age_ns > 100 * MS} == {4}
-    assert max(asked.values()) <= 60_000 / 45
-    assert sum(asked.values()) - asked[4] <= 60_000 / 100 * 1.5

@@ -102,3 +102,18 @@ def test_what_torque_switching_reads_is_what_it_asked_for(clock: Clock) -> None:
             assert values == {servo: port.chain.peek(servo, register, clock.now_ns) for servo in EVERYBODY}
             port.late.expect(register.size, clock.now_ns)
             port.late.expect(register.size + 1, clock.now_ns)
+
+
+def test_no_size_is_used_again_before_its_answer_can_come_no_more(clock: Clock) -> None:
+    """A chain that answers only after 60 ms: of each size there is one question at a time on its way."""
+    port = ChainPort(clock)
+    arms = Arms(clock, [port])
+    port.delay_ns = lambda: 60 * MS
+    asked_ns: dict[int, int] = {}
+    for _ in range(400):
+        before = len(port.asked)
+        arms.turn()
+        for size in {packet.params[2] for packet in port.asked[before:] if len(packet.params) > 4 and packet.params[0] > 116}:
+            assert clock.now_ns - asked_ns.get(size, 0) >= 60 * MS
+            asked_ns[size] = clock.now_ns
+    assert len(asked_ns) > 5
