@@ -69,7 +69,7 @@ class BusCycle:
         self._port: SerialPort | None = None
         self.health = health.HealthRound((*ids, *shadow_ids))
         self.all_ids = (*ids, *shadow_ids)
-        self._now = now or (lambda: time.monotonic_ns())
+        self._now = now or time.monotonic_ns
 
     def attach(self, port: SerialPort, fast: bool) -> None:
         """Start afresh on an open port. `fast`: the firmware of every servo knows Fast Sync Read."""

@@ -13,7 +13,7 @@ silent once in eight thousand roll calls."""
 LATEST_NS = 45_000_000
 """An answer comes at most 40 ms after its question: who was asked for the first time since then may still answer."""
 NAMED_NS = 200_000_000
-"""After this, those who have not been heard are silent, however often they were asked (promise: named within 200 ms)."""
+"""After this, those who have not been heard are silent, however often they were asked (promise: named in 200 ms)."""
 
 
 class RollCall:

@@ -171,6 +171,4 @@ class TorqueSwitch:
             return found
         silent = [f"{i} ({self._servos[i].joint})" for i in ids if i not in found]
         who = "no servo answers" if len(silent) == len(self._all) else f"no answer from servo {', '.join(silent)}"
-        raise ArmSilentError(
-            f"{self._arm}: {who}; check its cable and power, then `aloha arm`, or start again"
-        )
+        raise ArmSilentError(f"{self._arm}: {who}; check its cable and power, then `aloha arm`, or start again")

@@ -174,7 +174,7 @@ def test_blockers_keep_idle_arms_idle():
 
 def test_arms_that_are_not_ready_are_not_armed_and_say_why():
     bench = Bench()
-    why = "follower_left: temperature, voltage and watchdog of elbow have not been heard for 2.4 s; check the servo cables"
+    why = "follower_left: temperature, voltage and watchdog of elbow have not been heard for 2.4 s; check the cables"
     bench.arms("arms@followers", unready=why)
     refused = bench.ask("arm")
     assert (refused.ok, refused.mode) == (False, N)

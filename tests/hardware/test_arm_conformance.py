@@ -286,7 +286,10 @@ def test_after_a_replug_the_latency_timer_is_checked_again(
     setting.write_text("16\n")
     while "latency timer" not in rig.arm.rearm_cause:
         assert rig.cycle() is None
-    assert f"latency timer is 16 ms, which limits the arm to 62 Hz; run `echo 1 | sudo tee {setting}`" in rig.arm.rearm_cause
+    assert (
+        f"latency timer is 16 ms, which limits the arm to 62 Hz; run `echo 1 | sudo tee {setting}`"
+        in rig.arm.rearm_cause
+    )
     assert not rig.arm.connected
     setting.write_text("1\n")
     assert rig.until(lambda reading: True) is not None

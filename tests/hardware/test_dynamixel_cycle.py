@@ -9,9 +9,9 @@ from aloha_runtime.dynamixel import packets
 from aloha_runtime.dynamixel.packets import Instruction
 from aloha_runtime.dynamixel.parser import Parser
 from aloha_runtime.hardware import dynamixel_cycle, dynamixel_exchange
-from aloha_runtime.hardware.late_answers import LATE_NS, LateAnswers
 from aloha_runtime.hardware.dynamixel_cycle import BusCycle
 from aloha_runtime.hardware.dynamixel_frames import POSITION, STRIDE, GoalWrite
+from aloha_runtime.hardware.late_answers import LATE_NS, LateAnswers
 
 IDS, SHADOWS = (1, 2, 4, 6, 7, 8, 9), (3, 5)
 PERIOD_NS = 5_000_000

@@ -31,7 +31,16 @@ from aloha_runtime.hardware.stop_input import StopInput
 SAYS_SO = re.compile(r"\bnever\s+raises?\b", re.IGNORECASE)
 ERRORS = [
     OSError(number, os.strerror(number))
-    for number in (errno.EIO, errno.ENODEV, errno.ENXIO, errno.ENOENT, errno.EACCES, errno.EBUSY, errno.EAGAIN, errno.ENOTTY)
+    for number in (
+        errno.EIO,
+        errno.ENODEV,
+        errno.ENXIO,
+        errno.ENOENT,
+        errno.EACCES,
+        errno.EBUSY,
+        errno.EAGAIN,
+        errno.ENOTTY,
+    )
 ]
 """`OSError` picks the subclass: FileNotFoundError, PermissionError, BlockingIOError."""
 KERNEL: list[tuple[Any, str]] = [
