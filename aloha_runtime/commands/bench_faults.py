@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from aloha_runtime.commands.faults.bus import BUS
 from aloha_runtime.commands.faults.cameras import CAMERAS
 from aloha_runtime.commands.faults.clocks import CLOCKS
 from aloha_runtime.commands.faults.controllers import CONTROLLERS, REALTIME
@@ -27,6 +28,7 @@ from aloha_runtime.errors import ConfigError
 FAMILIES: tuple[Family, ...] = (
     POLICY,
     SERVOS,
+    BUS,
     POWER,
     CONTROLLERS,
     VOID_ORDERS,

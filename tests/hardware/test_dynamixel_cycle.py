@@ -198,7 +198,7 @@ def test_later_the_short_block_is_asked_for_again(bench: Bench, port: ScriptedPo
 
 
 def test_no_size_is_asked_for_twice_while_an_answer_of_that_size_may_come(bench: Bench, port: ScriptedPort) -> None:
-    """Where every question fails at once; when all sizes are used up nothing is asked, and goals go out all the same."""
+    """Every question fails at once. When all sizes are used up nothing is asked, and goals go out all the same."""
     asked: dict[int, int] = {}
     sent = 0
     for _ in range(200):

@@ -196,7 +196,7 @@ class Line(SerialLine):
     """Asks whatever `fcntl.ioctl` is when it asks, not what it was when the class was made."""
 
     def __init__(self, path: str, line: str) -> None:
-        super().__init__(path, line, lambda *arguments: fcntl.ioctl(*arguments))
+        super().__init__(path, line, lambda *arguments: fcntl.ioctl(*arguments))  # noqa: PLW0108 (looked up late)
 
 
 TRIED: dict[str, list[Trial]] = {
