@@ -45,6 +45,10 @@ class Message(msgspec.Struct, kw_only=True):
     valid: bool = True
 
 
+NOT_NAMED_YET = "it is being found out which servo is silent"
+"""A cause with these words gives way to the next one that the same arms say, within 200 ms."""
+
+
 class ArmsState(Message):
     """One cycle of a pair of arms. Vectors are the contract's 14 numbers (`robot.NAMES`).
 
@@ -70,6 +74,8 @@ class ArmsState(Message):
     hold_cause: str = ""
     """Why the gate itself asks for HOLD or FAULT; empty when it does not."""
     fault: bool = False
+    unready: str = ""
+    """Why these arms must not be armed now; empty when they may."""
 
 
 class Action(Message):

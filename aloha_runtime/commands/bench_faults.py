@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from aloha_runtime.commands.faults.bus import BUS
 from aloha_runtime.commands.faults.cameras import CAMERAS
 from aloha_runtime.commands.faults.clocks import CLOCKS
 from aloha_runtime.commands.faults.controllers import CONTROLLERS, REALTIME
@@ -30,6 +31,7 @@ FAMILIES: tuple[Family, ...] = (
     POLICY,
     SERVOS,
     GRIPPERS,
+    BUS,
     POWER,
     TORQUE,
     CONTROLLERS,

@@ -24,7 +24,7 @@ class _Arm:
         self.units = ArmUnits("follower", masters)
         self.monitor = Monitor(envelope("follower", default_limits(), GRIPPER, SIDES[side]))
         self.goals = GoalWrite(ids)
-        self.question = StateRead(ids).question(sync=False, wide=False)
+        self.question = StateRead(ids).question(sync=False, block=0)
         self.everyone = [servo.id for servo in SERVOS["follower"]]
         self._ids = ids
         self._reply = struct.Struct("<" + "BB6xi2x" * len(ids))

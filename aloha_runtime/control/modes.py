@@ -39,7 +39,7 @@ from aloha_runtime.control.verbs import (
     RESET_GRIPPER,
     STARTS,
 )
-from aloha_runtime.messages import MODE, MS, POWERED, ArmsState, Mode, ModeHeartbeat, Request
+from aloha_runtime.messages import MODE, MS, NOT_NAMED_YET, POWERED, ArmsState, Mode, ModeHeartbeat, Request
 from aloha_runtime.stillness import is_stall, stood_still
 
 SPEAKS_WITHIN_NS = int(MODE.max_age_ms * MS)
@@ -80,6 +80,7 @@ class ModeMachine:
         self.blockers: dict[str, str] = {}
         self._arms, self._watchers = arms, watchers
         self._taken_ns: dict[str, int] = {}
+        self._unready: dict[str, str] = {}
         self._holding: set[str] = set()
         """Pairs that have torque, whoever gave it: a supervisor that was restarted finds them up in the air."""
         self._settled: set[str] = set()
@@ -217,7 +218,7 @@ class ModeMachine:
         silent = self.hearing.silent((*self._arms, *self._watchers), now_ns)
         deaf = [source for source in self._arms if not self._taken_ns.get(source)]
         unheard = f"no word of the supervisor has reached {' and '.join(deaf)} yet; ask again" if deaf else ""
-        return _listed(self.blockers) or _listed(self.faults) or silent or unheard
+        return _listed(self.blockers) or _listed(self.faults) or silent or unheard or _listed(self._unready)
 
     def _event(self, event: Event, now_ns: int) -> None:
         if isinstance(event, ArmsHeard):
@@ -235,6 +236,7 @@ class ModeMachine:
 
     def _arms_heard(self, source: str, state: ArmsState, now_ns: int) -> None:
         self._taken_ns[source] = state.order_ns
+        self._unready[source] = state.unready
         (self._holding.discard if state.goal is None else self._holding.add)(source)
         self._fault(source, (state.hold_cause or "fault without a cause") if state.fault else "", now_ns)
         if state.order_ns == self.order_ns:
@@ -242,12 +244,16 @@ class ModeMachine:
                 self._hold(self._arms_cause(source, state.hold_cause, now_ns), now_ns)
             elif state.settled:
                 self._settled.add(source)
-            if self.mode is Mode.HOLD and state.hold_cause and is_stall(self.cause):
-                self.cause = self._arms_cause(source, state.hold_cause, now_ns)  # a servo is dead besides
+            if self.mode is Mode.HOLD and state.hold_cause and self._said_first(source):
+                self.cause = self._arms_cause(source, state.hold_cause, now_ns)
         elif state.stamp_ns - self.order_ns > TAKEN_UP_WITHIN_NS:
             self._hold(f"{source} {_untaken(self.mode, state)}", now_ns)
         if self.mode is Mode.PARK and self._settled.issuperset(self._arms):
             self._enter(Mode.IDLE, "parked", now_ns)
+
+    def _said_first(self, source: str) -> bool:
+        """Whether the cause of this HOLD gives way to a later one: a servo is dead besides, or has got its name."""
+        return is_stall(self.cause) or (self.cause.startswith(source) and NOT_NAMED_YET in self.cause)
 
     def _hold(self, cause: str, now_ns: int) -> None:
         """HOLD from every mode with power, except where the arms stand still for a reason already."""
@@ -320,4 +326,5 @@ def _untaken(mode: Mode, state: ArmsState) -> str:
 
 def _listed(causes: dict[str, str]) -> str:
     """Causes with their sources, where they do not begin with them anyway."""
-    return "; ".join(cause if cause.startswith(source) else f"{source}: {cause}" for source, cause in causes.items())
+    said = [cause if cause.startswith(source) else f"{source}: {cause}" for source, cause in causes.items() if cause]
+    return "; ".join(said)

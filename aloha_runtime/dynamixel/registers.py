@@ -194,8 +194,8 @@ HARDWARE_ERRORS: Mapping[int, str] = MappingProxyType(
 
 
 def describe_hardware_error(bits: int) -> str:
-    """Hardware_Error_Status for people: `overload, overheating`; `none` for 0. Bit 0x80 is the alert of a status packet,
-    which says that there is an error, not which."""
+    """Hardware_Error_Status for people: `overload, overheating`; `none` for 0. Bit 0x80 is the alert of a status
+    packet, which says that there is an error, not which."""
     named = [name for bit, name in HARDWARE_ERRORS.items() if bits & bit]
     if named or not bits:
         return ", ".join(named) or "none"

@@ -22,6 +22,14 @@ class ArmSilentError(HardwareError):
     torque, and get it by an operator's order only, so nobody tries again by itself."""
 
 
+class Unread(NamedTuple):
+    """How long an arm has not been read as a whole; `ns` is 0 while it is. `certain`: `Arm.silent` has all the silent
+    servos, because each of the others has been heard meanwhile."""
+
+    ns: int
+    certain: bool
+
+
 @dataclass(frozen=True, slots=True)
 class ArmReading:
     """State of one arm at one instant.
@@ -59,6 +67,8 @@ class Arm(Protocol):
     name: str
     """Such as `follower_left`; every error names it."""
     role: Role
+    joints: tuple[str, ...]
+    """The joint of every servo, shadows as `elbow_shadow`."""
 
     def connect(self) -> None:
         """Take the port for this process alone, check every servo and set it up.
@@ -104,10 +114,19 @@ class Arm(Protocol):
         its cable does."""
 
     def temperatures(self) -> dict[str, float]:
-        """Joint -> temperature in degrees Celsius as last heard; refreshed beside the cycle, costs no traffic."""
+        """Joint -> temperature in degrees Celsius, for those that are known; refreshed beside the cycle, costs no
+        traffic."""
+
+    def unknown(self) -> dict[str, float]:
+        """Joint -> age in seconds of its temperature, voltage and watchdog, for the joints of which they are not known,
+        because they are older than 2 s or have never been heard."""
 
     def silent(self, now_ns: int) -> dict[str, float]:
-        """Joint -> seconds since it last answered, for the joints that are silent now; empty when all answer."""
+        """Joint -> seconds since it last answered, for the joints that are silent now; empty when all answer, and for
+        as long as it is not known who is silent: see `unread`."""
+
+    def unread(self, now_ns: int) -> Unread:
+        """How long there has been no whole reading, and whether it is known who is silent (within 200 ms)."""
 
     @property
     def rearm_cause(self) -> str:

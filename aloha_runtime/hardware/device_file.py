@@ -1,5 +1,6 @@
 """Opening a device file for one process, and what the operator must do when that fails."""
 
+import contextlib
 import os
 
 from aloha_runtime.errors import HardwareError
@@ -28,5 +29,6 @@ class DeviceFile:
     def close(self) -> None:
         """Harmless when it is gone or closed."""
         if self._fd >= 0:
-            os.close(self._fd)
+            with contextlib.suppress(OSError):  # the kernel frees the descriptor all the same
+                os.close(self._fd)
             self._fd = -1

@@ -4,6 +4,7 @@ The parts: `serial_port` (bytes), `dynamixel_setup` (through the SDK), `dynamixe
 periodic exchange) and `dynamixel_units`; here they meet, and what was lost or reset behind our back is noticed.
 """
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 from aloha_runtime.dynamixel import packets, registers
 from aloha_runtime.dynamixel.packets import ALERT
 from aloha_runtime.errors import HardwareError
-from aloha_runtime.hardware.base import ArmReading, ArmSilentError, ArmVector, Switched
+from aloha_runtime.hardware.base import ArmReading, ArmSilentError, ArmVector, Switched, Unread
 from aloha_runtime.hardware.dynamixel_cycle import BusCycle
 from aloha_runtime.hardware.dynamixel_frames import ERROR, ID, STRIDE, GoalWrite
 from aloha_runtime.hardware.dynamixel_sdk_port import ServoAccess
@@ -59,6 +60,7 @@ class DynamixelArm:
         self.name = name
         self.role = role
         self._path, self._baud = port, baud
+        self._unplugged = f"{port} was unplugged; plug it in again"
         self._gripper_current_ma = gripper_current_ma
         self._lead_rad, self._patience_ns = lead_rad, patience_ns
         self._servos = tuple(servos or SERVOS[role])
@@ -71,9 +73,10 @@ class DynamixelArm:
         self._goals = GoalWrite(self._ids)
         self._currents = GoalWrite(self._carried, registers.GOAL_CURRENT)
         self._labels = {servo.id: servo.joint for servo in masters} | {s.id: f"{s.joint}_shadow" for s in shadows}
+        self.joints = tuple(self._labels.values())
         self._units = ArmUnits(role, masters, carried)
         self._counts: Counter[str] = Counter()
-        self._cycle = BusCycle(self._ids, [servo.id for servo in shadows], self._counts)
+        self._cycle = BusCycle(self._ids, [servo.id for servo in shadows], self._counts, now)
         self._port: SerialPort | None = None
         self._fast = self._holding = False
         self._rearm_cause = "not connected"
@@ -115,7 +118,7 @@ class DynamixelArm:
         self._rearm_cause = rearm_cause
         self._alerts: dict[int, int] = {}
         self._health_seen = self._cycle.health.count
-        self._attached_ns = time.monotonic_ns()
+        self._attached_ns = self._now()
         self._asked_at_ns = self._stamp_ns = self._now()
         self._units.forget()
         self._reopen_at_ns = 0
@@ -288,11 +291,21 @@ class DynamixelArm:
 
     def temperatures(self) -> dict[str, float]:
         """See `Arm.temperatures`."""
-        return {self._labels[servo_id]: float(h.temperature) for servo_id, h in self._cycle.health.heard.items()}
+        health = self._cycle.health
+        unknown = health.unknown(self._now())
+        return {self._labels[i]: float(heard.temperature) for i, heard in health.heard.items() if i not in unknown}
+
+    def unknown(self) -> dict[str, float]:
+        """See `Arm.unknown`."""
+        return {self._labels[servo_id]: age / 1e9 for servo_id, age in self._cycle.health.unknown(self._now()).items()}
 
     def silent(self, now_ns: int) -> dict[str, float]:
         """See `Arm.silent`."""
         return {self._labels[servo_id]: age / 1e9 for servo_id, age in self._cycle.silent(now_ns).items()}
+
+    def unread(self, now_ns: int) -> Unread:
+        """See `Arm.unread`."""
+        return self._cycle.unread(now_ns)
 
     @property
     def rearm_cause(self) -> str:
@@ -319,19 +332,22 @@ class DynamixelArm:
         self._cycle.detach()
         if self._port is not None:
             self._port.close()
-        self._rearm_cause = f"{self._path} was unplugged"
+        self._rearm_cause = self._unplugged
         self._reopen_at_ns = 0
 
     def _reopen(self) -> bool:
-        """Try to open a lost port by its stable name; never raises, never waits."""
+        """Try to open a lost port by its stable name, with the settings that `connect` requires; never raises, never
+        waits."""
         now = time.monotonic_ns()
         if self._port is None or now < self._reopen_at_ns:
             return False
         self._reopen_at_ns = now + REOPEN_NS
         try:
+            check_latency_timer(self._path)
             port = SerialPort(self._path, self._baud)
-        except HardwareError:
+        except HardwareError as error:
             self._counts["reopen_failed"] += 1
+            self._rearm_cause = str(error) if os.path.exists(self._path) else self._unplugged
             return False
         self._counts["reopened"] += 1
         self._switch.use(port)

@@ -4,16 +4,13 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 
 from aloha_runtime.dynamixel import packets
-from aloha_runtime.dynamixel.packets import Instruction, Packet
+from aloha_runtime.dynamixel.packets import Packet
 from aloha_runtime.dynamixel.parser import Parser
 from aloha_runtime.dynamixel.registers import Register
-from aloha_runtime.hardware.dynamixel_exchange import QUIET_NS
-from aloha_runtime.hardware.dynamixel_frames import STATUS_SIZE, write_register
+from aloha_runtime.hardware.dynamixel_exchange import BlockRead
+from aloha_runtime.hardware.dynamixel_frames import write_register
 from aloha_runtime.hardware.serial_port import SerialPort
 from aloha_runtime.hardware.steps import Steps
-
-TRIES = 4
-"""So often a servo that is missing in the answer to all is asked alone; then it is silent."""
 
 ASK_NS = 20_000_000
 """Pause between two pings of a servo that restarts; each of them feeds the watchdogs of its neighbours."""
@@ -41,31 +38,10 @@ def reading(
 ) -> Steps[dict[int, Packet]]:
     """One block of several servos. Who is missing is asked alone, again and again in turns; who stays silent, or has
     not answered within `patience_ns`, is absent. Raises PortLostError."""
-    port.flush()
-    parser, answers = Parser(), dict[int, Packet]()
-    question = packets.sync_read(ids, address, size)
-    port.write(question)
-    asked_ns = time.monotonic_ns()
-    expected_ns = asked_ns + (len(question) + len(ids) * (STATUS_SIZE + size)) * port.byte_ns
-    tries = dict.fromkeys(ids, 0)
-    while True:
-        for packet in parser.feed(port.read()):
-            fits = packet.instruction == Instruction.STATUS and len(packet.params) == size + 1
-            if fits and tries.pop(packet.id, None) is not None:
-                answers[packet.id] = packet
-        now = time.monotonic_ns()
-        if not tries or now >= asked_ns + patience_ns:
-            return answers
-        if now >= expected_ns + QUIET_NS:
-            servo_id = min(tries, key=tries.__getitem__)
-            if tries[servo_id] == TRIES:
-                return answers
-            tries[servo_id] += 1
-            parser.reset()
-            question = packets.read(servo_id, address, size)
-            port.write(question)
-            expected_ns = now + (len(question) + STATUS_SIZE + size) * port.byte_ns
-        yield expected_ns
+    block = BlockRead(port, ids, address, size, patience_ns)
+    while not block.poll():
+        yield block.due_ns
+    return block.found
 
 
 def writing(port: SerialPort, writes: Iterable[tuple[Register, Mapping[int, int]]]) -> Steps[None]:

@@ -1,9 +1,12 @@
 """The periodic cycle on one chain: send goals and ask for the state, later collect it. Packets in, raw units out.
 
 Fast Sync Read is the normal way. A question stays open until it is answered or GIVE_UP_NS old: an adapter or machine
-that is a few milliseconds late costs no reading, and no second question collides with the answer to the first. One
-servo that stays silent spoils a Fast Sync Read for all behind it; after two failures every other question is a Sync
-Read, which asks missing servos again one by one and so tells who is silent.
+that is a few milliseconds late costs no reading, and no second question collides with the answer to the first. After a
+failure a block of another size is asked for until no answer to the failed question can come (`late_answers.py`), so
+a reading is never older than its stamp.
+
+One servo that stays silent spoils a Fast Sync Read for all behind it, and on some firmware a Sync Read too. So after
+two failures the servos are also asked one by one, which tells who is silent (`dynamixel_roll_call.py`).
 
 The shadow servos of shoulder and elbow repeat their masters, so most reads skip them; every FULL_READ_NS one read takes
 them in, because a shadow in overload must be heard of as fast as any other servo.
@@ -16,38 +19,57 @@ reboot.
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from enum import Enum
 
-from aloha_runtime.dynamixel.packets import BROADCAST_ID, Packet
+from aloha_runtime.dynamixel.packets import BROADCAST_ID, Instruction, Packet
 from aloha_runtime.dynamixel.parser import Parser
 from aloha_runtime.hardware import dynamixel_health as health
+from aloha_runtime.hardware.base import Unread
 from aloha_runtime.hardware.dynamixel_exchange import QUIET_NS, Gathering, pause
-from aloha_runtime.hardware.dynamixel_frames import STATE_SIZE, WIDE_SIZE, StateRead
+from aloha_runtime.hardware.dynamixel_frames import BLOCKS, StateRead
+from aloha_runtime.hardware.dynamixel_roll_call import RollCall
 from aloha_runtime.hardware.serial_port import WAIT_NS, SerialPort
 
 FULL_READ_NS = 25_000_000
 """A shadow's alert is heard of within 30 ms (promise: HOLD within 40 ms)."""
 GIVE_UP_NS = 9_000_000
 """An answer this late is no longer waited for: two cycles at 200 Hz, so a lost one costs two readings."""
-WIDE_NS = 100_000_000
-"""So long after a failure no answer to an earlier question can come any more: the shorter block is asked for again."""
-SILENT_NS = 40_000_000
-"""A servo that answered nothing for this long while others were asked again is named as silent."""
 FAST_DOUBTS = 3
 FAST_PAUSE_NS = 1_000_000_000
 """Where Sync Read had to help this often in a row it takes over for a while: on a bad cable it loses less."""
 
 
-class BusCycle:
-    """State of the exchange with one chain. `counts` is shared with the owner. Not thread-safe."""
+class Ask(Enum):
+    """Ways to ask for the state."""
 
-    def __init__(self, ids: Sequence[int], shadow_ids: Sequence[int], counts: Counter[str]) -> None:
+    FAST = "Fast Sync Read"
+    SYNC = "Sync Read"
+    SINGLY = "one Read after the other"
+
+
+DOUBTED = (Ask.SYNC, Ask.SINGLY, Ask.FAST, Ask.SINGLY)
+"""Ways that take turns from the second failure in a row on."""
+
+
+class BusCycle:
+    """State of the exchange with one chain. `counts` is shared with the owner. `now`: the clock of the health round,
+    virtual in lock-step; all else is wall time. Not thread-safe."""
+
+    def __init__(
+        self,
+        ids: Sequence[int],
+        shadow_ids: Sequence[int],
+        counts: Counter[str],
+        now: Callable[[], int] | None = None,
+    ) -> None:
         self._lean, self._full = StateRead(ids), StateRead((*ids, *shadow_ids))
         self._counts = counts
         self._parser = Parser()
         self._port: SerialPort | None = None
         self.health = health.HealthRound((*ids, *shadow_ids))
         self.all_ids = (*ids, *shadow_ids)
+        self._now = now or time.monotonic_ns
 
     def attach(self, port: SerialPort, fast: bool) -> None:
         """Start afresh on an open port. `fast`: the firmware of every servo knows Fast Sync Read."""
@@ -58,14 +80,14 @@ class BusCycle:
         self._doubts = 0
         self._failures = 0
         self._gathering: Gathering | None = None
-        self._wide = False
-        self._narrow_from_ns = 0
+        self._block = 0
         self._read = self._lean
         self._open = False
         self._asked_ns = self._expected_ns = self._full_at_ns = now
         self._quiet_from_ns = now  # the bus carries a health reply until then
         self._heard_all_ns = now
-        self._heard_ns = dict.fromkeys(self.all_ids, now)
+        self._roll = RollCall(self.all_ids, now)
+        self.health.begin(self._now())
         self._parser.reset()
 
     @property
@@ -89,29 +111,54 @@ class BusCycle:
         if self._open and now - self._asked_ns < GIVE_UP_NS:
             if goals:
                 port.write(goals)
+            if self._gathering:
+                self._gathering.poll(port)
             return False
         if self._open:
             self._fail()
         self._drain(port)
-        if now < self._quiet_from_ns:  # only when cycling faster than the bus allows with a health read between
+        if now < self._quiet_from_ns:  # only when cycling faster than the bus allows with a single read between
             time.sleep((self._quiet_from_ns - now) / 1e9)
             now = time.monotonic_ns()
-        self._read = self._full if now >= self._full_at_ns else self._lean
-        sync = not self._fast_supported or now < self._fast_from_ns or (self._failures >= 2 and not self._failures % 2)
-        question = goals + self._read.question(sync, self._wide)
-        reply_size = self._read.reply_size(sync, self._wide)
-        port.write(question)
-        self._asked_ns = now
-        self._expected_ns = now + (len(question) + reply_size) * port.byte_ns
-        self._open = True
-        self._gathering = self._gather() if sync else None
+        block = next((number for number, (_, size) in enumerate(BLOCKS) if port.late.free(size, now)), None)
+        if block is None:  # every size may still come late
+            if goals:
+                port.write(goals)
+            return False
+        self._block = block
+        self._ask(port, goals, now)
         return True
 
-    def _gather(self) -> Gathering:
-        read, wide = self._read, self._wide
-        ids = sorted(read.ids, key=self._heard_ns.__getitem__)
-        size = WIDE_SIZE if wide else STATE_SIZE
-        return Gathering(self._parser, ids, size, lambda servo_id: read.single(servo_id, wide), self._expected_ns)
+    def _ask(self, port: SerialPort, goals: bytes, now: int) -> None:
+        self._read = self._full if now >= self._full_at_ns or self._failures >= 2 else self._lean
+        way = DOUBTED[(self._failures - 2) % len(DOUBTED)] if self._failures >= 2 else Ask.FAST
+        if way is Ask.FAST and (not self._fast_supported or now < self._fast_from_ns):
+            way = Ask.SYNC
+        self._asked_ns = now
+        self._open = True
+        if way is Ask.SINGLY:
+            if goals:
+                port.write(goals)
+            self._expected_ns = now + len(goals) * port.byte_ns
+            self._gathering = self._gather(self._expected_ns - QUIET_NS)
+            self._gathering.poll(port)
+            return
+        question = goals + self._read.question(way is Ask.SYNC, self._block)
+        port.write(question)
+        reply_size = self._read.reply_size(way is Ask.SYNC, self._block)
+        self._expected_ns = now + (len(question) + reply_size) * port.byte_ns
+        self._gathering = self._gather(self._expected_ns) if way is Ask.SYNC else None
+
+    def _gather(self, expected_ns: int) -> Gathering:
+        read, block = self._read, self._block
+        return Gathering(
+            self._parser,
+            read.ids,
+            BLOCKS[block][1],
+            lambda servo_id: read.single(servo_id, block),
+            expected_ns,
+            self._roll,
+        )
 
     def collect(self, deadline_ns: int) -> tuple[int, ...] | None:
         """The flat state asked for, or None when it is not whole by `deadline_ns`. Raises PortLostError."""
@@ -131,19 +178,20 @@ class BusCycle:
         self._open = False
         self._failures = 0
         self._heard_all_ns = now
-        if self._wide and now >= self._narrow_from_ns:
-            self._wide = False
         if self._read is self._full:
             self._full_at_ns = now + FULL_READ_NS
-        question = self.health.due(now)
+        if self._gathering and self._gathering.asked_again:  # the answer to the one or the other question may come yet
+            port.late.expect(BLOCKS[self._block][1], now)
+        question = self.health.due(self._now())
         if question:
+            port.late.expect(health.SIZE, now)
             port.write(question)
             self._quiet_from_ns = now + (len(question) + health.REPLY_BYTES) * port.byte_ns
         return state
 
     def _collect_fast(self, port: SerialPort, deadline_ns: int) -> tuple[int, ...] | None:
         data = port.read()
-        state = None if self._wide or self._parser.pending else self._read.decode_fast(data)
+        state = None if self._block or self._parser.pending else self._read.decode_fast(data)
         if state is None:
             damaged = self._parser.crc_errors
             state = self._parse_fast(port, data, deadline_ns)
@@ -159,7 +207,7 @@ class BusCycle:
         state: tuple[int, ...] | None = None
         while True:
             for packet in self._feed(data):
-                found = self._read.decode_fast_packet(packet, self._wide)
+                found = self._read.decode_fast_packet(packet, self._block)
                 if found is None:
                     self._stray(packet)
                 elif state is not None:
@@ -178,8 +226,7 @@ class BusCycle:
         errors = self._parser.crc_errors
         complete = gathering.run(port, deadline_ns)
         self._counts["corrupt"] += self._parser.crc_errors - errors
-        now = time.monotonic_ns()
-        self._heard_ns.update(dict.fromkeys(gathering.answers, now))
+        self._quiet_from_ns = gathering.expected_ns
         for packet in gathering.strays:
             self._stray(packet)
         gathering.strays.clear()
@@ -190,24 +237,29 @@ class BusCycle:
         if self._failures and self._fast_supported:
             self._doubts += 1
             if self._doubts >= FAST_DOUBTS:
-                self._doubts, self._fast_from_ns = 0, now + FAST_PAUSE_NS
+                self._doubts, self._fast_from_ns = 0, time.monotonic_ns() + FAST_PAUSE_NS
                 self._counts["fast_read_paused"] += 1
-        return self._read.decode_sync(gathering.answers)
+        return self._read.decode_sync(gathering.answers, self._block)
 
     def _fail(self) -> None:
         """The open question stays without a whole answer. What still comes has another size than the next answer."""
+        if not self._failures:
+            self._roll = RollCall(self.all_ids, self._heard_all_ns)
         self._open = False
         self._failures += 1
-        self._wide = not self._wide
-        self._narrow_from_ns = time.monotonic_ns() + WIDE_NS
+        if self._port is not None:
+            self._port.late.expect(BLOCKS[self._block][1], time.monotonic_ns())
         self._parser.reset()
 
     def silent(self, now_ns: int) -> dict[int, int]:
         """Servo id -> ns since it last answered, for those that are silent now."""
+        return self._roll.silent(now_ns) if self._port is not None and self._failures else {}
+
+    def unread(self, now_ns: int) -> Unread:
+        """How long there has been no whole reading; 0 while there are."""
         if self._port is None or not self._failures:
-            return {}
-        ages = {servo_id: now_ns - max(heard, self._heard_all_ns) for servo_id, heard in self._heard_ns.items()}
-        return {servo_id: age for servo_id, age in ages.items() if age >= SILENT_NS}
+            return Unread(0, certain=True)
+        return Unread(now_ns - self._heard_all_ns, self._roll.complete(now_ns))
 
     def _drain(self, port: SerialPort) -> None:
         """Take in what arrived since the last collect: a health reply, or replies that nobody waits for any more."""
@@ -226,7 +278,9 @@ class BusCycle:
 
     def _stray(self, packet: Packet) -> None:
         """A packet that is no answer to the present state request: a health reply, or something to count."""
-        if self.health.take(packet, time.monotonic_ns()):
+        if packet.instruction == Instruction.STATUS:
+            self._roll.heard(packet.id, time.monotonic_ns(), late=True)
+        if self.health.take(packet):
             return
         ours = packet.id in self.all_ids or packet.id == BROADCAST_ID
         if not ours or not packet.params:

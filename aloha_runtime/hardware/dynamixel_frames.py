@@ -18,11 +18,29 @@ ERROR, ID, CURRENT, VELOCITY, POSITION = range(5)
 """Places in a servo's part of the flat state: error byte, id, Present_Current, Present_Velocity, Present_Position."""
 
 STATE_ADDRESS, STATE_SIZE = registers.STATE_BLOCK
-WIDE_ADDRESS, WIDE_SIZE = registers.PRESENT_PWM.address, STATE_SIZE + 2
-"""The state block with two bytes of Present_PWM before it. After a question that failed the other size is asked for, so
-that a late answer is told from the answer to the new question."""
 STATUS_SIZE = 11
 """Bytes of a status packet around its data."""
+
+
+def _blocks(count: int) -> tuple[tuple[int, int], ...]:
+    """The shortest blocks of whole registers around the state, each of another size: (address, size)."""
+    starts = (registers.REALTIME_TICK, registers.MOVING, registers.MOVING_STATUS, registers.PRESENT_PWM)
+    ends = (registers.VELOCITY_TRAJECTORY, registers.POSITION_TRAJECTORY, registers.PRESENT_INPUT_VOLTAGE)
+    firsts = (registers.PROFILE_VELOCITY.address, registers.GOAL_POSITION.address, *(r.address for r in starts))
+    lasts = (*(r.address + r.size for r in ends), registers.PRESENT_TEMPERATURE.address + 1)
+    found = {
+        last - first: (first, last - first)
+        for first in (*firsts, STATE_ADDRESS)
+        for last in (*lasts, STATE_ADDRESS + STATE_SIZE)
+        if (last - first + 4) % 9  # else a joint reply of seven servos may be as long as one of nine
+    }
+    return tuple(found[size] for size in sorted(found))[:count]
+
+
+BLOCKS = _blocks(16)
+"""What a state read may ask for, the state alone first. After a question that failed another size is asked for, so that
+a late answer is told from the answer to the new question; sixteen, because one may fail every 5 ms (`late_answers`)."""
+WIDE_ADDRESS, WIDE_SIZE = BLOCKS[1]
 
 _STUFFED = b"\xff\xff\xfd"
 
@@ -48,41 +66,42 @@ class GoalWrite:
 
 
 class StateRead:
-    """Reads of the state block of fixed servos, and the layout of the replies.
-
-    `wide` questions ask for WIDE_SIZE bytes in place of STATE_SIZE; the state is the same.
-    """
+    """Reads of the state of fixed servos as any of `BLOCKS` (by its index), and the layout of the replies."""
 
     def __init__(self, ids: Sequence[int]) -> None:
         self.ids = tuple(ids)
-        blocks = ((False, STATE_ADDRESS, STATE_SIZE), (True, WIDE_ADDRESS, WIDE_SIZE))
         self._questions = {
-            (sync, wide): packets.sync_read(ids, address, size, fast=not sync)
+            (sync, block): packets.sync_read(ids, address, size, fast=not sync)
             for sync in (False, True)
-            for wide, address, size in blocks
+            for block, (address, size) in enumerate(BLOCKS)
         }
-        self._single = {(i, wide): packets.read(i, address, size) for i in ids for wide, address, size in blocks}
-        self._layout = struct.Struct("<" + "BBhiiH" * len(ids))
-        self._wide_layout = struct.Struct("<" + "BB2xhiiH" * len(ids))
-        length = 1 + self._layout.size
+        self._single = {(i, n): packets.read(i, address, size) for i in ids for n, (address, size) in enumerate(BLOCKS)}
+        self._layouts = [self._layout(address, size) for address, size in BLOCKS]
+        length = 1 + self._layouts[0].size
         self._length = packets.HEADER_SIZE + length
         self._head = HEADER + bytes((BROADCAST_ID,)) + length.to_bytes(2, "little") + bytes((Instruction.STATUS,))
 
-    def question(self, sync: bool, wide: bool) -> bytes:
-        """The Sync Read or Fast Sync Read packet."""
-        return self._questions[sync, wide]
+    def _layout(self, address: int, size: int) -> struct.Struct:
+        """Error, id, state and CRC of each servo in a joint reply."""
+        before = STATE_ADDRESS - address
+        return struct.Struct("<" + f"BB{before}xhii{size - before - STATE_SIZE}xH" * len(self.ids))
 
-    def reply_size(self, sync: bool, wide: bool) -> int:
+    def question(self, sync: bool, block: int) -> bytes:
+        """The Sync Read or Fast Sync Read packet."""
+        return self._questions[sync, block]
+
+    def reply_size(self, sync: bool, block: int) -> int:
         """Bytes of the answer when nothing in it is stuffed."""
-        size = WIDE_SIZE if wide else STATE_SIZE
+        size = BLOCKS[block][1]
         return len(self.ids) * (STATUS_SIZE + size) if sync else len(self.ids) * (4 + size) + packets.HEADER_SIZE + 1
 
-    def single(self, servo_id: int, wide: bool) -> bytes:
+    def single(self, servo_id: int, block: int) -> bytes:
         """The Read packet for one servo of the chain."""
-        return self._single[servo_id, wide]
+        return self._single[servo_id, block]
 
     def decode_fast(self, data: bytes) -> tuple[int, ...] | None:
-        """Flat state from exactly one reply to the narrow question; None when `data` is anything else or damaged.
+        """Flat state from exactly one reply to the question for the state alone; None when `data` is anything else or
+        damaged.
 
         A reply of nominal length is never unstuffed: FF FF FD FD in it can only be data.
         """
@@ -90,23 +109,23 @@ class StateRead:
             return None
         if crc16.umts(data[:-2]) != data[-2] | data[-1] << 8:
             return None
-        return self._checked(self._layout.unpack_from(data, packets.HEADER_SIZE + 1))
+        return self._checked(self._layouts[0].unpack_from(data, packets.HEADER_SIZE + 1))
 
-    def decode_fast_packet(self, packet: Packet, wide: bool) -> tuple[int, ...] | None:
+    def decode_fast_packet(self, packet: Packet, block: int) -> tuple[int, ...] | None:
         """Flat state from a reply that went through the parser; None when it is no answer to this question."""
         if packet.id != BROADCAST_ID or packet.instruction != Instruction.STATUS:
             return None
-        layout = self._wide_layout if wide else self._layout
+        layout = self._layouts[block]
         size = layout.size - 2  # the last CRC is the packet's own
         params = packet.params if len(packet.params) == size else packets.unstuff(packet.params)
         return self._checked(layout.unpack(params + b"\0\0")) if len(params) == size else None
 
-    def decode_sync(self, answers: Mapping[int, Packet]) -> tuple[int, ...] | None:
-        """Flat state from one status packet per servo, of either size; None when a servo refused."""
+    def decode_sync(self, answers: Mapping[int, Packet], block: int) -> tuple[int, ...] | None:
+        """Flat state from one status packet per servo; None when a servo refused."""
         state: list[int] = []
         for servo_id in self.ids:
             packet = answers[servo_id]
-            state += (packet.error, servo_id, *_STATE.unpack(packet.data[-STATE_SIZE:]), 0)
+            state += (packet.error, servo_id, *_STATE.unpack_from(packet.data, STATE_ADDRESS - BLOCKS[block][0]), 0)
         return self._checked(tuple(state))
 
     def _checked(self, state: tuple[int, ...]) -> tuple[int, ...] | None:

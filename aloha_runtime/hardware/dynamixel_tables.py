@@ -13,9 +13,6 @@ from aloha_runtime.hardware.steps import Steps
 
 ATTEMPTS = 3
 """Block writes have no acknowledgement: a lost one shows when reading back, and is sent again."""
-LOOK_SIZES = 11
-"""Each read of RAM has a size of its own, up to one byte less than that of the health round, so that no late reply to
-another question is taken for its answer."""
 
 
 class Wrong(NamedTuple):
@@ -38,7 +35,6 @@ class ServoTables:
         self._ids, self._patience_ns = list(ids), patience_ns
         self._eeprom: dict[int, bytes] = {}
         self._here: list[int] = []
-        self._looks = 0
 
     @property
     def silent(self) -> list[int]:
@@ -87,8 +83,7 @@ class ServoTables:
 
     def look(self) -> Steps[None]:
         """Read the RAM of all servos that still answer; who does not is left out from then on."""
-        self._looks += 1
-        blocks = yield from self._read(ADDRESS, SIZE + self._looks % LOOK_SIZES)
+        blocks = yield from self._read(ADDRESS, SIZE)
         self.states = {i: State(blocks[i], self._eeprom.get(i, b"")) for i in self._here}
 
     def look_at_eeprom(self) -> Steps[None]:

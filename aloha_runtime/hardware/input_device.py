@@ -56,6 +56,9 @@ class InputDevice(DeviceFile):
                 raise HardwareError(
                     f"{path} has no {key_name(key)}; press it while `sudo evtest {path}` runs, or name another device"
                 )
+        except OSError as error:
+            self.close()
+            raise HardwareError(f"{path} cannot be read ({error.strerror}); unplug it and plug it in again") from None
         except BaseException:
             self.close()
             raise

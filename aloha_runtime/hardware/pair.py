@@ -8,10 +8,10 @@ import numpy as np
 
 from aloha_runtime.dynamixel.registers import describe_hardware_error
 from aloha_runtime.errors import HardwareError
-from aloha_runtime.hardware.base import Arm, ArmReading, ArmSilentError, ArmVector, Switched
+from aloha_runtime.hardware.base import Arm, ArmReading, ArmSilentError, ArmVector, Switched, Unread
 from aloha_runtime.hardware.steps import Steps, together
-from aloha_runtime.messages import MS
-from aloha_runtime.robot import DOF, GRIPPER_INDEX, JOINTS, JOINTS_PER_ARM, SIDE_SLICE, Gripper, Side, Vector
+from aloha_runtime.messages import MS, NOT_NAMED_YET
+from aloha_runtime.robot import DOF, GRIPPER_INDEX, JOINTS, SIDE_SLICE, Gripper, Side, Vector
 from aloha_runtime.stillness import Stillness, is_stall
 
 FEED_NS = 20 * MS
@@ -183,24 +183,34 @@ class ArmPair:
         found, excuse = [], ""
         for arm in self.arms.values():
             if not arm.connected:
-                found.append(f"{arm.name}: {arm.rearm_cause}; plug it in again, then `aloha arm`")
+                found.append(f"{arm.name}: {arm.rearm_cause}, then `aloha arm`")
                 continue
-            joints = {joint: s * 1e3 for joint, s in arm.silent(now_ns).items() if s * 1e9 > longer_than_ns}
-            if joints and (excused := stillness.excuse(int(max(joints.values()) * MS), now_ns, longer_than_ns)):
+            unread = arm.unread(now_ns)
+            if unread.ns <= longer_than_ns:
+                continue
+            if excused := stillness.excuse(unread.ns, now_ns, longer_than_ns):
                 excuse = excused
-                continue
-            if len(joints) >= JOINTS_PER_ARM:
-                longest_ms = max(joints.values())
-                found.append(
-                    f"{arm.name}: no servo answers for {longest_ms:.0f} ms; check its power and USB, then `aloha arm`"
-                )
-            elif joints:
-                names = ", ".join(f"{joint} silent for {ms:.0f} ms" for joint, ms in joints.items())
-                found.append(f"{arm.name}: {names}; check the cable into the first of them, then `aloha arm`")
+            else:
+                found.append(f"{arm.name}: {_who_is_silent(arm, unread, now_ns)}, then `aloha arm`")
         return "; ".join(found) or excuse
 
+    def unknown(self) -> tuple[float, str]:
+        """Of which servos temperature, voltage and watchdog are not known now: the age in seconds of the oldest, and
+        what to do; 0 and empty when they are."""
+        oldest_s, found = 0.0, []
+        for arm in self.arms.values():
+            if ages := arm.unknown():
+                age_s = max(ages.values())
+                whose = "every servo" if len(ages) == len(arm.joints) else ", ".join(ages)
+                found.append(
+                    f"{arm.name}: temperature, voltage and watchdog of {whose} have not been heard for {age_s:.1f} s; "
+                    "check the servo cables, then `aloha arm`"
+                )
+                oldest_s = max(oldest_s, age_s)
+        return oldest_s, "; ".join(found)
+
     def temperatures(self) -> dict[str, float]:
-        """`left_elbow`, `left_elbow_shadow`, ... -> degrees Celsius as last heard."""
+        """`left_elbow`, `left_elbow_shadow`, ... -> degrees Celsius, for those that are known."""
         return {f"{side}_{joint}": c for side, arm in self.arms.items() for joint, c in arm.temperatures().items()}
 
     def figures(self) -> dict[str, float]:
@@ -235,3 +245,17 @@ class ArmPair:
             velocity[index] *= self._gripper.slope(angle) / self._opening_m
         stamp_ns = min(reading.stamp_ns for reading in self._newest.values())
         return PairReading(stamp_ns, position, present, velocity, effort, errors)
+
+
+def _who_is_silent(arm: Arm, unread: Unread, now_ns: int) -> str:
+    """Who of an arm that cannot be read is silent, and what to check."""
+    if not unread.certain:
+        return f"{NOT_NAMED_YET} ({unread.ns // MS} ms)"
+    silent = arm.silent(now_ns)
+    if not silent:
+        why = f"every servo answers, but too late or damaged, for {unread.ns // MS} ms"
+        return f"{why}; check its USB cable and hub, and the latency timer with `aloha doctor`"
+    if len(silent) == len(arm.joints):
+        return f"no servo answers for {unread.ns // MS} ms; check its power and USB"
+    names = ", ".join(f"{joint} silent for {s * 1e3:.0f} ms" for joint, s in silent.items())
+    return f"{names}; check the cable into the first of them"

@@ -45,6 +45,10 @@ class SerialLine(DeviceFile):
             raise HardwareError(
                 f"{self.path} is in use by another process, perhaps as an arm; the stop needs an adapter of its own"
             ) from None
+        except OSError as error:
+            raise HardwareError(
+                f"{self.path} cannot be locked ({error.strerror}); unplug it and plug it in again"
+            ) from None
         try:
             settings = termios.tcgetattr(self._fd)
             flags = termios.CS8 | termios.CREAD | termios.CLOCAL

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from aloha_runtime.errors import HardwareError
+from aloha_runtime.hardware.late_answers import LateAnswers
 
 WAKE_BYTES = 64
 """`poll` reports input from this many bytes on (VMIN), so that one wake-up brings a whole reply of an arm (107 bytes
@@ -47,14 +48,18 @@ class SerialPort:
         self.baud = baud
         self.byte_ns = 10_000_000_000 // baud
         """Time of one byte on the wire: start bit, eight bits, stop bit."""
+        self.late = LateAnswers()
         self.fd = _open(path)
         try:
             if not os.isatty(self.fd):
                 raise HardwareError(f"{path} is no serial port; name the adapter, such as /dev/ttyDXL_follower_left")
             self._lock()
             self._configure()
+        except (OSError, termios.error) as error:  # unplugged, or broken, between two of these calls
+            self.close()
+            raise HardwareError(f"{path} cannot be taken ({error}); unplug and plug the adapter") from error
         except BaseException:
-            os.close(self.fd)
+            self.close()
             raise
         self._poll = select.poll()
         self._poll.register(self.fd, select.POLLIN)
@@ -119,8 +124,12 @@ class SerialPort:
             raise PortLostError(f"took {written} of {len(data)} bytes")
 
     def wait_for_reply(self, deadline_ns: int) -> None:
-        """Sleep until WAKE_BYTES have arrived, the port is lost, or less than WAIT_NS is left to `deadline_ns`."""
-        self._poll.poll(max(0, deadline_ns - time.monotonic_ns()) // WAIT_NS)
+        """Sleep until WAKE_BYTES have arrived, the port is lost, or less than WAIT_NS is left to `deadline_ns`. Raises
+        PortLostError."""
+        try:
+            self._poll.poll(max(0, deadline_ns - time.monotonic_ns()) // WAIT_NS)
+        except OSError as error:
+            raise PortLostError(str(error)) from error
 
     def flush(self) -> None:
         """Throw away what has arrived. Raises PortLostError."""
@@ -133,10 +142,11 @@ class SerialPort:
         """Unlock and close. Harmless on a lost port."""
         if self.fd < 0:
             return
-        if not is_pty(self.fd):
-            with contextlib.suppress(OSError):  # unplugged: the flag went with the device
+        with contextlib.suppress(OSError):  # unplugged: the flag went with the device
+            if not is_pty(self.fd):
                 fcntl.ioctl(self.fd, termios.TIOCNXCL)
-        os.close(self.fd)
+        with contextlib.suppress(OSError):  # the kernel frees the descriptor all the same
+            os.close(self.fd)
         self.fd = -1
 
 
@@ -146,12 +156,16 @@ def is_pty(fd: int) -> bool:
 
 
 def check_latency_timer(path: str) -> None:
-    """Refuse an FTDI adapter that holds replies back, naming the cure. Ports without the setting pass."""
+    """Refuse an FTDI adapter that holds replies back, naming the cure. Ports without the setting pass. Raises
+    HardwareError."""
     device = os.path.basename(os.path.realpath(path))
     setting = SYS_TTY / device / "device" / "latency_timer"
-    if not setting.is_file():
+    try:
+        latency_ms = int(setting.read_text())
+    except (FileNotFoundError, NotADirectoryError):
         return
-    latency_ms = int(setting.read_text())
+    except (OSError, ValueError) as error:
+        raise HardwareError(f"{path}: cannot read {setting} ({error}); unplug and plug the adapter") from error
     if latency_ms > LATENCY_LIMIT_MS:
         raise HardwareError(
             f"{path}: latency timer is {latency_ms} ms, which limits the arm to {1000 // latency_ms} Hz; run "
@@ -163,7 +177,11 @@ def lock_holder(fd: int) -> str:
     """`pid (command)` of the process that holds the flock on this file; empty when /proc does not tell."""
     status = os.fstat(fd)
     wanted = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
-    for line in Path("/proc/locks").read_text().splitlines():
+    try:
+        locks = Path("/proc/locks").read_text()
+    except OSError:
+        return ""
+    for line in locks.splitlines():
         fields = line.split()
         if "FLOCK" in fields and wanted in fields and "->" not in fields:
             return _process(int(fields[fields.index(wanted) - 1]))

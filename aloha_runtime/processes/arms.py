@@ -35,6 +35,8 @@ TORQUE_RETRY_NS = 500 * MS
 NEVER_NS = 1 << 62
 TEMPERATURE_PERIOD_NS = 100 * MS
 """As often as one servo says its temperature."""
+BLIND_HOLD_S = 10.0
+"""Motion ends when a servo has not said for so long how hot it is; a motor gains 1 to 2 degrees a second at most."""
 HEARTBEATS = 32
 """Words of the supervisor that wait for a cycle: 0.6 s of them, so that none is lost while this process is paused."""
 REPLY_SHARE = 0.8
@@ -71,6 +73,8 @@ class ArmsLoop:
         chains = {side: self._servos(arm) for side, arm in rig.arms_of(self.role).items()}
         self.margins = margins_for(self.role, chains)
         self.heat, self.heat_due_ns = "", 0
+        self.blind_s, self.unknown = 0.0, ""
+        """For how long temperature, voltage and watchdog of which servos have not been known."""
         self.witnesses = Witnesses(rig, service.run_dir, self.role, service.clock.virtual)
 
     def _servos(self, arm: ArmConfig) -> list[Servo]:
@@ -193,12 +197,15 @@ class ArmsLoop:
         return time.monotonic_ns() + (NS_PER_S if self.service.clock.virtual else int(REPLY_SHARE * self.period_ns))
 
     def _first_reading(self) -> PairReading:
-        deadline = time.monotonic() + FIRST_READING_S
+        """Each servo has also said how hot it is, unless it does not want to."""
+        deadline, reading = time.monotonic() + FIRST_READING_S, None
         while time.monotonic() < deadline:
-            reading = self.pair.cycle(None, time.monotonic_ns() + 50 * MS)
-            if reading is not None:
-                return reading
-        raise self.pair.unreadable()
+            reading = self.pair.cycle(None, time.monotonic_ns() + 50 * MS) or reading
+            if reading is not None and not self.pair.unknown()[1]:
+                break
+        if reading is None:
+            raise self.pair.unreadable()
+        return reading
 
     def _publish(self, now_ns: int, command: Command, reading: PairReading | None) -> None:
         newest = self.reading
@@ -220,6 +227,7 @@ class ArmsLoop:
                 settled=command.settled,
                 hold_cause=self.fault or self.trouble or self.torque_trouble or self._held_for(command),
                 fault=bool(self.fault),
+                unready="" if self.fault or self.trouble else self.unknown,
             )
         )
 
@@ -231,7 +239,7 @@ class ArmsLoop:
         """What is wrong with the arms themselves: what only a person can mend, and what may pass by itself."""
         errors = self.reading.errors
         silent = self.pair.silent(time.monotonic_ns(), SILENT_HOLD_NS, self.witnesses.stillness)
-        trouble = silent or self.pair.turned() or self._strain(now_ns)
+        trouble = silent or self.pair.turned() or self._strain(now_ns) or self._blindness()
         return self.pair.describe(errors) if errors else "", trouble
 
     def _rearm_cause(self) -> str:
@@ -243,8 +251,14 @@ class ArmsLoop:
         current = self.margins.current(now_ns, self.reading.effort_ma)
         if now_ns >= self.heat_due_ns:
             self.heat = self.margins.temperature(self.pair.temperatures())
+            self.blind_s, self.unknown = self.pair.unknown()
             self.heat_due_ns = now_ns + TEMPERATURE_PERIOD_NS
         return (current or self.heat) if self.pilot.mode in MOVING else ""
+
+    def _blindness(self) -> str:
+        """Servos of which nobody has known for long, in motion, how hot they are and whether their watchdog lives."""
+        moves = self.pilot.mode in (*MOVING, Mode.ARMED)
+        return self.unknown if moves and self.blind_s > BLIND_HOLD_S else ""
 
     def figures(self, pacer: Pacer, realtime: RealtimeReport) -> dict[str, float]:
         """Named numbers for the health report."""

@@ -256,6 +256,8 @@ class Chain:
         least = 0 if code == Instruction.PING else 1 if code == Instruction.READ else 2
         replies = []
         for servo in self._named(packet.id):
+            if code == Instruction.READ and servo.servo.id in self.line.faults.no_read:
+                continue
             level = servo.status_level
             error, data = (StatusError.INSTRUCTION, b"") if act is None else act(servo, packet.params, now_ns)
             if level >= least:

@@ -36,6 +36,8 @@ class Faults(msgspec.Struct, forbid_unknown_fields=True):
     """A status packet of a servo that was not asked comes before the reply."""
     silent: list[int] = msgspec.field(default_factory=list)
     """Ids of servos that neither hear nor answer."""
+    no_read: list[int] = msgspec.field(default_factory=list)
+    """Ids of servos that answer group reads and no plain Read."""
     seed: int = 0
     behind_missing: BehindMissing = "silent"
     """Servos behind one that does not answer a sync or bulk read: they wait for its reply in vain (dynamixel-sdk issue

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from aloha_runtime.control.events import ArmsHeard, BlockerChanged, FaultChanged, Heard, HoldAsked
 from aloha_runtime.control.modes import HISTORY, ModeMachine
-from aloha_runtime.messages import ArmsState, Mode, Request
+from aloha_runtime.messages import NOT_NAMED_YET, ArmsState, Mode, Request
 
 MS = 1_000_000
 ARMS = ("arms@followers", "arms@leaders")
@@ -170,6 +170,32 @@ def test_blockers_keep_idle_arms_idle():
     assert bench.ask("arm").text == "realtime: no real-time priority; see `aloha doctor`"
     bench.machine.hear([BlockerChanged("realtime", "", bench.now)], bench.now)
     assert bench.ask("arm").ok
+
+
+def test_arms_that_are_not_ready_are_not_armed_and_say_why():
+    bench = Bench()
+    why = "follower_left: temperature, voltage and watchdog of elbow have not been heard for 2.4 s; check the cables"
+    bench.arms("arms@followers", unready=why)
+    refused = bench.ask("arm")
+    assert (refused.ok, refused.mode) == (False, N)
+    assert why in refused.text
+    bench.arms("arms@followers")
+    assert bench.ask("arm").ok
+
+
+def test_the_name_of_a_silent_servo_replaces_the_cause_that_it_is_being_found_out():
+    bench = Bench()
+    bench.ask("arm")
+    bench.alive()
+    bench.arms("arms@followers", hold_cause=f"follower_left: {NOT_NAMED_YET} (103 ms), then `aloha arm`")
+    assert bench.machine.mode is H
+    assert NOT_NAMED_YET in bench.machine.cause
+    bench.arms("arms@leaders", hold_cause="another trouble")
+    assert NOT_NAMED_YET in bench.machine.cause
+    bench.arms("arms@followers", hold_cause="follower_left: elbow silent for 140 ms")
+    assert bench.machine.cause == "arms@followers: follower_left: elbow silent for 140 ms"
+    bench.arms("arms@followers", hold_cause="follower_left: elbow silent for 145 ms")
+    assert "140 ms" in bench.machine.cause
 
 
 def test_arms_must_be_heard_before_they_are_armed():

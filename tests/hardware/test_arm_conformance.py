@@ -5,13 +5,15 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 from emulated import Emulated, emulated_chain, stands
 
 from aloha_runtime.errors import HardwareError
-from aloha_runtime.hardware.base import Arm, ArmReading, ArmVector
+from aloha_runtime.hardware import serial_port
+from aloha_runtime.hardware.base import Arm, ArmReading, ArmSilentError, ArmVector
 from aloha_runtime.hardware.dynamixel import DynamixelArm
 from aloha_runtime.robot import JOINTS, START_POSE, Role
 from aloha_runtime.sim.weight import weight_torques
@@ -22,6 +24,9 @@ BACKENDS: dict[str, tuple[Role, int]] = {
     "old": ("follower", 41),
 }
 """Role and firmware of an emulated chain; firmware below 45 has no Fast Sync Read."""
+EVERYBODY = (1, 2, 4, 6, 7, 8, 9, 3, 5)
+"""Ids in the order of `Arm.joints`."""
+MS = 1_000_000
 TICK_RAD = 2 * math.pi / 4096
 GOAL = np.array([0.2, -0.8, 1.0, 0.1, -0.2, 0.15, 0.4])
 CREEP_RAD = 0.01
@@ -249,6 +254,71 @@ def test_unplugging_and_coming_back(rig: Rig) -> None:
     rig.arm.torque(True)
     assert rig.arm.rearm_cause == ""
     rig.settle(GOAL + 0.1)
+
+
+@pytest.mark.parametrize("behind", ["silent", "wait"])
+@pytest.mark.parametrize("dead", [(1,), (3,), (2, 8)], ids=str)
+def test_the_dead_are_named_and_nobody_else(rig: Rig, dead: tuple[int, ...], behind: str) -> None:
+    rig.arm.torque(True)
+    rig.read()
+    rig.world("faults", silent=list(dead), behind_missing=behind)
+    joints = {rig.arm.joints[EVERYBODY.index(servo)] for servo in dead}
+    named = []
+    give_up = time.monotonic() + PATIENCE_S
+    while len(named) < 20:
+        assert time.monotonic() < give_up, f"nobody was named; {rig.arm.counts}"
+        rig.cycle()
+        now_ns = time.monotonic_ns()
+        unread = rig.arm.unread(now_ns)
+        if unread.certain and unread.ns > 100 * MS:
+            named.append(set(rig.arm.silent(now_ns)))
+    assert named == [joints] * len(named)
+    with pytest.raises(ArmSilentError, match=", ".join(sorted(joints, key=rig.arm.joints.index))):
+        rig.arm.torque(True)
+    rig.world("faults")
+    rig.read()
+    assert rig.arm.unread(time.monotonic_ns()).ns == 0
+
+
+def test_what_a_servo_has_not_said_for_two_seconds_is_not_known(rig: Rig) -> None:
+    while rig.arm.unknown():
+        rig.read()
+    assert set(rig.arm.temperatures()) == set(rig.arm.joints)
+    rig.world("faults", no_read=[4])
+    while not rig.arm.unknown():
+        rig.read()
+    assert rig.arm.unknown().keys() == {"elbow"}
+    assert 2.0 < rig.arm.unknown()["elbow"] < 3.0
+    assert set(rig.arm.temperatures()) == set(rig.arm.joints) - {"elbow"}
+    rig.world("faults")
+    while rig.arm.unknown():
+        rig.read()
+    assert "elbow" in rig.arm.temperatures()
+
+
+def test_after_a_replug_the_latency_timer_is_checked_again(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A udev rule that does not match the new port leaves it at 16 ms: the arm stays in HOLD until that is mended."""
+    monkeypatch.setattr(serial_port, "SYS_TTY", tmp_path)
+    rig.arm.torque(True)
+    rig.world("unplug")
+    while rig.arm.connected:
+        rig.cycle()
+    rig.world("plug")
+    setting = tmp_path / Path(os.readlink(rig.world.port)).name / "device" / "latency_timer"
+    setting.parent.mkdir(parents=True)
+    setting.write_text("16\n")
+    while "latency timer" not in rig.arm.rearm_cause:
+        assert rig.cycle() is None
+    assert (
+        f"latency timer is 16 ms, which limits the arm to 62 Hz; run `echo 1 | sudo tee {setting}`"
+        in rig.arm.rearm_cause
+    )
+    assert not rig.arm.connected
+    setting.write_text("1\n")
+    assert rig.until(lambda reading: True) is not None
+    assert rig.arm.rearm_cause.endswith("was unplugged and is back")
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 4.0, -4.0])

@@ -10,14 +10,15 @@ from hypothesis import strategies as st
 from aloha_runtime.dynamixel import packets
 from aloha_runtime.dynamixel.parser import Parser
 from aloha_runtime.hardware.dynamixel_frames import (
+    BLOCKS,
     CURRENT,
     ERROR,
     ID,
     POSITION,
+    STATE_ADDRESS,
     STATE_SIZE,
     STRIDE,
     VELOCITY,
-    WIDE_SIZE,
     GoalWrite,
     StateRead,
 )
@@ -27,12 +28,14 @@ STATES = st.tuples(st.integers(-(2**15), 2**15 - 1), st.integers(-(2**31), 2**31
 ARM = st.lists(STATES, min_size=7, max_size=7)
 
 
-def pack(state: tuple[int, int, int], wide: bool = False) -> bytes:
-    return (b"\x12\x34" if wide else b"") + struct.pack("<hii", *state)
+def pack(state: tuple[int, int, int], block: int = 0) -> bytes:
+    address, size = BLOCKS[block]
+    before = STATE_ADDRESS - address
+    return b"\x12" * before + struct.pack("<hii", *state) + b"\x34" * (size - before - STATE_SIZE)
 
 
-def fast_reply(states: list[tuple[int, int, int]], wide: bool = False, errors: tuple[int, ...] = (0,) * 7) -> bytes:
-    parts = [(i, error, pack(state, wide)) for i, error, state in zip(IDS, errors, states, strict=True)]
+def fast_reply(states: list[tuple[int, int, int]], block: int = 0, errors: tuple[int, ...] = (0,) * 7) -> bytes:
+    parts = [(i, error, pack(state, block)) for i, error, state in zip(IDS, errors, states, strict=True)]
     return packets.fast_status_packet(parts)
 
 
@@ -57,32 +60,41 @@ def test_goal_write_stuffs_a_header_in_the_goals() -> None:
 
 def test_questions_are_those_of_the_protocol() -> None:
     read = StateRead(IDS)
-    assert read.question(sync=False, wide=False) == packets.sync_read(IDS, 126, 10, fast=True)
-    assert read.question(sync=True, wide=False) == packets.sync_read(IDS, 126, 10)
-    assert read.question(sync=False, wide=True) == packets.sync_read(IDS, 124, 12, fast=True)
-    assert read.single(4, wide=True) == packets.read(4, 124, 12)
+    assert read.question(sync=False, block=0) == packets.sync_read(IDS, 126, 10, fast=True)
+    assert read.question(sync=True, block=0) == packets.sync_read(IDS, 126, 10)
+    assert read.question(sync=False, block=1) == packets.sync_read(IDS, 124, 12, fast=True)
+    assert read.single(4, block=1) == packets.read(4, 124, 12)
 
 
 @given(ARM)
 def test_a_fast_reply_comes_apart(states: list[tuple[int, int, int]]) -> None:
     read, reply = StateRead(IDS), fast_reply(states)
-    assert len(reply) == read.reply_size(sync=False, wide=False)
+    assert len(reply) == read.reply_size(sync=False, block=0)
     flat = read.decode_fast(reply)
     assert flat is not None
     assert flat[ID::STRIDE] == IDS
     assert unflatten(flat) == states
     (packet,) = Parser().feed(reply)
-    assert unflatten(read.decode_fast_packet(packet, wide=False)) == states
-    assert read.decode_fast_packet(packet, wide=True) is None
+    assert unflatten(read.decode_fast_packet(packet, block=0)) == states
 
 
-@given(ARM)
-def test_a_wide_fast_reply_holds_the_same_state(states: list[tuple[int, int, int]]) -> None:
-    read, reply = StateRead(IDS), fast_reply(states, wide=True)
+@given(ARM, st.integers(1, len(BLOCKS) - 1))
+def test_a_longer_fast_reply_holds_the_same_state(states: list[tuple[int, int, int]], block: int) -> None:
+    """And it answers the question for its own block only."""
+    read, reply = StateRead(IDS), fast_reply(states, block)
     assert read.decode_fast(reply) is None
     (packet,) = Parser().feed(reply)
-    assert unflatten(read.decode_fast_packet(packet, wide=True)) == states
-    assert read.decode_fast_packet(packet, wide=False) is None
+    assert unflatten(read.decode_fast_packet(packet, block)) == states
+    assert all(read.decode_fast_packet(packet, other) is None for other in range(len(BLOCKS)) if other != block)
+
+
+def test_no_two_blocks_have_answers_of_one_size() -> None:
+    """Neither of one servo nor joint ones, whether the shadows are read as well or not."""
+    assert len({size for _, size in BLOCKS}) == len(BLOCKS) == 16
+    reads = StateRead(IDS), StateRead((*IDS, 3, 5))
+    sizes = [read.reply_size(sync=False, block=block) for read in reads for block in range(len(BLOCKS))]
+    assert len(set(sizes)) == len(sizes)
+    assert BLOCKS[0] == (STATE_ADDRESS, STATE_SIZE)
 
 
 @given(ARM)
@@ -94,7 +106,7 @@ def test_a_stuffed_fast_reply_is_understood_too(states: list[tuple[int, int, int
     read = StateRead(IDS)
     assert read.decode_fast(stuffed) is None
     (packet,) = Parser().feed(stuffed)
-    assert unflatten(read.decode_fast_packet(packet, wide=False)) == states
+    assert unflatten(read.decode_fast_packet(packet, block=0)) == states
 
 
 @given(ARM, st.integers(0, 105), st.integers(1, 255))
@@ -120,15 +132,15 @@ def test_a_reply_of_other_servos_is_not_ours() -> None:
     assert StateRead(IDS).decode_fast(packets.fast_status_packet(parts)) is None
 
 
-@pytest.mark.parametrize(("wide", "size"), [(False, STATE_SIZE), (True, WIDE_SIZE)])
-def test_single_answers_come_together(wide: bool, size: int) -> None:
+@pytest.mark.parametrize("block", range(len(BLOCKS)))
+def test_single_answers_come_together(block: int) -> None:
     read = StateRead(IDS)
     states = [(-i, i * 1000, 2048 + i) for i in IDS]
-    replies = [packets.status_packet(i, 0, pack(s, wide)) for i, s in zip(IDS, states, strict=True)]
-    assert sum(map(len, replies)) == read.reply_size(sync=True, wide=wide)
-    assert all(len(reply) == 11 + size for reply in replies)
+    replies = [packets.status_packet(i, 0, pack(s, block)) for i, s in zip(IDS, states, strict=True)]
+    assert sum(map(len, replies)) == read.reply_size(sync=True, block=block)
+    assert all(len(reply) == 11 + BLOCKS[block][1] for reply in replies)
     answers = {packet.id: packet for packet in Parser().feed(b"".join(reversed(replies)))}
-    assert unflatten(read.decode_sync(answers)) == states
+    assert unflatten(read.decode_sync(answers, block)) == states
 
 
 def test_ticks_of_a_whole_turn_never_need_stuffing() -> None:

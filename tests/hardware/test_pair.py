@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aloha_runtime.hardware.base import ArmReading
+from aloha_runtime.hardware.base import ArmReading, Unread
 from aloha_runtime.hardware.pair import ArmPair
+from aloha_runtime.messages import NOT_NAMED_YET
 from aloha_runtime.robot import JOINTS, KITS, SIDE_SLICE, START_POSE, pose_vector
 from aloha_runtime.stillness import Stillness, stood_still
 
@@ -49,8 +50,10 @@ def pair_of(left: dict[str, int], right: dict[str, int], connected: bool = True)
         side: SimpleNamespace(
             name=f"follower_{side}",
             connected=connected,
-            rearm_cause="" if connected else "the adapter is gone",
+            rearm_cause="" if connected else "the adapter is gone; plug it in again",
+            joints=JOINTS,
             silent=lambda now_ns, silent=silent: {joint: ms / 1e3 for joint, ms in silent.items()},
+            unread=lambda now_ns, silent=silent: Unread(max(silent.values(), default=0) * MS, certain=True),
         )
         for side, silent in (("left", left), ("right", right))
     }
@@ -106,3 +109,33 @@ def test_watchdogs_that_tripped_because_nothing_was_sent_name_no_arm() -> None:
     assert pair.rearm_cause() == causes[0]
     pair.arms["right"].rearm_cause = "torque is off"  # type: ignore[misc]
     assert pair.rearm_cause() == f"{causes[0]}; follower_right: torque is off"
+
+
+def test_a_silence_says_who_is_silent_once_that_is_known() -> None:
+    pair = pair_of({}, {})
+    arm: Any = pair.arms["left"]
+    arm.unread = lambda now_ns: Unread(130 * MS, certain=False)
+    assert pair.silent(NOW, 100 * MS, Stillness()) == f"follower_left: {NOT_NAMED_YET} (130 ms), then `aloha arm`"
+    arm.unread = lambda now_ns: Unread(130 * MS, certain=True)
+    assert pair.silent(NOW, 100 * MS, Stillness()).startswith(
+        "follower_left: every servo answers, but too late or damaged, for 130 ms; check its USB cable"
+    )
+    arm.silent = lambda now_ns: {"elbow": 0.13, "gripper": 0.12}
+    assert pair.silent(NOW, 100 * MS, Stillness()).startswith(
+        "follower_left: elbow silent for 130 ms, gripper silent for 120 ms; check the cable into the first of them"
+    )
+
+
+def test_what_is_not_known_of_a_pair_is_named_with_its_age() -> None:
+    pair = pair_of({}, {})
+    left, right = (pair.arms[side] for side in ("left", "right"))
+    left.unknown, right.unknown = (lambda: {"elbow": 2.4}), dict  # type: ignore[method-assign]
+    assert pair.unknown() == (
+        2.4,
+        "follower_left: temperature, voltage and watchdog of elbow have not been heard for 2.4 s; "
+        "check the servo cables, then `aloha arm`",
+    )
+    right.unknown = lambda: dict.fromkeys(JOINTS, 3.0)  # type: ignore[method-assign]
+    age_s, why = pair.unknown()
+    assert age_s == 3.0
+    assert "; follower_right: temperature, voltage and watchdog of every servo have not been heard for 3.0 s" in why

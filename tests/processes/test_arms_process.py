@@ -39,6 +39,7 @@ class FakePair:
         self.silence = ""
         self.asked_ns = 0
         self.celsius: dict[str, float] = {}
+        self.blind = 0.0, ""
         self.effort = np.zeros(14)
 
     def reading(self, now_ns: int) -> PairReading:
@@ -80,6 +81,9 @@ class FakePair:
 
     def temperatures(self) -> dict[str, float]:
         return self.celsius
+
+    def unknown(self) -> tuple[float, str]:
+        return self.blind
 
     def describe(self, errors: dict[str, int]) -> str:
         return ", ".join(errors)
@@ -377,6 +381,31 @@ def test_a_servo_that_is_nearly_too_hot_ends_the_motion_and_may_be_parked(follow
     assert state.hold_cause.startswith("left_elbow_shadow has 76 degrees C (it switches itself off above 80)")
     assert not state.fault
     assert followers.turn(Mode.PARK, 40, "sleep").hold_cause == ""
+
+
+BLIND = "follower_left: temperature, voltage and watchdog of elbow have not been heard for 2.4 s"
+
+
+@pytest.mark.parametrize("role", ["follower", "leader"])
+def test_arms_of_which_too_little_is_known_are_not_ready_and_hold_after_ten_seconds(role: Role) -> None:
+    scene = Scene(role)
+    assert scene.turn(Mode.IDLE, 30).unready == ""
+    scene.pair.blind = 2.4, BLIND
+    assert scene.turn(Mode.IDLE, 30).unready == BLIND
+    scene.pair.blind = 0.0, ""
+    scene.turn(Mode.ARMED, 400, "start")
+    for mode in (Mode.TELEOP, Mode.ARMED):
+        action = START if mode is Mode.TELEOP and role == "follower" else None
+        scene.pair.blind = 9.9, BLIND
+        assert scene.turn(mode, 40, action=action).hold_cause == ""
+        scene.pair.blind = 10.1, BLIND
+        held = scene.turn(mode, 40, action=action)
+        assert (held.mode, held.hold_cause, held.unready) == (Mode.HOLD, BLIND, BLIND)
+        scene.pair.blind = 0.0, ""
+        scene.turn(Mode.HOLD, 20)
+        scene.turn(Mode.ARMED, 40)
+    scene.pair.blind = 10.1, BLIND
+    assert scene.turn(Mode.PARK, 40, "sleep").mode is Mode.PARK  # blind arms may lie down
 
 
 def test_a_joint_that_draws_too_much_for_a_second_ends_the_motion(followers: Scene) -> None:

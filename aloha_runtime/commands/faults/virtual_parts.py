@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from aloha_runtime.hardware.late_answers import LateAnswers
 from aloha_runtime.hardware.serial_port import WAIT_NS, WAKE_BYTES
 from aloha_runtime.messages import MS, Message, Reply, Request, Topic
 from aloha_runtime.realtime import NS_PER_S
@@ -79,6 +80,7 @@ class WirePort:
     def __init__(self, wire: Wire, baud: int) -> None:
         self.path, self.baud = wire.name, baud
         self.byte_ns = 10_000_000_000 // baud
+        self.late = LateAnswers()
         self._wire, self._time = wire, wire.time
         self._here = b""
 
