@@ -18,6 +18,11 @@ UsbSerial = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./:-]+$")]
 """Nothing that would mean something else in a udev rule."""
 
 
+ServoId = Annotated[int, Field(ge=1, le=9)]
+HomingOffset = Annotated[int, Field(ge=-1024, le=1024)]
+"""Ticks; a servo ignores more in position control."""
+
+
 class Strict(BaseModel):
     """Unknown keys are refused: a typing mistake must not move an arm."""
 
@@ -34,7 +39,9 @@ class ArmConfig(Strict):
     baud: Literal[57600, 115200, 1_000_000, 2_000_000, 3_000_000, 4_000_000] = 1_000_000
     models: dict[int, str] = {}
     """Servo id -> model name, where this arm really has another than the kit."""
-
+    homing_offsets: dict[ServoId, HomingOffset] = {}
+    """Servo id -> Homing_Offset that `aloha setup` wrote or found right in the zero pose; what is not here must be 0, and
+    a shadow's is near it. Anything else is a wrong zero, and the arm is refused."""
 
 class CameraConfig(Strict):
     """One camera: a RealSense by `serial`, a USB camera by `device` (path, id or URL), or a simulated one. With a

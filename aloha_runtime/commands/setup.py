@@ -146,7 +146,11 @@ def _grippers(robot: Robot) -> None:
 def _zero(robot: Robot) -> None:
     for arm, role in robot.arms.items():
         with _servos_of(robot, arm, role) as access:
-            setup_calibrate.set_zero(access, role, robot.person)
+            offsets = setup_calibrate.set_zero(access, role, robot.person)
+        entry = robot.data["arms"][arm]
+        entry.pop("homing_offsets", None)
+        if offsets:
+            entry["homing_offsets"] = offsets
 
 
 def _servos_of(robot: Robot, arm: str, role: Role) -> contextlib.AbstractContextManager[ServoAccess]:

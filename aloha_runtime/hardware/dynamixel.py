@@ -6,7 +6,7 @@ periodic exchange) and `dynamixel_units`; here they meet, and what was lost or r
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from aloha_runtime.dynamixel import registers
 from aloha_runtime.dynamixel.packets import ALERT
@@ -32,7 +32,7 @@ class DynamixelArm:
     """`hardware.base.Arm` on a serial port. `now` gives the stamps (virtual in lock-step); the port runs on wall time.
 
     `servos`: masters in the order of `robot.JOINTS` with their shadows between, as in `robot.SERVOS`. `carried`: the
-    joints that `carry` puts into current control.
+    joints that `carry` puts into current control. `homing_offsets`: servo id -> zero that the rig file records.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class DynamixelArm:
         gripper_current_ma: float = 538.0,
         servos: Sequence[Servo] | None = None,
         carried: Sequence[str] = (),
+        homing_offsets: Mapping[int, int] | None = None,
         now: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.name = name
@@ -52,6 +53,7 @@ class DynamixelArm:
         self._path, self._baud = port, baud
         self._gripper_current_ma = gripper_current_ma
         self._servos = tuple(servos or SERVOS[role])
+        self._homing_offsets = dict(homing_offsets or {})
         self._now = now
         masters = [servo for servo in self._servos if servo.shadow_of is None]
         shadows = [servo for servo in self._servos if servo.shadow_of is not None]
@@ -80,7 +82,7 @@ class DynamixelArm:
             raise HardwareError(f"{self.name}: {error}") from None
         try:
             access = ServoAccess(self.name, port, self._labels)
-            found = set_up(access, self.role, self._servos, self._gripper_current_ma)
+            found = set_up(access, self.role, self._servos, self._gripper_current_ma, self._homing_offsets)
             self._switch = TorqueSwitch(self.name, port, self.role, self._servos, self._gripper_current_ma)
             self._switch.hold_present()
         except PortLostError as error:

@@ -85,6 +85,7 @@ class ArmsLoop:
             gripper_current_ma=rig.current_ma(),
             servos=servos,
             carried=gravity.CARRIED_JOINTS if self.carried_share else (),
+            homing_offsets=arm.homing_offsets,
             now=self.service.clock.now_ns,
         )
 
