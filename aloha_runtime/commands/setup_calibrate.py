@@ -1,6 +1,6 @@
 """What a person shows with their hands: how far each gripper opens and closes, and where the joints' zero is."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import fmean
 
@@ -9,16 +9,20 @@ from aloha_runtime.dynamixel import registers
 from aloha_runtime.errors import HardwareError
 from aloha_runtime.hardware import dynamixel_setup
 from aloha_runtime.hardware.dynamixel_sdk_port import ServoAccess
-from aloha_runtime.hardware.dynamixel_settings import Must
 from aloha_runtime.hardware.dynamixel_setup import ZERO_LIMIT_TICKS
 from aloha_runtime.hardware.serial_port import SerialPort
-from aloha_runtime.robot import CENTRE_TICK, SERVOS, TICKS_PER_TURN, Gripper, Role, Servo, ticks_to_rad
+from aloha_runtime.robot import (
+    CENTRE_TICK,
+    LEAST_GRIPPER_TURN_RAD,
+    SERVOS,
+    TICKS_PER_TURN,
+    Gripper,
+    Role,
+    Servo,
+    ticks_to_rad,
+)
 
 READINGS = 10
-LEAST_RANGE_RAD = 0.3
-"""Grippers of the kits turn by 0.9 to 2.1 rad; less than a third of that was no opening and closing."""
-SIDES_APART_RAD = 0.15
-"""Two grippers of a role share one range in the rig file: more apart, one of them would not close or open fully."""
 ZERO_EXACT_TICKS = 4
 
 
@@ -48,7 +52,7 @@ def measure_gripper(access: ServoAccess, role: Role, person: Person) -> tuple[fl
     opened = angle()
     person.does(f"close.{access.arm}", f"Close the gripper of {access.arm} fully by hand and hold it")
     closed = angle()
-    if abs(opened - closed) < LEAST_RANGE_RAD:
+    if abs(opened - closed) < LEAST_GRIPPER_TURN_RAD:
         raise HardwareError(
             f"{access.arm}: the gripper moved by {abs(opened - closed):.2f} rad only, from {opened:.2f} to"
             f" {closed:.2f}: open and close it fully, `aloha setup --only grippers`"
@@ -57,23 +61,13 @@ def measure_gripper(access: ServoAccess, role: Role, person: Person) -> tuple[fl
     return opened, closed
 
 
-def gripper_range(
-    measured: dict[str, tuple[float, float]], kit: Gripper, say: Callable[[str], None]
-) -> dict[str, float]:
-    """The range of one role for the rig file: mean of its arms, finger positions by the kit's geometry."""
-    opened, closed = (fmean(pair[end] for pair in measured.values()) for end in (0, 1))
-    for end, word in ((0, "open"), (1, "closed")):
-        angles = [pair[end] for pair in measured.values()]
-        if max(angles) - min(angles) > SIDES_APART_RAD:
-            say(
-                f"the {word} grippers of {' and '.join(measured)} are {max(angles) - min(angles):.2f} rad apart: check"
-                " how their horns are mounted, since both share one range"
-            )
+def gripper_range(opened: float, closed: float, kit: Gripper) -> dict[str, float]:
+    """The range of one arm for the rig file; its finger positions are those of the kit's crank at both ends."""
     values = {
         "angle_open": opened,
         "angle_close": closed,
-        "position_open": kit.position_from_angle(opened),
-        "position_close": kit.position_from_angle(closed),
+        "position_open": kit.position_from_angle(kit.angle_open),
+        "position_close": kit.position_from_angle(kit.angle_close),
     }
     return {key: round(value, 5) for key, value in values.items()}
 
@@ -113,13 +107,14 @@ def _from_zero(access: ServoAccess, servo: Servo) -> int:
 
 def _far(access: ServoAccess, servo: Servo, ticks: int) -> str:
     """What is said of a joint that reads far from zero in the zero pose."""
-    said = f"{access.who(servo.id)} reads {abs(ticks)} ticks ({abs(ticks) * 360 / TICKS_PER_TURN:.0f} degrees) from zero: "
+    said = (
+        f"{access.who(servo.id)} reads {abs(ticks)} ticks ({abs(ticks) * 360 / TICKS_PER_TURN:.0f} degrees) from zero: "
+    )
     offset = access.read(servo.id, registers.HOMING_OFFSET)
     pose = "hold the pose shown in the kit's manual"
     if offset:
-        must = Must(0, 0, 0)
-        todo = dynamixel_setup.remedy(access, servo, registers.HOMING_OFFSET, must)
-        return f"{said}{pose}, or its Homing_Offset {offset} is wrong: {todo}"
+        todo = dynamixel_setup.command(access, servo, registers.HOMING_OFFSET, 0)
+        return f"{said}{pose}; else its Homing_Offset {offset} is wrong: `{todo}`, then set zero again"
     return f"{said}{pose}, or mount its horn a notch further"
 
 
@@ -134,7 +129,9 @@ def _align(access: ServoAccess, master: Servo, shadow: Servo, person: Person) ->
         f"servo {master.id} without a noise, and shall the rig file record that?"
     )
     if not person.agrees(f"shadow.{access.arm}.{shadow.id}", question, default=False):
-        raise HardwareError(f"{access.who(shadow.id)}: mount its horn as that of servo {master.id}, then set zero again")
+        raise HardwareError(
+            f"{access.who(shadow.id)}: mount its horn as that of servo {master.id}, then set zero again"
+        )
 
 
 def _shift(access: ServoAccess, servo: Servo, ticks: int) -> None:

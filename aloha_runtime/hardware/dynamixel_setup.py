@@ -153,12 +153,16 @@ def _check(access: ServoAccess, role: Role, servo: Servo, table: Mapping[str, in
             )
 
 
+def command(access: ServoAccess, servo: Servo, register: Register, value: int) -> str:
+    """What sets one EEPROM register from a terminal."""
+    baud = "" if access.port.baud == USUAL_BAUD else f"--baud {access.port.baud} "
+    number = f"-- {value}" if value < 0 else f"{value}"  # else it would be taken for an option
+    return f"aloha servo write {baud}{access.port.path} {servo.id} {register.name} {number}"
+
+
 def remedy(access: ServoAccess, servo: Servo, register: Register, must: Must) -> str:
     """What a person does about a wrong register, with the command."""
-    value = f"-- {must.right}" if must.right < 0 else f"{must.right}"
-    baud = "" if access.port.baud == USUAL_BAUD else f"--baud {access.port.baud} "
-    command = f"aloha servo write {baud}{access.port.path} {servo.id} {register.name} {value}"
-    text = f"with the arm lying down and torque off run `{command}`"
+    text = f"with the arm lying down and torque off run `{command(access, servo, register, must.right)}`"
     if register is registers.HOMING_OFFSET:
         text += ", or, if somebody set this zero on purpose, measure and record it with `aloha setup --only zero`"
     return text

@@ -52,7 +52,7 @@ class ArmsLoop:
         absent = pose_vector(rig.start_pose, 0.0)
         self.pair = ArmPair(
             {side: self._arm(f"{self.role}_{side}", arm) for side, arm in rig.arms_of(self.role).items()},
-            rig.gripper(self.role),
+            rig.grippers(self.role),
             absent,
         )
         topic = messages.FOLLOWERS if self.role == "follower" else messages.LEADERS

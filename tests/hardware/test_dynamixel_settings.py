@@ -1,4 +1,4 @@
-"""Every register of a servo: checked, written or harmless; a wrong one is refused, and the command in the message helps."""
+"""Every register of a servo is checked, written or harmless; a wrong one is refused, and its command helps."""
 
 import re
 import shlex
@@ -88,7 +88,10 @@ def test_what_kits_and_the_maker_deliver_is_accepted(role: Role, servo: Servo) -
     """Published kits set the velocity limit and what tells the servos apart; everything else is the maker's."""
     for register, must in checked(role, servo).items():
         assert must.accepts(must.right)
-        if register not in (reg.RETURN_DELAY_TIME, reg.DRIVE_MODE, reg.SECONDARY_ID) and "Position" not in register.name:
+        if (
+            register not in (reg.RETURN_DELAY_TIME, reg.DRIVE_MODE, reg.SECONDARY_ID)
+            and "Position" not in register.name
+        ):
             assert must.accepts(factory(MODEL_BY_NAME[servo.model], register)), register.name
     assert checked(role, servo)[reg.VELOCITY_LIMIT].accepts(KIT_VELOCITY_LIMIT)
 
