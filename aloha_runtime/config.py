@@ -133,8 +133,8 @@ class RigConfig(Strict):
         turn = abs(gripper.angle_open - gripper.angle_close)
         if turn < robot.LEAST_GRIPPER_TURN_RAD:
             raise ValueError(
-                f"{key}: open and closed are {turn:.2f} rad apart, less than {robot.LEAST_GRIPPER_TURN_RAD}; measure both"
-                " with `aloha setup --only grippers`"
+                f"{key}: open and closed are {turn:.2f} rad apart, less than {robot.LEAST_GRIPPER_TURN_RAD}; measure"
+                " both with `aloha setup --only grippers`"
             )
         if gripper.position_open <= gripper.position_close:
             raise ValueError(f"{key}: position_open is not above position_close; leave both out for the kit's")

@@ -9,8 +9,8 @@ import yaml
 from aloha_runtime.errors import ConfigError
 
 MOVED = {
-    f"{role}_gripper": f"is measured on each arm now: move it to arms.{role}_left.gripper and arms.{role}_right.gripper,"
-    " or measure with `aloha setup --only grippers`"
+    f"{role}_gripper": f"is measured on each arm now: move it to arms.{role}_left.gripper and arms.{role}_right.gripper"
+    ", or measure with `aloha setup --only grippers`"
     for role in ("leader", "follower")
 }
 """Keys of older rig files, and where they went."""

@@ -53,8 +53,8 @@ class ArmConfig(Strict):
     """Servo id -> model name, where this arm really has another than the kit."""
     gripper: GripperRange = GripperRange()
     homing_offsets: dict[ServoId, HomingOffset] = {}
-    """Servo id -> Homing_Offset that `aloha setup` wrote or found right in the zero pose; what is not here must be 0, and
-    a shadow's is near it. Anything else is a wrong zero, and the arm is refused."""
+    """Servo id -> Homing_Offset that `aloha setup` wrote or found right in the zero pose; what is not here must be 0,
+    and a shadow's is near it. Anything else is a wrong zero, and the arm is refused."""
 
 
 class CameraConfig(Strict):

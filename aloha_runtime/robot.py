@@ -137,8 +137,8 @@ class Gripper:
     Two conventions live side by side in recorded ALOHA data, both 0 closed and 1 open: an *action* is normalised from
     the motor angle, a *state* from the finger position.
 
-    `crank_open`, `crank_close`: the crank's angles at both ends, where the motor reads other ones: a horn may be mounted
-    anywhere on its servo, and the geometry holds for the kit's angles only.
+    `crank_open`, `crank_close`: the crank's angles at both ends, where the motor reads other ones: a horn may be
+    mounted anywhere on its servo, and the geometry holds for the kit's angles only.
     """
 
     angle_open: float

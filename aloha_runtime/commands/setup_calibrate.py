@@ -125,8 +125,8 @@ def _align(access: ServoAccess, master: Servo, shadow: Servo, person: Person) ->
     if abs(offset) <= ZERO_LIMIT_TICKS:
         return
     question = (
-        f"{access.who(shadow.id)} needs a Homing_Offset of {offset} ticks: its horn sits a notch off. Does it turn with "
-        f"servo {master.id} without a noise, and shall the rig file record that?"
+        f"{access.who(shadow.id)} needs a Homing_Offset of {offset} ticks: its horn sits a notch off. Does it turn"
+        f" with servo {master.id} without a noise, and shall the rig file record that?"
     )
     if not person.agrees(f"shadow.{access.arm}.{shadow.id}", question, default=False):
         raise HardwareError(

@@ -12,10 +12,10 @@ from aloha_runtime.messages import MS
 from aloha_runtime.robot import DOF, GRIPPER_INDEX, IS_GRIPPER, NAMES, SIDE_SLICE, SIDES, Gripper, Side, Vector
 
 SQUEEZED = 0.3
-"""Share of an arm's own measured range below which its gripper is squeezed. The kits' angles are 0.39 and 0.06 of theirs:
-a hand that closes gets below either."""
+"""Share of an arm's own measured range below which its gripper is squeezed. The kits' angles are 0.39 and 0.06 of
+theirs: a hand that closes gets below either."""
 OPENED = 0.7
-"""... and above which it is open. The ramp to the start pose opens leader grippers by half; only a hand opens further."""
+"""... and above which it is open. The ramp to the start pose opens leader grippers by half; only a hand goes further."""
 CLOSES_WITHIN_NS = 3000 * MS
 """A hand that has opened a gripper and means to start squeezes it sooner; one that sinks for longer is nobody's."""
 ALIGNED_RAD = 0.15
