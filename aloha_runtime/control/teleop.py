@@ -15,7 +15,7 @@ SQUEEZED = 0.3
 """Share of an arm's own measured range below which its gripper is squeezed. The kits' angles are 0.39 and 0.06 of
 theirs: a hand that closes gets below either."""
 OPENED = 0.7
-"""... and above which it is open. The ramp to the start pose opens leader grippers by half; only a hand goes further."""
+"""... and above which it is open. A ramp to the start pose opens leader grippers by half; only a hand goes further."""
 CLOSES_WITHIN_NS = 3000 * MS
 """A hand that has opened a gripper and means to start squeezes it sooner; one that sinks for longer is nobody's."""
 ALIGNED_RAD = 0.15

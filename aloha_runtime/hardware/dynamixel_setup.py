@@ -205,8 +205,8 @@ def one_is_wrong(master: Servo, offset: int) -> str:
     degrees = abs(offset) * 360 / TICKS_PER_TURN
     return (
         f"and its master {master.id} ({master.joint}) disagree by {abs(offset)} ticks ({degrees:.0f} degrees), more"
-        f" than {ZERO_LIMIT_TICKS}: either the zero of the master is wrong, or the horn of one of both is mounted a notch"
-        " off; hold the arm in its zero pose with `aloha setup --only zero`, which tells which, or mount the horn anew"
+        f" than {ZERO_LIMIT_TICKS}: either the zero of the master is wrong, or the horn of one of both is mounted a"
+        " notch off; hold the arm in its zero pose with `aloha setup --only zero`, which tells which of both"
     )
 
 

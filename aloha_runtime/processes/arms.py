@@ -16,6 +16,7 @@ from aloha_runtime.control.gate import GateTiming, Target
 from aloha_runtime.control.limits import rig_limits
 from aloha_runtime.control.margins import margins_for
 from aloha_runtime.control.pilot import Command, Pilot, Torque
+from aloha_runtime.control.zeros import ZeroWatch
 from aloha_runtime.errors import HardwareError
 from aloha_runtime.hardware.base import ArmSilentError
 from aloha_runtime.hardware.dynamixel import DynamixelArm
@@ -69,6 +70,7 @@ class ArmsLoop:
         chains = {side: self._servos(arm) for side, arm in rig.arms_of(self.role).items()}
         self.margins = margins_for(self.role, chains)
         self.heat, self.heat_due_ns = "", 0
+        self.zeros = ZeroWatch(self.role, chains)
         self.witnesses = Witnesses(rig, service.run_dir, self.role, service.clock.virtual)
 
     def _servos(self, arm: ArmConfig) -> list[Servo]:
@@ -139,6 +141,9 @@ class ArmsLoop:
             self.reading = self.pair.newest() or self.reading
         else:
             self.reading = reading
+            waits = command.mode is Mode.ARMED and command.settled
+            if self.zeros.update(now_ns, waits, reading.position, reading.velocity, reading.effort_ma):
+                self.service.log.warning("%s", self.zeros.doubt)
         self._publish(now_ns, command, reading)
 
     def _target(self) -> Target | None:
@@ -253,7 +258,10 @@ def main(service: Service) -> None:
         while not service.stopping:
             beat = pacer.wait()
             loop.cycle(beat.deadline_ns + beat.lateness_ns)
-            service.report(lambda: loop.figures(pacer, realtime), message="; ".join(realtime.problems))
+            service.report(
+                lambda: loop.figures(pacer, realtime),
+                message="; ".join(filter(None, [*realtime.problems, loop.zeros.doubt])),
+            )
     finally:
         loop.pair.disconnect()
         loop.witnesses.close()
