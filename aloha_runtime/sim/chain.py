@@ -76,6 +76,7 @@ class Chain:
         self.advance(now_ns)
         if baud != self._baud or self._booting:
             self._tune(baud, now_ns)
+            self._sense_tables(now_ns)
         self._bus_free_ns = max(now_ns, self._bus_free_ns) + len(data) * self._byte_ns
         replies: list[Reply] = []
         for packet in self._parse(data):
@@ -105,6 +106,8 @@ class Chain:
     def set_faults(self, faults: Faults) -> None:
         """Take these faults from now on."""
         self.line.set(faults)
+        for servo in self.servos:
+            servo.goal_at_torque, servo.goal_at_trip = faults.goal_at_torque, faults.goal_at_trip
         self._tune(self._baud, self._heard_ns)
 
     def servo(self, servo_id: int) -> Firmware:
@@ -174,7 +177,8 @@ class Chain:
         silent = self.line.faults.silent
         tuned = [servo for servo in self.servos if servo.baud == baud and servo.servo.id not in silent]
         awake = [servo for servo in tuned if servo.booted_at_ns <= now_ns]
-        self._booting = len(awake) < len(tuned)
+        self._booting = len(awake) < len(tuned) or any(servo.waking for servo in awake)
+        self._torque_by_goal = any(servo.torque_by_goal for servo in awake)
         self._by_id = {servo.id: servo for servo in reversed(awake)}
         self._shadows: dict[int, list[Firmware]] = {}
         for servo in awake:
@@ -215,8 +219,9 @@ class Chain:
             if reply is not None:
                 return [(reply.delay_ns, reply.fill(self._sense(now_ns)))]
         elif code == Instruction.SYNC_WRITE and params[:4] == _GOAL_WRITE and len(params) % 5 == 4:
-            self._write_goals(params)
-            return []
+            if not self._torque_by_goal:
+                self._write_goals(params)
+                return []
         elif code == Instruction.STATUS:
             return []  # somebody else's reply
         self._sense_tables(now_ns)
@@ -263,12 +268,19 @@ class Chain:
         return parts
 
     def _read_each(self, wanted: Iterable[tuple[int, int, int]]) -> _Parts:
-        parts = []
+        """A reply of each, behind the one before it. Behind a missing one: see `Faults.behind_missing`."""
+        parts, faults, waited_ns = [], self.line.faults, 0
         for servo_id, address, size in wanted:
             servo = self._by_id.get(servo_id)
             if servo is not None and servo.status_level >= 1:
                 error, data = servo.read(address, size)
-                parts.append((servo.return_delay_ns, packets.status_packet(servo_id, error | servo.alert, data)))
+                reply = packets.status_packet(servo_id, error | servo.alert, data)
+                parts.append((waited_ns + servo.return_delay_ns, reply))
+                waited_ns = 0
+            elif faults.behind_missing == "silent":
+                break
+            else:
+                waited_ns += faults.missing_wait_ns
         return parts
 
     def _read_together(self, wanted: Sequence[tuple[int, int, int]]) -> _Parts:

@@ -1,11 +1,18 @@
-"""Faults of an emulated bus on request: what happens to replies on their way, by probability and seed."""
+"""Faults of an emulated bus on request: what happens to replies on their way, by probability and seed.
+
+Also what the servos do where neither the manual nor a report of these models says it: both ways can be selected.
+"""
 
 import random
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from aloha_runtime.dynamixel import packets
+
+BehindMissing = Literal["silent", "wait"]
+GoalAtTorque = Literal["keep", "present"]
+GoalAtTrip = Literal["present", "keep"]
 
 
 class Reply(NamedTuple):
@@ -30,6 +37,17 @@ class Faults(msgspec.Struct, forbid_unknown_fields=True):
     silent: list[int] = msgspec.field(default_factory=list)
     """Ids of servos that neither hear nor answer."""
     seed: int = 0
+    behind_missing: BehindMissing = "silent"
+    """Servos behind one that does not answer a sync or bulk read: they wait for its reply in vain (dynamixel-sdk issue
+    331, of a PRO model), or answer after `missing_wait_ns`. A fast read always ends there."""
+    missing_wait_ns: int = 1_000_000
+    """How long the next servo waits for a missing one. No source says; twice the longest Return_Delay_Time."""
+    goal_at_torque: GoalAtTorque = "keep"
+    """Goal_Position when torque goes on: it stays, so that an old goal is a leap (reported of robots with XL330, Reachy
+    Mini issue 1136), or becomes the present position (reported of the RX-28, robotis.com 24472)."""
+    goal_at_trip: GoalAtTrip = "present"
+    """Goal_Position when Bus_Watchdog trips: where the servo stands (dynamixel-sdk issue 584), or the goal it had, to
+    which it goes as soon as the watchdog is cleared."""
 
 
 class Line:

@@ -1,6 +1,7 @@
 """The firmware of one emulated X-series servo: its control table, what may be written when, and what a write does.
 
-Pure. Sources: the e-manual pages named in `dynamixel.registers`; where it is silent, the stricter reading.
+Pure. Sources: the e-manual pages named in `dynamixel.registers`; where it is silent, the stricter reading, or what a
+public report says (named where it is used). Where neither says it, `faults.Faults` selects.
 """
 
 import math
@@ -9,6 +10,7 @@ from aloha_runtime.dynamixel import registers as reg
 from aloha_runtime.dynamixel.packets import ALERT, StatusError
 from aloha_runtime.dynamixel.registers import Register
 from aloha_runtime.robot import CENTRE_TICK, MA_PER_UNIT, RAD_PER_TICK, RAD_S_PER_UNIT, Servo
+from aloha_runtime.sim.faults import GoalAtTorque, GoalAtTrip
 
 TABLE_SIZE = 662
 """Addresses 0..661 exist; gaps between registers read as 0."""
@@ -23,6 +25,12 @@ RAD_S2_PER_UNIT = 214.577 * 2 * math.pi / 3600
 """Profile_Acceleration unit: 214.577 rev/min^2."""
 KIT_VELOCITY_LIMIT = 131
 """Velocity_Limit of every servo of the kits: 3.14 rad/s."""
+
+TICKS_PER_TURN = 4096
+ONE_TURN_OFFSET = 1024
+"""Position control ignores a Homing_Offset beyond this (e-manual, item 20)."""
+FOLDING_MODES = (reg.MODE_POSITION, reg.MODE_EXTENDED_POSITION)
+"""Modes whose choice puts Present_Position back into one turn: the e-manual names one at item 132, one at item 116."""
 
 _BY_ADDRESS = {entry.address: entry for entry in reg.REGISTERS}
 _GOALS = (reg.GOAL_PWM, reg.GOAL_CURRENT, reg.GOAL_VELOCITY, reg.GOAL_POSITION)
@@ -53,6 +61,10 @@ class Firmware:
         self.registered = b""
         """Address and data of a registered write."""
         self.booted_at_ns = 0
+        self.goal_at_torque: GoalAtTorque = "keep"
+        self.goal_at_trip: GoalAtTrip = "present"
+        self._turns = self._offset = 0
+        """Whole turns that the reported position leaves out, and the Homing_Offset that is in force."""
         self._reset_eeprom()
         self._deliver()
         self._reset_ram()
@@ -96,6 +108,8 @@ class Firmware:
                 self.table[pointers + 2 * index : pointers + 2 * index + 2] = (data + index).to_bytes(2, "little")
                 self.table[data + index] = 0
         self.registered = b""
+        self.waking = True
+        """It has not yet looked at its encoder since it got its supply."""
         self._restore_goals()
         self.refresh()
 
@@ -119,6 +133,8 @@ class Firmware:
         self.watchdog = self.get(reg.BUS_WATCHDOG)
         self.alert = ALERT if self.get(reg.HARDWARE_ERROR_STATUS) else 0
         self.limits = (self.get(reg.MIN_POSITION_LIMIT), self.get(reg.MAX_POSITION_LIMIT))
+        self.torque_by_goal = bool(self.get(reg.DRIVE_MODE) & reg.DRIVE_MODE_TORQUE_BY_GOAL)
+        self._plain_goal = self.watchdog >= 0 and self.mode == reg.MODE_POSITION and not self.torque_by_goal
         if self.watchdog >= 0:  # after a trip it stands, whatever the goal
             self.goal_tick = self.get(reg.GOAL_POSITION)
         growth = self.get(reg.PROFILE_ACCELERATION)
@@ -127,9 +143,11 @@ class Firmware:
         self.direct = not growth and not self.get(reg.PROFILE_VELOCITY)
         turned, offset = self._mount
         direction = -1 if self.get(reg.DRIVE_MODE) & reg.DRIVE_MODE_REVERSE else 1
-        # Present = actual + Homing_Offset, whose sign the reverse mode does not change (e-manual).
+        # Present = actual + Homing_Offset, whose sign the reverse mode does not change (e-manual, item 20).
+        wanted = self.get(reg.HOMING_OFFSET)
+        self._offset = 0 if self.mode == reg.MODE_POSITION and abs(wanted) > ONE_TURN_OFFSET else wanted
         self.ticks_per_rad = direction * turned / RAD_PER_TICK
-        self.zero_tick = CENTRE_TICK + direction * offset + self.get(reg.HOMING_OFFSET)
+        self.zero_tick = CENTRE_TICK + direction * offset + self._offset - TICKS_PER_TURN * self._turns
         self.units_per_rad_s = direction * turned / RAD_S_PER_UNIT
         units_per_ma = direction * turned * self.current_unit
         self.scale = (self.zero_tick, self.ticks_per_rad, self.units_per_rad_s, units_per_ma)
@@ -159,6 +177,9 @@ class Firmware:
         """Put a sensed state and what follows from it into the table, for reads other than of the state block."""
         current, velocity, position = state
         self.present_tick = position
+        if self.waking and now_ns >= self.booted_at_ns:
+            self._wake()
+            position = self.present_tick
         self.moving = abs(velocity) > self.get(reg.MOVING_THRESHOLD)
         self.set(reg.REALTIME_TICK, now_ns // 1_000_000 % 32768)
         self.set(reg.MOVING, int(self.moving))
@@ -250,35 +271,65 @@ class Firmware:
     def _apply(self, entry: Register | None, target: int, data: bytes) -> None:
         self.table[target : target + len(data)] = data
         if entry is reg.TORQUE_ENABLE and data[0] and not self.torque:
-            self.hold_present()
+            if self.mode == reg.MODE_POSITION:
+                self._fold()
+            if self.goal_at_torque == "present":
+                self._hold_present()
         elif entry is reg.OPERATING_MODE and data[0] != self.mode:
             self._restore_goals()
-        elif entry is reg.GOAL_POSITION and self.get(reg.DRIVE_MODE) & reg.DRIVE_MODE_TORQUE_BY_GOAL:
-            self.set(reg.TORQUE_ENABLE, int(not self.shut_down))
+            if data[0] in FOLDING_MODES:
+                self._fold()
+        elif entry is reg.GOAL_POSITION and self.torque_by_goal and not self.shut_down:
+            if self.mode == reg.MODE_POSITION and not self.torque:
+                self._fold()
+            self.set(reg.TORQUE_ENABLE, 1)
         if entry is not None:
             self.refresh()
 
     def write_goal(self, tick: int) -> int:
         """Goal_Position alone, the write of every cycle: as `write`, ten times faster."""
-        if self.watchdog < 0:
-            return StatusError.DATA_RANGE
         low, high = self.limits
-        if self.mode != reg.MODE_POSITION or not low <= tick <= high:
+        if not self._plain_goal or not low <= tick <= high:
             return self.write(reg.GOAL_POSITION.address, reg.GOAL_POSITION.encode(tick))
         self.table[116:120] = tick.to_bytes(4, "little", signed=True)
         self.goal_tick = tick
         return StatusError.NONE
 
-    def hold_present(self) -> None:
+    def _fold(self) -> None:
+        """Report the position within one turn from now on: the encoder's value 0..4095, shifted by Homing_Offset.
+
+        E-manual, item 132. So an XC430 at 3700 with an offset of -512 reads -396 after torque off and on, and goes
+        round a whole turn when it is sent to 3700 again (forum.robotis.com, topic 7814, firmware 49).
+        """
+        count = self.present_tick - self._offset
+        self._turns += count // TICKS_PER_TURN
+        self.refresh()
+        self.present_tick = count % TICKS_PER_TURN + self._offset
+        self.set(reg.PRESENT_POSITION, self.present_tick)
+
+    def _wake(self) -> None:
+        """The end of booting: turns are forgotten, and the goal is where the servo stands."""
+        self.waking = False
+        self._fold()
+        self._hold_present()
+
+    def _hold_present(self) -> None:
         """Make the present position the goal."""
         self.goal_tick = self.present_tick
         self.set(reg.GOAL_POSITION, self.present_tick)
 
     def trip_watchdog(self) -> None:
-        """Stop where the motor is; goals stay read-only until Bus_Watchdog is written 0."""
+        """Stop where the motor is; goals stay read-only until Bus_Watchdog is written 0.
+
+        The e-manual (item 98) says that it stops and that the profile is set to 0. It does not say what becomes of the
+        goal; a report of firmware that put a wrong position there (dynamixel-sdk issue 584) shows that it is replaced.
+        """
         self.set(reg.BUS_WATCHDOG, -1)
-        self.set(reg.GOAL_VELOCITY, 0)
-        self.hold_present()
+        for entry in (reg.GOAL_VELOCITY, reg.PROFILE_ACCELERATION, reg.PROFILE_VELOCITY):
+            self.set(entry, 0)
+        self.goal_tick = self.present_tick
+        if self.goal_at_trip == "present":
+            self._hold_present()
         self.refresh()
 
     @property

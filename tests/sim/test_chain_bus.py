@@ -48,9 +48,21 @@ def test_fast_reads_of_other_blocks_and_orders(bench: Bench) -> None:
     assert position == [bench.read(servo, reg.PRESENT_POSITION) for servo in ids]
 
 
-def test_a_silent_servo_cuts_a_fast_reply_but_not_a_sync_reply(bench: Bench) -> None:
-    bench.chain.set_faults(Faults(silent=[4]))
-    assert [packet.id for packet in bench.talk(packets.sync_read(IDS, 132, 4))] == [1, 2, 3, 5, 6, 7, 8, 9]
+@pytest.mark.parametrize("behind", ["silent", "wait"])
+def test_behind_a_missing_servo_the_others_are_silent_or_wait(bench: Bench, behind: str) -> None:
+    bench.chain.set_faults(Faults(silent=[4, 6], behind_missing=behind))  # type: ignore[arg-type]
+    bulk = [(servo, 132, 4) for servo in IDS]
+    for question in (packets.sync_read(IDS, 132, 4), packets.bulk_read(bulk)):
+        asked_ns = bench.now_ns
+        heard = [packet.id for packet in bench.talk(question)]
+        assert heard == ([1, 2, 3] if behind == "silent" else [1, 2, 3, 5, 7, 8, 9])
+        waited_ns = 2 * Faults().missing_wait_ns if behind == "wait" else 0
+        assert waited_ns <= bench.now_ns - asked_ns < waited_ns + 2 * MS
+
+
+@pytest.mark.parametrize("behind", ["silent", "wait"])
+def test_a_silent_servo_cuts_a_fast_reply(bench: Bench, behind: str) -> None:
+    bench.chain.set_faults(Faults(silent=[4], behind_missing=behind))  # type: ignore[arg-type]
     (reply,) = bench.chain.receive(packets.sync_read(IDS, 132, 4, fast=True), bench.now_ns)
     assert len(reply.data) == 8 + 3 * 8
     assert Parser().feed(reply.data) == []

@@ -137,7 +137,7 @@ def test_a_chain_moves_the_world_through_it(world: Link, tmp_path: Path) -> None
     chain.receive(bytes.fromhex("FFFFFD00FE0900830"[:-1]), 0)  # half a packet commands nothing
     assert not any(world.read_command("follower_left")[1])
     for servo in chain.servos:
-        servo.present_tick = round(servo.zero_tick + servo.ticks_per_rad * 0.1)
+        servo.write(116, round(servo.zero_tick + servo.ticks_per_rad * 0.1).to_bytes(4, "little"))
         servo.write(64, b"\1")
     chain.drive.changed()
     chain.advance(10_000_000)

@@ -117,13 +117,6 @@ def test_a_block_is_written_whole_or_not_at_all(bench: Bench) -> None:
     assert bench.read(1, reg.GOAL_POSITION) == 2000
 
 
-def test_torque_on_makes_the_present_position_the_goal(bench: Bench) -> None:
-    assert bench.write(2, reg.GOAL_POSITION, 1000) == 0
-    present = bench.read(2, reg.PRESENT_POSITION)
-    bench.torque(2)
-    assert bench.read(2, reg.GOAL_POSITION) == present != 1000
-
-
 def test_reverse_mode_mirrors_and_the_homing_offset_is_added(bench: Bench) -> None:
     tick = bench.read(7, reg.PRESENT_POSITION)
     assert bench.write(7, reg.DRIVE_MODE, 0) == 0
