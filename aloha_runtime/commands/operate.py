@@ -30,8 +30,6 @@ DOWN_TIMEOUT_S = 60.0
 SUPERVISOR_LOCK = f"{SUPERVISOR}.requests.lock"
 SQUEEZE_TIMEOUT_S = 3600.0
 """A person may take their time before they squeeze the grippers."""
-
-
 DOUBT_S = 0.6
 """Until a doubt about a zero is heard: still for 0.3 s, and a health report every 0.2 s."""
 

@@ -22,7 +22,8 @@ NM_PER_A: Mapping[Role, Mapping[str, float]] = {
     "leader": {"XM430-W350": gravity.NM_PER_A},
     "follower": {"XM540-W270": 10.6 / 4.4, "XM430-W350": 4.1 / 2.3},
 }
-"""Torque of one servo by its current: stall torque over stall current at 12 V (e-manual). Leaders: as they are carried."""
+"""Torque of one servo by its current: stall torque over stall current at 12 V (e-manual); leaders as they are carried.
+"""
 FRICTION_NM: Mapping[str, float] = {"XM540-W270": 0.21, "XM430-W350": 0.08}
 """Of one servo's gears: 2 % of its stall torque."""
 FRICTION_SHARE = 1.5
@@ -81,8 +82,8 @@ class ArmZeros:
         worst = int(np.argmax(self._excess(angles, torques)))
         expected = self._borne(angles)[worst]
         return (
-            f"{self._name}: {ARM_JOINTS[self._index[worst]]} bears {torques[worst]:+.1f} Nm, and {expected:+.1f} Nm {DOUBT}:"
-            f" look whether it really stands so; if not, the zero of {' or '.join(likely)} is wrong:"
+            f"{self._name}: {ARM_JOINTS[self._index[worst]]} bears {torques[worst]:+.1f} Nm, and {expected:+.1f} Nm"
+            f" {DOUBT}: look whether it really stands so; if not, the zero of {' or '.join(likely)} is wrong:"
             " park the arms, then `aloha setup --only zero`; if it does, see what holds or loads the arm"
         )
 
@@ -103,7 +104,7 @@ class ArmZeros:
 
 
 class ZeroWatch:
-    """Looks at a pair of arms after each ramp. Once they have stood still for a while, `doubt` says what does not fit."""
+    """Looks at a pair of arms after each ramp. Once they have stood still, `doubt` says what does not fit."""
 
     def __init__(self, role: Role, servos: Mapping[Side, Sequence[Servo]]) -> None:
         self._arms = {side: ArmZeros(f"{role}_{side}", role, chain) for side, chain in servos.items()}

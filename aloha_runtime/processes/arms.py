@@ -258,10 +258,8 @@ def main(service: Service) -> None:
         while not service.stopping:
             beat = pacer.wait()
             loop.cycle(beat.deadline_ns + beat.lateness_ns)
-            service.report(
-                lambda: loop.figures(pacer, realtime),
-                message="; ".join(filter(None, [*realtime.problems, loop.zeros.doubt])),
-            )
+            said = "; ".join(filter(None, [*realtime.problems, loop.zeros.doubt]))
+            service.report(lambda: loop.figures(pacer, realtime), message=said)
     finally:
         loop.pair.disconnect()
         loop.witnesses.close()

@@ -12,9 +12,18 @@ import pytest
 from aloha_runtime.control import gravity, zeros
 from aloha_runtime.control.zeros import DOUBT, SETTLES_NS, ArmZeros, ZeroWatch
 from aloha_runtime.messages import MS
-from aloha_runtime.robot import ARM_JOINTS, RAD_PER_TICK, ROLES, SERVOS, START_POSE, Role, joint_limits, pose_vector
+from aloha_runtime.robot import (
+    ARM_JOINTS,
+    KITS,
+    RAD_PER_TICK,
+    ROLES,
+    SERVOS,
+    START_POSE,
+    Role,
+    joint_limits,
+    pose_vector,
+)
 from aloha_runtime.sim.model import build_model
-from aloha_runtime.robot import KITS
 
 POSES = int(os.environ.get("ALOHA_POSES", "150"))
 START = np.array(START_POSE)
