@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Sequence
 
-from aloha_runtime.control.gravity import weight_torques
 from aloha_runtime.control.limits import rig_limits
 from aloha_runtime.errors import SimulationError, TransportError
 from aloha_runtime.messages import MS
@@ -59,7 +58,7 @@ class ChainLoop:
         """A leader asleep. Where its weight is not compensated, a person would have to hold it all the time: there it
         has none, so that it can be let go."""
         asleep = (*self.rig.sleep_pose("leader"), self.rig.gripper("leader", side).angle_open)
-        return ServoPlant(asleep, self._hand, weight_torques if self.rig.teleop.gravity_compensation else None)
+        return ServoPlant("leader", asleep, self._hand, self.rig.teleop.gravity_compensation > 0)
 
     def _hand(self) -> Sequence[float] | None:
         return self.link.read_hand(self.arm)

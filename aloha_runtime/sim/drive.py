@@ -12,7 +12,7 @@ from aloha_runtime.dynamixel import registers as reg
 from aloha_runtime.dynamixel.packets import HardwareErrorBit
 from aloha_runtime.robot import JOINTS, MA_PER_UNIT
 from aloha_runtime.sim.firmware import Firmware
-from aloha_runtime.sim.servo import STALL_MA, Plant
+from aloha_runtime.sim.servo import STALL_MA, STANDARD_LOOPS, Loop, Plant
 
 PROFILE_PERIOD_NS = 5_000_000
 """How often a profile moves on when no packet comes."""
@@ -20,6 +20,10 @@ FIGHT_RAD = 0.05
 """A shadow whose goal is this far from its master's pulls against it ..."""
 FIGHT_NS = 2_000_000_000
 """... and after this long both report overload."""
+LOOP_HZ = 1000
+"""How often a servo adds its error to the integral; an assumption, no source says."""
+LEAST_GAIN = 0.01
+"""Share of the standard P gain that a joint has at least: with none at all it would be free."""
 _POSITIONED = (*reg.POSITION_MODES, reg.MODE_VELOCITY)
 
 
@@ -39,6 +43,7 @@ class _Joint:
         self.push_ma = 0.0
         """What the motors push with in current mode, both of a pair together."""
         self.limit_ma = STALL_MA
+        self.loop = Loop()
         self.fighting_since_ns: int | None = None
 
     def leader(self) -> Firmware:
@@ -60,6 +65,7 @@ class _Joint:
         self.limit_ma = STALL_MA
         if servo.mode == reg.MODE_CURRENT_POSITION:
             self.limit_ma = abs(servo.get(reg.GOAL_CURRENT)) * MA_PER_UNIT
+        self.loop = _loop(servo, motors)
 
     def move(self, step_s: float) -> bool:
         """Move the motor's goal on along the profile; False when it has arrived."""
@@ -86,6 +92,20 @@ class _Joint:
         return abs(gap) > step
 
 
+def _loop(source: Firmware, motors: Sequence[Firmware]) -> Loop:
+    """Position control of a joint: motors of a pair that have no torque do not help to hold it.
+
+    E-manual, items 80 to 84: output = P/128 * error + I/65536 * sum of errors, in PWM units, at most Goal_PWM.
+    """
+    if source.mode not in reg.POSITION_MODES:
+        return Loop()
+    holding = [motor for motor in motors if motor.torque and motor.mode in reg.POSITION_MODES] or [source]
+    share = sum(motor.get(reg.POSITION_P_GAIN) for motor in holding) / len(motors) / reg.POSITION_P_GAIN.initial
+    gain, wound = source.get(reg.POSITION_P_GAIN) / 128, source.get(reg.POSITION_I_GAIN) / 65536
+    output = abs(source.get(reg.GOAL_PWM)) / reg.GOAL_PWM.high
+    return Loop(max(LEAST_GAIN, share), LOOP_HZ * wound / gain if gain else 0.0, output)
+
+
 class Drive:
     """All joints of one arm, between the control tables and the plant."""
 
@@ -104,6 +124,7 @@ class Drive:
         self._torque = [False] * len(self._joints)
         self._limits_ma = [STALL_MA] * len(self._joints)
         self._push_ma = [0.0] * len(self._joints)
+        self._loops: Sequence[Loop] = STANDARD_LOOPS
         self._pairs_driven = False
         self._time_ns: int | None = None
         self._settings_changed = self._goals_changed = False
@@ -134,7 +155,7 @@ class Drive:
             else:
                 moving |= joint.move(step_s)
         angles = [joint.angle for joint in self._joints]
-        self.plant.command(now_ns, angles, self._torque, self._limits_ma, self._push_ma)
+        self.plant.command(now_ns, angles, self._torque, self._limits_ma, self._push_ma, self._loops)
         fighting = self._pairs_driven and self._judge_pairs(now_ns)
         self._goals_changed = moving or fighting
         return now_ns + PROFILE_PERIOD_NS if self._goals_changed else None
@@ -148,6 +169,7 @@ class Drive:
         self._torque = [joint.torque for joint in self._joints]
         self._limits_ma = [joint.limit_ma for joint in self._joints]
         self._push_ma = [joint.push_ma for joint in self._joints]
+        self._loops = [joint.loop for joint in self._joints]
         self._pairs_driven = any(joint.torque for joint in self._pairs)
         limits = [servo.watchdog for servo in self._servos if servo.torque and servo.watchdog > 0]
         self.watchdog_ns = min(limits, default=0) * reg.WATCHDOG_UNIT_MS * 1_000_000

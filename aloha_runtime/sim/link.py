@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from aloha_runtime.errors import TransportError
 from aloha_runtime.robot import JOINTS_PER_ARM, ROLES, SIDES
 from aloha_runtime.run_directory import SHARED_MEMORY, Lock, lock_holder, ring_prefix
-from aloha_runtime.sim.servo import PlantState
+from aloha_runtime.sim.servo import Loop, PlantState
 
 ARMS = tuple(f"{role}_{side}" for role in ROLES for side in SIDES)
 HEADER_SIZE = 4096
@@ -195,6 +195,8 @@ class LinkPlant:
         torque: Sequence[bool],
         limit_ma: Sequence[float],
         push_ma: Sequence[float],
+        loops: Sequence[Loop],
     ) -> None:
-        """In current mode a follower's joint counts as free: nothing here puts one into it."""
+        """In current mode a follower's joint counts as free: nothing here puts one into it. The world's servos have the
+        standard gains."""
         self.link.write_command(self._arm, goals, torque, limit_ma)

@@ -72,7 +72,7 @@ def main() -> None:
     side: Side = "left" if arguments.arm.endswith("left") else "right"
     bounds = envelope(role, default_limits(role), KITS["aloha"].gripper(role), side)
     server = ChainServer(
-        Chain(role, ServoPlant(), arguments.firmware),
+        Chain(role, ServoPlant(role), arguments.firmware),
         Terminal(port_of(arguments.run_dir, arguments.arm)),
         Monitor(bounds, JITTER_S),
         None,

@@ -1,11 +1,14 @@
 """An emulated servo chain in a process of its own, with a wire to its controls: faults, errors, plug, hand, tables."""
 
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from aloha_runtime.dynamixel import registers as reg
 from aloha_runtime.robot import Role
@@ -13,6 +16,16 @@ from aloha_runtime.sim.chain import Chain
 from aloha_runtime.sim.faults import Faults
 from aloha_runtime.sim.pty import ChainServer, Terminal
 from aloha_runtime.sim.servo import ServoPlant
+from aloha_runtime.sim.weight import Stiffness, weight_torques
+
+
+def stands(role: Role, goals: Sequence[float]) -> NDArray[np.float64]:
+    """Where an emulated arm (7, rad) comes to rest with these goals: each joint off its goal by weight / stiffness."""
+    goal, stiffness = np.asarray(goals, dtype=np.float64), np.array(Stiffness(role).nm_per_rad)
+    angles = goal
+    for _ in range(20):
+        angles = goal + np.array([*weight_torques(role, angles.tolist()), 0.0]) / stiffness
+    return angles
 
 
 class Emulated:
@@ -42,7 +55,7 @@ class _Controls:
 
     def __init__(self, port: Path, role: Role, version: int) -> None:
         self._role, self._version = role, version
-        self.plant = ServoPlant()
+        self.plant = ServoPlant(role)
         self.server = ChainServer(Chain(role, self.plant, version), Terminal(port), NoMonitor(), None)  # type: ignore[arg-type]
         self.server.terminal.plug()
 
@@ -52,7 +65,7 @@ class _Controls:
 
     def reset(self) -> None:
         """A factory-fresh arm on a plugged adapter."""
-        self.plant = ServoPlant()
+        self.plant = ServoPlant(self._role)
         self.server.chain = Chain(self._role, self.plant, self._version)
         if not self.server.terminal.plugged:
             self.server.terminal.plug()

@@ -16,7 +16,7 @@ class Bench:
     """A chain with a clock. `talk` sends bytes and returns what came back, after waiting for it."""
 
     def __init__(self, role: Role = "follower", **options: object) -> None:
-        self.plant = ServoPlant()
+        self.plant = ServoPlant(role)
         self.chain = Chain(role, self.plant, **options)  # type: ignore[arg-type]
         self.now_ns = 10**9
         self.baud = 1_000_000

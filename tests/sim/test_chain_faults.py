@@ -3,7 +3,6 @@
 import pytest
 from chain_tools import MS, Bench
 
-from aloha_runtime.control.gravity import weight_torques
 from aloha_runtime.dynamixel import packets
 from aloha_runtime.dynamixel import registers as reg
 from aloha_runtime.dynamixel.parser import Parser
@@ -80,7 +79,7 @@ def test_servos_without_power_hear_nothing_hold_nothing_and_come_back_as_new() -
 
 def test_an_arm_that_loses_its_power_falls() -> None:
     bench = Bench("leader")
-    bench.plant.weight = weight_torques
+    bench.plant.falls = True
     bench.torque(*range(1, 10))
     bench.pass_ms(300)
     before = bench.angle(1)

@@ -16,7 +16,7 @@ MASTERS = {servo.joint: servo for servo in SERVOS["leader"] if servo.shadow_of i
 def bench() -> Bench:
     bench = Bench("leader")
     bench.plant.angles[:] = FORWARD
-    bench.plant.weight = gravity.weight_torques
+    bench.plant.falls = True
     return bench
 
 
@@ -36,7 +36,8 @@ def test_it_falls_to_its_stop_without_torque(bench: Bench) -> None:
 
 def test_position_control_holds_it(bench: Bench) -> None:
     bench.torque(2, 3, 4, 5, 6, 7)
-    assert travel(bench, 1.0) < 0.01
+    assert 0.05 < travel(bench, 1.0) < 0.12  # it sags, once
+    assert travel(bench, 5.0) < 1e-4
 
 
 def carry(bench: Bench, share: float) -> None:

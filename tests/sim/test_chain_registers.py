@@ -156,8 +156,9 @@ def test_velocity_and_current_turn_with_the_drive_mode(bench: Bench) -> None:
 
 
 @settings(derandomize=True, deadline=None, max_examples=60)
-@given(tick=st.integers(900, 3000), servo=st.sampled_from([1, 4, 6, 7, 8, 9]))
+@given(tick=st.integers(900, 3000), servo=st.sampled_from([1, 8, 9]))
 def test_goal_ticks_come_back_as_present_ticks(tick: int, servo: int) -> None:
+    """Of joints that carry next to nothing; the others: `test_chain_sag`."""
     bench = Bench()
     bench.torque(servo)
     assert bench.write(servo, reg.GOAL_POSITION, tick) == 0
@@ -231,5 +232,10 @@ def test_goal_current_limits_the_gripper(bench: Bench) -> None:
     bench.torque(9)
     bench.write(9, reg.GOAL_CURRENT, 50)
     bench.write(9, reg.GOAL_POSITION, 3000)
-    bench.pass_ms(20)
-    assert bench.read(9, reg.PRESENT_CURRENT) == 50
+    bench.pass_ms(1)
+    assert bench.read(9, reg.PRESENT_CURRENT) == 50  # it speeds up
+    bench.pass_ms(30)
+    assert 10 < bench.read(9, reg.PRESENT_CURRENT) < 50  # friction of the gears
+    bench.write(9, reg.GOAL_POSITION, 1000)
+    bench.pass_ms(1)
+    assert bench.read(9, reg.PRESENT_CURRENT) == -50

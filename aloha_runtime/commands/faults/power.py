@@ -16,7 +16,6 @@ from aloha_runtime import config, messages
 from aloha_runtime.commands.faults.scenario import Family, Scenario, Trial
 from aloha_runtime.commands.faults.virtual_parts import Bus
 from aloha_runtime.commands.faults.virtual_rig import VirtualRig
-from aloha_runtime.control.gravity import weight_torques
 from aloha_runtime.hardware.dynamixel_torque import LIMIT_SLACK_TICKS, WATCHDOG
 from aloha_runtime.messages import MS, Action, Health, Mode
 from aloha_runtime.robot import JOINTS_PER_ARM, RAD_PER_TICK, ROLES, START_POSE, TICK_NS, pose_vector
@@ -93,9 +92,10 @@ class Table:
     def _plant(self, arm: str) -> ServoPlant:
         away = AWAY_RAD if self.case.situation == RAMP else 0.0
         angles = [angle + away for angle in START_POSE]
-        weight = weight_torques if self.case.gravity else None
         hand = (lambda: self._swung() if self.held else None) if arm.startswith("leader") else (lambda: None)
-        return ServoPlant((*angles, GRIPPER_RAD), hand, weight)
+        return ServoPlant(
+            "leader" if arm.startswith("leader") else "follower", (*angles, GRIPPER_RAD), hand, self.case.gravity
+        )
 
     def _swung(self) -> list[float]:
         swing = SWING_RAD * math.sin(2 * math.pi * SWING_HZ * self.rig.time.now / 1e9)
