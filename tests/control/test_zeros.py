@@ -24,6 +24,7 @@ from aloha_runtime.robot import (
     pose_vector,
 )
 from aloha_runtime.sim.model import build_model
+from aloha_runtime.sim.servo import ServoPlant
 
 POSES = int(os.environ.get("ALOHA_POSES", "150"))
 START = np.array(START_POSE)
@@ -124,3 +125,18 @@ def test_a_pair_is_looked_at_once_after_it_has_stood_still() -> None:
     assert "follower_left" not in watch.doubt
     watch.update(SETTLES_NS * 2, False, position, moving, effort)
     assert watch.doubt == ""
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_emulated_arms_fit_their_pose_and_with_a_wrong_zero_they_do_not(role: Role) -> None:
+    """The emulator has a weight of its own."""
+    arm = ArmZeros(f"{role}_left", role, SERVOS[role])
+    wrong = START + np.where(np.array(ARM_JOINTS) == "shoulder", -512 * RAD_PER_TICK, 0.0)
+    for true, doubted in ((START, False), (wrong, True)):
+        plant = ServoPlant(role, [*true, 0.0])
+        plant.command(0, [*true, 0.0], [True] * 7, [2000.0] * 7, [0.0] * 7)
+        state = plant.read(2000 * MS)
+        reported = np.array(state.angles[:6]) + START - true
+        doubt = arm.doubt(reported, np.array(state.currents_ma[:6]))
+        assert bool(doubt) is doubted, doubt
+        assert ("the zero of shoulder" in doubt) is doubted
