@@ -89,7 +89,7 @@ def teleop(
     refuse_without_leaders(rig)
     with Stack(rig, Job.DEMONSTRATE if scripted else Job.TELEOP, run_dir, say=say) as stack:
         raise_arms(stack)
-        stack.say("squeeze both leader grippers to start")
+        stack.say("open both leader grippers wide, then squeeze them to start")
         stack.wait(lambda: mode_of(stack) is Mode.TELEOP, SQUEEZE_TIMEOUT_S, "the squeeze of both leader grippers")
         stack.say("teleoperation runs; space is STOP, Ctrl-C ends it and parks the arms")
         watch_until_interrupted(stack, seconds)

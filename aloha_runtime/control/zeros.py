@@ -39,7 +39,7 @@ NOTHING_MA = 15.0
 """Where no joint that should bear weight draws more, the arm lies on something, and says nothing about its zero."""
 DOUBT = "fit the pose that its servos report"
 """Every doubt says this."""
-SUSPECTED_TICKS = (-1024, -512, 512, 1024)
+SUSPECTED_TICKS = (-1024, -512, -256, 256, 512, 1024)
 """Zeros that a horn mounted a bolt hole off, or a left-over Homing_Offset, gives: it is tried which explains what is
 seen."""
 SUSPECTS = ("shoulder", "elbow", "forearm_roll", "wrist_angle")
