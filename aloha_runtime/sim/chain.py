@@ -13,6 +13,7 @@ from aloha_runtime.dynamixel.packets import BROADCAST_ID, Instruction, Packet, S
 from aloha_runtime.dynamixel.parser import Parser
 from aloha_runtime.dynamixel.registers import Register
 from aloha_runtime.robot import JOINTS, SERVOS, Role
+from aloha_runtime.sim import live_registers
 from aloha_runtime.sim.drive import Drive
 from aloha_runtime.sim.fast_reply import FastReply
 from aloha_runtime.sim.faults import Faults, Line, Reply
@@ -23,8 +24,10 @@ from aloha_runtime.sim.instructions import (
     SINGLE,
     group_reads,
     group_writes,
+    reaches_eeprom,
     write,
 )
+from aloha_runtime.sim.replies import Parts, on_the_wire
 from aloha_runtime.sim.servo import Plant
 
 BITS_PER_BYTE = 10
@@ -34,8 +37,6 @@ CACHE_SIZE = 64
 SHADOW_MOUNT_TICKS: Mapping[int, int] = {3: 6, 5: -9}
 """How far the horns of the emulated arms' shadows (id -> ticks) sit from true; Homing_Offset has to take it out."""
 
-_Parts = list[tuple[int, bytes]]
-"""Replies to one packet in order: (nanoseconds of silence before it, bytes)."""
 _STATE_READ = struct.pack("<HH", *reg.STATE_BLOCK)
 _GOAL_WRITE = struct.pack("<HH", reg.GOAL_POSITION.address, reg.GOAL_POSITION.size)
 _READS = (Instruction.READ, Instruction.SYNC_READ, Instruction.FAST_SYNC_READ)
@@ -180,6 +181,8 @@ class Chain:
         self._booting = len(awake) < len(tuned) or any(servo.waking for servo in awake)
         self._torque_by_goal = any(servo.torque_by_goal for servo in awake)
         self._by_id = {servo.id: servo for servo in reversed(awake)}
+        of_id = {servo_id: [servo for servo in awake if servo.id == servo_id] for servo_id in self._by_id}
+        self._twins = {servo_id: servos for servo_id, servos in of_id.items() if len(servos) > 1}
         self._shadows: dict[int, list[Firmware]] = {}
         for servo in awake:
             if servo.secondary_id <= packets.MAX_ID and servo.secondary_id != servo.id:
@@ -210,9 +213,9 @@ class Chain:
 
     def _sense_tables(self, now_ns: int) -> None:
         for servo, state in zip(self.servos, self._sense(now_ns), strict=True):
-            servo.store_state(state, now_ns)
+            live_registers.store(servo, state, now_ns)
 
-    def _handle(self, packet: Packet, now_ns: int) -> _Parts:
+    def _handle(self, packet: Packet, now_ns: int) -> Parts:
         code, params = packet.instruction, packet.params
         if code == Instruction.FAST_SYNC_READ:
             reply = self._fast_reply(params)
@@ -231,7 +234,7 @@ class Chain:
         if code in _GROUP_WRITES:
             for servo_id, part in group_writes(code, params):
                 self._write_all(servo_id, part)
-            parts: _Parts = []
+            parts: Parts = []
         elif packet.id == BROADCAST_ID:
             parts = self._tell_all(packet, now_ns)
         else:
@@ -241,41 +244,57 @@ class Chain:
             self._tune(self._baud, now_ns)
         return parts
 
-    def _tell_one(self, packet: Packet, now_ns: int) -> _Parts:
+    def _tell_one(self, packet: Packet, now_ns: int) -> Parts:
         code, act = packet.instruction, SINGLE.get(packet.instruction)
-        if act is not None and code in OBEYED_BY_SHADOWS:
+        if (
+            act is not None
+            and code in OBEYED_BY_SHADOWS
+            and (code == Instruction.ACTION or not reaches_eeprom(packet.params))
+        ):
             for shadow in self._shadows.get(packet.id, ()):
                 act(shadow, packet.params, now_ns)
-        servo = self._by_id.get(packet.id)
-        if servo is None:
-            return []
-        level = servo.status_level
-        error, data = (StatusError.INSTRUCTION, b"") if act is None else act(servo, packet.params, now_ns)
-        if level < (0 if code == Instruction.PING else 1 if code == Instruction.READ else 2):
-            return []
-        return [(servo.return_delay_ns, packets.status_packet(packet.id, error | servo.alert, data))]
+        least = 0 if code == Instruction.PING else 1 if code == Instruction.READ else 2
+        replies = []
+        for servo in self._named(packet.id):
+            level = servo.status_level
+            error, data = (StatusError.INSTRUCTION, b"") if act is None else act(servo, packet.params, now_ns)
+            if level >= least:
+                replies.append((servo.return_delay_ns, packets.status_packet(packet.id, error | servo.alert, data)))
+        return on_the_wire(replies)
 
-    def _tell_all(self, packet: Packet, now_ns: int) -> _Parts:
+    def _named(self, servo_id: int) -> Sequence[Firmware]:
+        """The servos with this id that hear: one, none, or several that will speak at the same time."""
+        servo = self._by_id.get(servo_id)
+        return self._twins.get(servo_id) or (() if servo is None else (servo,))
+
+    def _tell_all(self, packet: Packet, now_ns: int) -> Parts:
         code, act = packet.instruction, SINGLE.get(packet.instruction)
         wipe_all = code == Instruction.FACTORY_RESET and packet.params[:1] == b"\xff"  # refused since firmware 42
         if act is None or code in IGNORED_ON_BROADCAST or wipe_all:
             return []
         parts = []
-        for servo_id, servo in sorted(self._by_id.items()):
-            error, data = act(servo, packet.params, now_ns)
+        for servo_id in sorted(self._by_id):
+            replies = []
+            for servo in self._named(servo_id):
+                error, data = act(servo, packet.params, now_ns)
+                replies.append((servo.return_delay_ns, packets.status_packet(servo_id, error | servo.alert, data)))
             if code == Instruction.PING:
-                parts.append((servo.return_delay_ns, packets.status_packet(servo_id, error | servo.alert, data)))
+                parts += on_the_wire(replies)
         return parts
 
-    def _read_each(self, wanted: Iterable[tuple[int, int, int]]) -> _Parts:
+    def _read_each(self, wanted: Iterable[tuple[int, int, int]]) -> Parts:
         """A reply of each, behind the one before it. Behind a missing one: see `Faults.behind_missing`."""
-        parts, faults, waited_ns = [], self.line.faults, 0
+        parts: Parts = []
+        faults, waited_ns = self.line.faults, 0
         for servo_id, address, size in wanted:
-            servo = self._by_id.get(servo_id)
-            if servo is not None and servo.status_level >= 1:
-                error, data = servo.read(address, size)
-                reply = packets.status_packet(servo_id, error | servo.alert, data)
-                parts.append((waited_ns + servo.return_delay_ns, reply))
+            replies = []
+            for servo in self._named(servo_id):
+                if servo.status_level >= 1:
+                    error, data = servo.read(address, size)
+                    reply = packets.status_packet(servo_id, error | servo.alert, data)
+                    replies.append((waited_ns + servo.return_delay_ns, reply))
+            if replies:
+                parts += on_the_wire(replies)
                 waited_ns = 0
             elif faults.behind_missing == "silent":
                 break
@@ -283,7 +302,7 @@ class Chain:
                 waited_ns += faults.missing_wait_ns
         return parts
 
-    def _read_together(self, wanted: Sequence[tuple[int, int, int]]) -> _Parts:
+    def _read_together(self, wanted: Sequence[tuple[int, int, int]]) -> Parts:
         """One joint reply. It ends before the first servo that stays silent: the others wait for its part in vain."""
         parts: list[tuple[int, int, bytes]] = []
         for servo_id, address, size in wanted:
@@ -295,14 +314,17 @@ class Chain:
         if not parts:
             return []
         announced = sum(size + 4 for _, _, size in wanted) - 2
-        return [(self._by_id[parts[0][0]].return_delay_ns, packets.fast_status_packet(parts, announced))]
+        reply = (self._by_id[parts[0][0]].return_delay_ns, packets.fast_status_packet(parts, announced))
+        collision = any(servo_id in self._twins for servo_id, _, _ in wanted)
+        return on_the_wire([reply, reply] if collision else [reply])
 
     def _fast_reply(self, params: bytes) -> FastReply | None:
         """The prepared reply to a fast read of the state block by servos that all answer; None for any other."""
         if params not in self._fast:
             asked = [self._by_id.get(servo_id) for servo_id in params[4:]]
             servos = [servo for servo in asked if servo is not None and _answers_fast(servo)]
-            whole = params[:4] == _STATE_READ and servos and len(servos) == len(asked)
+            alone = not any(servo_id in self._twins for servo_id in params[4:])
+            whole = params[:4] == _STATE_READ and servos and len(servos) == len(asked) and alone
             places = [self.servos.index(servo) for servo in servos]
             if len(self._fast) >= CACHE_SIZE:
                 self._fast.clear()
@@ -312,8 +334,7 @@ class Chain:
     def _write_goals(self, params: bytes) -> None:
         """The write of every cycle: goal positions, obeyed by shadows too."""
         for servo_id, tick in struct.iter_unpack("<Bi", params[4:]):
-            servo = self._by_id.get(servo_id)
-            if servo is not None:
+            for servo in self._named(servo_id):
                 servo.write_goal(tick)
             for shadow in self._shadows.get(servo_id, ()):
                 shadow.write_goal(tick)
@@ -321,9 +342,9 @@ class Chain:
 
     def _write_all(self, servo_id: int, params: bytes) -> None:
         """One servo's part of a group write, obeyed by the shadows that listen to its id too."""
-        for servo in (*self._shadows.get(servo_id, ()), self._by_id.get(servo_id)):
-            if servo is not None:
-                write(servo, params)
+        shadows = () if reaches_eeprom(params) else self._shadows.get(servo_id, ())
+        for servo in (*shadows, *self._named(servo_id)):
+            write(servo, params)
 
 
 def _answers_fast(servo: Firmware) -> bool:

@@ -33,6 +33,7 @@ class _Joint:
     def __init__(self, master: Firmware, shadow: Firmware | None) -> None:
         self.master = master
         self.shadow = shadow
+        self.motors = (master,) if shadow is None else (master, shadow)
         self.angle = self.speed = 0.0
         self.goal = self.cruise = math.inf
         self.source = master
@@ -60,8 +61,11 @@ class _Joint:
         if torque and not self.torque:
             self.angle, self.speed = present, 0.0
         self.torque = torque
-        motors = (self.master,) if self.shadow is None else (self.master, self.shadow)
+        motors = self.motors
         self.push_ma = sum(motor.push_ma for motor in motors)
+        if self.direct or not torque:
+            for motor in motors:
+                motor.followed = None
         self.limit_ma = STALL_MA
         if servo.mode == reg.MODE_CURRENT_POSITION:
             self.limit_ma = abs(servo.get(reg.GOAL_CURRENT)) * MA_PER_UNIT
@@ -153,7 +157,13 @@ class Drive:
                 source = joint.source
                 joint.angle = (source.goal_tick - source.zero_tick) / source.ticks_per_rad
             else:
-                moving |= joint.move(step_s)
+                before = joint.angle
+                ongoing = joint.move(step_s)
+                moving |= ongoing
+                if step_s > 0 or not ongoing:
+                    followed = (joint.angle, (joint.angle - before) / step_s if ongoing else 0.0)
+                    for motor in joint.motors:
+                        motor.followed, motor.ongoing = followed, ongoing
         angles = [joint.angle for joint in self._joints]
         self.plant.command(now_ns, angles, self._torque, self._limits_ma, self._push_ma, self._loops)
         fighting = self._pairs_driven and self._judge_pairs(now_ns)

@@ -34,8 +34,9 @@ FOLDING_MODES = (reg.MODE_POSITION, reg.MODE_EXTENDED_POSITION)
 
 _BY_ADDRESS = {entry.address: entry for entry in reg.REGISTERS}
 _GOALS = (reg.GOAL_PWM, reg.GOAL_CURRENT, reg.GOAL_VELOCITY, reg.GOAL_POSITION)
+_GAINS = tuple(entry for entry in reg.REGISTERS if entry.name.endswith("_Gain"))
+"""A change of the operating mode resets them (e-manual, item 11): to the values of power-up, by lack of others."""
 _CURRENT_ONLY = (reg.CURRENT_LIMIT, reg.GOAL_CURRENT)
-_DYNAMIC = range(reg.REALTIME_TICK.address, reg.BACKUP_READY.address)
 _INDIRECT_DATA = {
     data + index: pointers + 2 * index for pointers, data in reg.INDIRECT_BLOCKS for index in range(reg.INDIRECT_COUNT)
 }
@@ -57,6 +58,10 @@ class Firmware:
         self.current_unit = 1 / MA_PER_UNIT if self.model.has_current else LOAD_PER_MA
         self.present_tick = CENTRE_TICK
         self.moving = False
+        self.followed: tuple[float, float] | None = None
+        """Angle and speed (rad, rad/s) to which a profile has come; None: the goal itself is followed."""
+        self.ongoing = False
+        """The profile has not yet arrived."""
         self.temperature = reg.PRESENT_TEMPERATURE.initial
         self.registered = b""
         """Address and data of a registered write."""
@@ -173,21 +178,11 @@ class Firmware:
             return 0.0
         return self.get(reg.GOAL_CURRENT) / self.scale[3]
 
-    def store_state(self, state: tuple[int, int, int], now_ns: int) -> None:
-        """Put a sensed state and what follows from it into the table, for reads other than of the state block."""
-        current, velocity, position = state
+    def sense(self, position: int, now_ns: int) -> None:
+        """Take in what the encoder says, in ticks as reported until now."""
         self.present_tick = position
         if self.waking and now_ns >= self.booted_at_ns:
             self._wake()
-            position = self.present_tick
-        self.moving = abs(velocity) > self.get(reg.MOVING_THRESHOLD)
-        self.set(reg.REALTIME_TICK, now_ns // 1_000_000 % 32768)
-        self.set(reg.MOVING, int(self.moving))
-        self.set(reg.PRESENT_CURRENT, max(-32768, min(32767, current)))
-        self.set(reg.PRESENT_VELOCITY, velocity)
-        self.set(reg.PRESENT_POSITION, position)
-        self.set(reg.POSITION_TRAJECTORY, self.goal_tick if self.torque else position)
-        self.set(reg.PRESENT_TEMPERATURE, self.temperature)
 
     def read(self, address: int, size: int) -> tuple[int, bytes]:
         """Error number and data of a read; indirect data bytes come from where their pointers say."""
@@ -271,16 +266,18 @@ class Firmware:
         self.table[target : target + len(data)] = data
         if entry is reg.TORQUE_ENABLE and data[0] and not self.torque:
             if self.mode == reg.MODE_POSITION:
-                self._fold()
+                self.fold()
             if self.goal_at_torque == "present":
                 self._hold_present()
         elif entry is reg.OPERATING_MODE and data[0] != self.mode:
             self._restore_goals()
+            for gain in _GAINS:
+                self.set(gain, self.model.initial.get(gain.name, gain.initial))
             if data[0] in FOLDING_MODES:
-                self._fold()
+                self.fold()
         elif entry is reg.GOAL_POSITION and self.torque_by_goal and not self.shut_down:
             if self.mode == reg.MODE_POSITION and not self.torque:
-                self._fold()
+                self.fold()
             self.set(reg.TORQUE_ENABLE, 1)
         if entry is not None:
             self.refresh()
@@ -294,7 +291,7 @@ class Firmware:
         self.goal_tick = tick
         return StatusError.NONE
 
-    def _fold(self) -> None:
+    def fold(self) -> None:
         """Report the position within one turn from now on: the encoder's value 0..4095, shifted by Homing_Offset.
 
         E-manual, item 132. So an XC430 at 3700 with an offset of -512 reads -396 after torque off and on, and goes
@@ -309,7 +306,7 @@ class Firmware:
     def _wake(self) -> None:
         """The end of booting: turns are forgotten, and the goal is where the servo stands."""
         self.waking = False
-        self._fold()
+        self.fold()
         self._hold_present()
 
     def _hold_present(self) -> None:

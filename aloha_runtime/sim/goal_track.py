@@ -1,12 +1,18 @@
 """What the goal monitor knows of one servo: the envelope of its goals, and the goals it was given of late."""
 
+import math
 from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass
 
 from aloha_runtime import robot
 from aloha_runtime.control.limits import Limits
-from aloha_runtime.robot import RAD_PER_TICK, SERVOS, Gripper, Role
+from aloha_runtime.robot import SERVOS, Gripper, Role
+from aloha_runtime.sim.torque_watch import TorqueWatch
+
+RAD_PER_TICK = 2 * math.pi / 4096
+CENTRE_TICK = 2048
+"""The monitor's own figures, from the e-manual."""
 
 RECENT = 4
 """Sightings of a servo against which the lead is judged: on a bad line the gate may have seen an older one."""
@@ -35,11 +41,11 @@ def envelope(role: Role, limits: Limits, gripper: Gripper, side: robot.Side) -> 
         low, high = float(limits.low[index]), float(limits.high[index])
         scale = 1 / RAD_PER_TICK
         if servo.joint == "gripper":
-            ends = sorted((gripper.angle_from_action(low), gripper.angle_from_action(high)))
-            low, high = ends
-            scale *= abs(gripper.angle_open - gripper.angle_close)
+            span = gripper.angle_open - gripper.angle_close
+            low, high = sorted(gripper.angle_close + share * span for share in (low, high))
+            scale *= abs(span)
         rates = [float(rate[index]) * scale for rate in (limits.velocity, limits.acceleration, limits.lead)]
-        ticks = [robot.CENTRE_TICK + angle / RAD_PER_TICK for angle in (low, high)]
+        ticks = [CENTRE_TICK + angle / RAD_PER_TICK for angle in (low, high)]
         bounds[servo.id] = Bounds(servo.joint, *ticks, *rates)
     return bounds
 
@@ -51,6 +57,9 @@ class GoalTrack:
         self.bounds = bounds
         self.torque = False
         self.mode = 3
+        self.watchdog = 0
+        """Bus_Watchdog as written, units of 20 ms."""
+        self.switch = TorqueWatch()
         self.presents: deque[int] = deque(maxlen=RECENT)
         self.turned_ns = 0
         self._stamps: list[int] = []
@@ -58,7 +67,7 @@ class GoalTrack:
         self._direction = 0
 
     def restart(self) -> None:
-        """Forget goals: torque went on, and the servo made its present position the goal."""
+        """Forget goals: torque went on, or the goal was put where the arm is."""
         self._stamps, self._goals, self._direction, self.turned_ns = [], [], 0, 0
 
     def last(self) -> tuple[int, int] | None:

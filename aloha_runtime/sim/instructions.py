@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from aloha_runtime.dynamixel import registers as reg
 from aloha_runtime.dynamixel.packets import Instruction, StatusError
-from aloha_runtime.sim.firmware import Firmware
+from aloha_runtime.sim.firmware import RAM_START, Firmware
 
 Outcome = tuple[int, bytes]
 """Error number and data of the status packet."""
@@ -60,6 +60,8 @@ def _factory_reset(servo: Firmware, params: bytes, now_ns: int) -> Outcome:
 
 def _clear(servo: Firmware, params: bytes, _now_ns: int) -> Outcome:
     possible = params == _CLEAR_KEY and not servo.moving
+    if possible:
+        servo.fold()
     return StatusError.NONE if possible else StatusError.RESULT_FAIL, b""
 
 
@@ -77,6 +79,12 @@ SINGLE: dict[int, Callable[[Firmware, bytes, int], Outcome]] = {
 
 OBEYED_BY_SHADOWS = (Instruction.WRITE, Instruction.REG_WRITE, Instruction.ACTION)
 """Instructions that a servo also takes when they are sent to its secondary id."""
+
+
+def reaches_eeprom(params: bytes) -> bool:
+    """Whether a write begins in the EEPROM, which no packet to a secondary id can change (e-manual, item 12)."""
+    return int.from_bytes(params[:2], "little") < RAM_START
+
 
 IGNORED_ON_BROADCAST = (Instruction.READ, Instruction.CLEAR)
 

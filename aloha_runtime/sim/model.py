@@ -7,68 +7,24 @@ The files are loaded and edited in memory through `mujoco.MjSpec`; nothing is co
 - the rig's four cameras are added;
 - in the model for rendering, heavy meshes that no picture needs are left out.
 
-Servo model: with `Position_P_Gain` 800 a Dynamixel X servo applies its full voltage at an error of 0.217 rad, and a DC
-motor's torque falls linearly with speed, so
-
-    torque = stall * clip(error / 0.217, -1, 1) - stall / no_load_speed * velocity
-
-(ROBOTIS e-manual, X series, "Position Control" and the performance graphs). Lag, saturation, velocity limit and the sag
-under load all follow from that.
+The servo model is that of `sim.motors`: lag, saturation, velocity limit and the sag under load all follow from it.
 """
 
 import math
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args
 
 from aloha_runtime.errors import SimulationError
-from aloha_runtime.robot import ARM_JOINTS, RAD_PER_TICK, SIDES, Gripper
+from aloha_runtime.robot import ARM_JOINTS, SIDES, Gripper
 from aloha_runtime.sim.gl import mujoco
+from aloha_runtime.sim.motors import XM430_W350, XM540_W270, Motor
 
 Task = Literal["transfer_cube", "insertion"]
 TASKS: tuple[Task, ...] = get_args(Task)
 
 TIMESTEP_NS = 2_000_000
 """Physics step of the model files: 2 ms."""
-
-P_GAIN = 800
-FULL_VOLTAGE_ERROR_RAD = 885 / (P_GAIN / 128) * RAD_PER_TICK
-"""Position error that saturates the output: 885 PWM units are 100 %, the gain register is divided by 128."""
-
-
-@dataclass(frozen=True)
-class Motor:
-    """One servo at 12 V (ROBOTIS e-manual): stall torque (N m), no-load speed (rad/s), stall current (A), and the
-    rotor's inertia seen behind the gears (kg m^2, estimated: the manual does not state it)."""
-
-    stall_torque: float
-    no_load_speed: float
-    stall_current: float
-    reflected_inertia: float
-
-    @property
-    def stiffness(self) -> float:
-        """N m per rad of error."""
-        return self.stall_torque / FULL_VOLTAGE_ERROR_RAD
-
-    @property
-    def damping(self) -> float:
-        """N m s/rad: back-EMF."""
-        return self.stall_torque / self.no_load_speed
-
-    @property
-    def torque_per_ma(self) -> float:
-        return self.stall_torque / self.stall_current / 1000
-
-    @property
-    def friction(self) -> float:
-        """Gear friction (N m): about 2 % of the stall torque."""
-        return 0.02 * self.stall_torque
-
-
-XM540_W270 = Motor(10.6, 3.14, 4.4, 0.02)
-XM430_W350 = Motor(4.1, 4.82, 2.3, 0.01)
 
 FOLLOWER_MOTORS: dict[str, tuple[Motor, int]] = {
     "waist": (XM540_W270, 1),

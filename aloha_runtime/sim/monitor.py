@@ -1,8 +1,19 @@
 """The independent goal monitor: reads the bytes on the wire of one arm and records every goal outside the envelope.
 
-It knows nothing of the gate that made the goals. The envelope is that of `control.limits`, judged on goals as servos
-get them: rounded to ticks, stamped when they arrive. Rounding is worth a tick in a difference; `jitter_s` is how far a
-stamp may be from the instant for which the goal was computed (0 in virtual time).
+It knows nothing of the gate that made the goals, and shares no code with driver and servos but the names of joints and
+a library's CRC. The envelope is that of `control.limits`, judged on goals as servos get them: rounded to ticks, stamped
+when they arrive. Rounding is worth a tick in a difference; `jitter_s` is how far a stamp may be from the instant for
+which the goal was computed (0 in virtual time).
+
+Of a servo with torque it judges each new goal: `position` (the limits), `lead` (distance from where the servo was last
+seen), `velocity` and `acceleration`; `mode`, and `moved in error` of an arm in error. Without torque it judges none.
+While torque is switched on (`torque_watch`) it judges the goal that is in the register, also one written long before:
+
+- `leap at torque`: at the first position that the servo reports afterwards, the goal is further away than the lead; and
+  `position` of that goal. A goal computed before the position fell back into one turn is a leap of a turn;
+- `moved at torque`: from the switch until a tick after that position, a goal is more than 0.01 rad from the one that
+  was in the register at the switch (or, where none can be known, from the first one written). Of a servo that had
+  torque: from the goal at which it had stood, so that an arm which is let down by each re-arming is seen.
 """
 
 from collections import deque
@@ -10,11 +21,13 @@ from collections.abc import Mapping
 
 import msgspec
 
-from aloha_runtime.robot import RAD_PER_TICK
-from aloha_runtime.sim.goal_track import Bounds, GoalTrack
+from aloha_runtime.sim.goal_track import RAD_PER_TICK, Bounds, GoalTrack
 from aloha_runtime.sim.wire import Host, Tap, reported
 
-GOAL, PRESENT, TORQUE, MODE = 116, 132, 64, 11
+GOAL, PRESENT, TORQUE, MODE, WATCHDOG = 116, 132, 64, 11, 98
+WATCHDOG_UNIT_NS = 20_000_000
+MOVED_RAD = 0.01
+"""How far a goal may move while torque is switched on."""
 POSITION_MODES_ALLOWED = (3, 5)
 """Position control and current-based position control; extended position ignores the limits."""
 SPAN_NS = 50_000_000
@@ -85,6 +98,8 @@ class Monitor:
         self._tracks = {servo: GoalTrack(bound) for servo, bound in bounds.items()}
         self._goals: deque[tuple[int, int, int]] = deque(maxlen=LATELY)
         self._presents: deque[tuple[int, int, int]] = deque(maxlen=LATELY)
+        self._host_ns = 0
+        """When the host last sent a packet."""
         self.reset()
 
     def reset(self) -> None:
@@ -129,6 +144,7 @@ class Monitor:
     def _take_host(self, chunk: bytes, stamp_ns: int) -> None:
         for frame in self._host.frames(chunk):
             self._report.packets += 1
+            self._notice_silence(stamp_ns)
             for servo, address, data in self._reading.writes(frame):
                 if address == GOAL and len(data) == 4 and servo in self._tracks:
                     self._goal(servo, self._tracks[servo], int.from_bytes(data, "little", signed=True), stamp_ns)
@@ -152,6 +168,8 @@ class Monitor:
                     tick = int.from_bytes(data[at : at + 4], "little", signed=True)
                     self._tracks[servo].presents.append(tick)
                     self._presents.append((stamp_ns, servo, tick))
+                    if self._tracks[servo].switch.unseen:
+                        self._judge_switch(servo, self._tracks[servo], stamp_ns)
 
     def _note_alert(self, servo: int, alert: bool, stamp_ns: int) -> None:
         if not alert:
@@ -160,11 +178,21 @@ class Monitor:
             self._alerts[servo] = stamp_ns
             self._report.first_error_ns = self._report.first_error_ns or stamp_ns
 
+    def _notice_silence(self, stamp_ns: int) -> None:
+        """A servo whose watchdog has tripped in a silence may have replaced its goal."""
+        quiet_ns, self._host_ns = stamp_ns - self._host_ns, stamp_ns
+        if quiet_ns <= WATCHDOG_UNIT_NS:
+            return
+        for track in self._tracks.values():
+            if track.torque and 0 < track.watchdog * WATCHDOG_UNIT_NS < quiet_ns:
+                track.switch.forget()
+
     def _forget_torque(self) -> None:
         for servo in self._reading.rebooted:
             for key, track in self._tracks.items():
                 if servo in (key, _EVERYBODY):
-                    track.torque = False
+                    track.torque, track.watchdog = False, 0
+                    track.switch.forget()
         self._reading.rebooted.clear()
 
     def _take(self, servo: int, address: int, data: bytes, stamp_ns: int) -> None:
@@ -177,15 +205,37 @@ class Monitor:
             if address <= MODE < end:
                 track.mode = data[MODE - address]
             if address <= TORQUE < end:
-                on = bool(data[TORQUE - address])
-                if on and not track.torque:
-                    track.restart()
-                track.torque = on
+                self._switch(track, bool(data[TORQUE - address]), stamp_ns)
+            if address <= WATCHDOG < end:
+                track.watchdog = data[WATCHDOG - address]
             if address <= GOAL and end >= GOAL + 4:
                 at = GOAL - address
                 self._goal(key, track, int.from_bytes(data[at : at + 4], "little", signed=True), stamp_ns)
             elif address < GOAL + 4 and end > GOAL:
                 self._offend(key, track, "part of a goal", stamp_ns, address, GOAL, 0)
+
+    def _switch(self, track: GoalTrack, on: bool, stamp_ns: int) -> None:
+        if on:
+            if not track.torque:
+                track.restart()
+                track.presents.clear()  # the position may fall back into one turn
+            track.switch.on(stamp_ns, not track.torque)
+        else:
+            track.switch.off()
+        track.torque = on
+
+    def _judge_switch(self, servo: int, track: GoalTrack, stamp_ns: int) -> None:
+        """The goal in the register against the first position behind the switch."""
+        track.switch.sighted(stamp_ns)
+        tick, bound = track.switch.goal, track.bounds.lead + LEAD_MARGIN_RAD / RAD_PER_TICK
+        if tick is None:
+            return
+        away = abs(tick - track.presents[-1])
+        if away > bound:
+            self._offend(servo, track, "leap at torque", stamp_ns, away, bound, tick)
+        else:
+            self._note("leap at torque", away, bound)
+        self._judge_position(servo, track, None, stamp_ns, tick)
 
     def _goal(self, servo: int, track: GoalTrack, tick: int, stamp_ns: int) -> None:
         report = self._report
@@ -200,10 +250,14 @@ class Monitor:
             self._offend(servo, track, "mode", stamp_ns, track.mode, POSITION_MODES_ALLOWED[0], tick)
         if moved and self._alerts and stamp_ns - min(self._alerts.values()) > ERROR_GRACE_NS:
             self._offend(servo, track, "moved in error", stamp_ns, tick, tick, tick)
+        track.switch.write(stamp_ns, tick)
         if not track.torque:
             return  # without torque a goal moves nothing
+        away, most = track.switch.moved(stamp_ns, tick), MOVED_RAD / RAD_PER_TICK + 1
+        if away > most:
+            self._offend(servo, track, "moved at torque", stamp_ns, away, most, tick)
         last = track.last()
-        if moved or last is None:
+        if (moved or last is None) and not track.switch.unseen:
             self._judge_position(servo, track, last, stamp_ns, tick)
             self._judge_lead(servo, track, stamp_ns, tick)
         track.add(stamp_ns, tick)

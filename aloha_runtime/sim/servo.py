@@ -12,6 +12,7 @@ from aloha_runtime.sim.weight import Stiffness, weight_torques
 
 MAX_STEP_NS = 5_000_000
 """Integration step. The shortest time constant below is 40 ms: 5 ms lengthen it by 6 %."""
+MAX_STEP_S = MAX_STEP_NS * 1e-9
 LAG_S = 0.06
 """Time constant of a position servo at the standard gain (P 800), loaded: a step settles to 5 % in 0.18 s."""
 HAND_LAG_S = 0.04
@@ -129,6 +130,11 @@ class ServoPlant:
         self._advance(now_ns)
         return PlantState(self.angles, self._velocities, self._currents)
 
+    def sags(self) -> list[float]:
+        """How far (7, rad) its weight moves each joint when it gets torque where it is, at a P gain of 800."""
+        weights = [*weight_torques(self._role, self.angles), 0.0]
+        return [weight / stiffness for weight, stiffness in zip(weights, self._stiffness.nm_per_rad, strict=True)]
+
     def _advance(self, now_ns: int) -> None:
         if self._time_ns is None:
             self._time_ns = now_ns
@@ -183,8 +189,8 @@ class ServoPlant:
             velocity = min(most + drift, max(drift - most, velocity))
             self.angles[index] += velocity * step_s
         torque = -weight
-        if abs(velocity) > abs(before):  # back EMF brakes, at no cost
-            torque += self._stiffness.inertia[index] * (velocity - before) / step_s
+        if velocity * (velocity - before) > 0:  # back EMF brakes, at no cost
+            torque += self._stiffness.inertia[index] * (velocity - before) / MAX_STEP_S
         torque += FRICTION_NM * min(1.0, max(-1.0, velocity / FRICTION_RAD_S))
         limit = self._limit_ma[index]
         self._currents[index] = min(limit, max(-limit, torque / self._stiffness.nm_per_ma[index]))

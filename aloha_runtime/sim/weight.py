@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from aloha_runtime.control.gravity import GRAVITY_M_S2, NM_PER_A, WIDOWX_250, Link
 from aloha_runtime.robot import JOINTS, SERVOS, Role
-from aloha_runtime.sim.model import FULL_VOLTAGE_ERROR_RAD, XM430_W350, XM540_W270, Motor
+from aloha_runtime.sim.motors import FULL_VOLTAGE_ERROR_RAD, MOTORS, XM430_W350
 
 VIPERX_300 = (
     Link(2, (0.0, 0.0, 0.079), 0.798614, (0.000259, -0.000003, 0.011613)),
@@ -20,14 +20,6 @@ VIPERX_300 = (
 )
 """A ViperX-300 6DOF: masses of the model in `gym_aloha`, gripper and fingers put together. See `gravity.WIDOWX_250`."""
 LINKS: dict[Role, tuple[Link, ...]] = {"leader": WIDOWX_250, "follower": VIPERX_300}
-
-MOTORS = {
-    "XM540-W270": XM540_W270,
-    "XM430-W350": XM430_W350,
-    "XL430-W250": Motor(1.5, 6.39, 1.4, 0.005),
-    "XC430-W150": Motor(1.6, 11.1, 1.4, 0.005),
-}
-"""At 12 V (e-manual); the inertia is estimated."""
 
 
 def weight_torques(role: Role, angles: Sequence[float]) -> list[float]:

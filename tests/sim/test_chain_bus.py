@@ -105,13 +105,54 @@ def test_a_shadow_obeys_its_masters_id_but_does_not_answer_for_it(bench: Bench) 
     assert bench.write(3, reg.TORQUE_ENABLE, 0) == 0
     assert bench.read(2, reg.TORQUE_ENABLE) == 1
     bench.write(2, reg.TORQUE_ENABLE, 0)
-    assert bench.write(2, reg.DRIVE_MODE, 1) == 0  # EEPROM too: write the master first, then the shadow
-    assert bench.read(3, reg.DRIVE_MODE) == 1
-    assert bench.write(3, reg.DRIVE_MODE, 0) == 0
-    assert [bench.read(servo, reg.DRIVE_MODE) for servo in (2, 3)] == [1, 0]
     assert bench.write(3, reg.SECONDARY_ID, 255) == 0
     bench.write(2, reg.LED, 1)
     assert bench.read(3, reg.LED) == 0
+
+
+def test_no_packet_to_a_secondary_id_changes_the_eeprom(bench: Bench) -> None:
+    before = bench.read(3, reg.RETURN_DELAY_TIME)
+    bench.write(2, reg.RETURN_DELAY_TIME, 7)
+    bench.talk(packets.sync_write(9, 1, [(2, b"\x08")]))
+    bench.talk(packets.bulk_write([(2, 9, b"\x09")]))
+    assert len(bench.talk(packets.reg_write(2, 9, b"\x0a"))) == 1
+    bench.talk(packets.action())
+    assert bench.read(2, reg.RETURN_DELAY_TIME) == 10
+    assert bench.read(3, reg.RETURN_DELAY_TIME) == before
+    bench.talk(packets.reg_write(2, reg.LED.address, b"\1"))
+    bench.talk(packets.action(2))
+    assert bench.read(3, reg.LED) == 1
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        packets.ping(1),
+        packets.read(1, 132, 4),
+        packets.write(1, 65, b"\1"),
+        packets.sync_read([1, 2], 132, 4),
+        packets.sync_read([1, 2], 126, 10, fast=True),
+        packets.sync_read([2, 1], 132, 4, fast=True),
+    ],
+    ids=["ping", "read", "write", "sync read", "fast read of the state", "fast read of another block"],
+)
+def test_two_servos_with_one_id_garble_each_others_reply(bench: Bench, question: bytes) -> None:
+    whole = bench.chain.receive(question, bench.now_ns)
+    assert Parser().feed(b"".join(reply.data for reply in whole))
+    bench.chain.poke(9, reg.ID, 1)
+    replies = bench.chain.receive(question, bench.now_ns)
+    heard = b"".join(reply.data for reply in replies)
+    assert len(heard) == len(b"".join(reply.data for reply in whole)) + 1
+    assert not any(packet.id in (1, 0xFE) for packet in Parser().feed(heard))
+    assert [reply.data for reply in bench.chain.receive(question, bench.now_ns)] == [reply.data for reply in replies]
+    bench.chain.set_faults(Faults(silent=[9]))
+    assert Parser().feed(b"".join(reply.data for reply in bench.chain.receive(question, bench.now_ns)))
+
+
+def test_a_write_reaches_both_servos_with_one_id(bench: Bench) -> None:
+    bench.chain.poke(9, reg.ID, 1)
+    bench.talk(packets.write(1, reg.LED.address, b"\1"))
+    assert [bench.chain.peek(servo, reg.LED, bench.now_ns) for servo in (1, 9)] == [1, 1]
 
 
 def test_a_pair_that_disagrees_overloads_itself(bench: Bench) -> None:
@@ -182,8 +223,12 @@ def test_a_broadcast_reset_of_everything_is_refused(bench: Bench) -> None:
 
 
 def test_clear_and_unknown_instructions(bench: Bench) -> None:
+    bench.talk(packets.ping(1))
+    bench.plant.angles[0] += 7.0
+    before = bench.read(1, reg.PRESENT_POSITION)
     (packet,) = bench.talk(packets.clear_turns(1))
     assert packet.error == 0
+    assert bench.read(1, reg.PRESENT_POSITION) == before - 4096
     (packet,) = bench.talk(packets.instruction_packet(1, Instruction.CLEAR, b"\1\0\0\0\0"))
     assert packet.error == StatusError.RESULT_FAIL
     (packet,) = bench.talk(packets.instruction_packet(1, 0x44, b""))

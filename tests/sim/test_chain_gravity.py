@@ -41,11 +41,13 @@ def test_position_control_holds_it(bench: Bench) -> None:
 
 
 def carry(bench: Bench, share: float) -> None:
-    """Current control of master and shadow alike: the shadow's Drive_Mode turns the same number its way."""
+    """Current control of master and shadow alike: the shadow's Drive_Mode turns the same number its way. The mode is
+    in the EEPROM, so a shadow gets it by its own id."""
     currents = gravity.carrying_currents_ma(np.tile(FORWARD, 2), share)[:7]
     for joint in gravity.CARRIED_JOINTS:
         servo = MASTERS[joint].id
-        assert bench.write(servo, reg.OPERATING_MODE, reg.MODE_CURRENT) == 0
+        for own in (servo, *(shadow.id for shadow in SERVOS["leader"] if shadow.shadow_of == servo)):
+            assert bench.write(own, reg.OPERATING_MODE, reg.MODE_CURRENT) == 0
         assert bench.write(servo, reg.GOAL_CURRENT, round(currents[JOINTS.index(joint)] / MA_PER_UNIT)) == 0
         bench.torque(servo)
 

@@ -84,6 +84,20 @@ def test_a_change_of_mode_resets_goals_and_profile(bench: Bench) -> None:
     assert bench.read(9, reg.GOAL_CURRENT) == bench.read(9, reg.CURRENT_LIMIT)
 
 
+@pytest.mark.parametrize("role", ["follower", "leader"])
+def test_a_change_of_mode_resets_the_gains(role: str) -> None:
+    bench = Bench(role)  # type: ignore[arg-type]
+    gains = [entry for entry in reg.REGISTERS if entry.name.endswith("_Gain")]
+    assert len(gains) == 7
+    before = [bench.read(9, gain) for gain in gains]
+    for gain in gains:
+        assert bench.write(9, gain, 333) == 0
+    bench.write(9, reg.OPERATING_MODE, 3)  # it was there already
+    assert {bench.read(9, gain) for gain in gains} == {333}
+    bench.write(9, reg.OPERATING_MODE, 4)
+    assert [bench.read(9, gain) for gain in gains] == before
+
+
 def test_goals_keep_the_limits_of_their_mode(bench: Bench) -> None:
     assert bench.write(2, reg.GOAL_POSITION, 840) == LIMIT
     assert bench.write(2, reg.GOAL_POSITION, 841) == 0

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from aloha_runtime.errors import SimulationError
 from aloha_runtime.robot import DOF, GRIPPER_INDEX, IS_GRIPPER, KITS, NAMES, START_POSE, Kit, joint_limits, pose_vector
-from aloha_runtime.sim import model
+from aloha_runtime.sim import model, motors
 from aloha_runtime.sim.response import step_response
 from aloha_runtime.sim.world import World
 
@@ -129,7 +129,7 @@ def test_a_snapshot_restores_in_another_world(world: World) -> None:
 def test_joints_answer_a_step_as_a_servo_does(world: World, joint: str, size_rad: float, fastest_rad_s: float) -> None:
     response = step_response(world, joint, size_rad)
     # The lag of P gain 800 is 0.217 rad / no-load speed; a first-order lag rises in 2.2 times that.
-    lag = model.FULL_VOLTAGE_ERROR_RAD / fastest_rad_s
+    lag = motors.FULL_VOLTAGE_ERROR_RAD / fastest_rad_s
     assert 0.8 * 2.2 * lag < response.rise_s + 0.02
     assert response.rise_s < 2.2 * lag + abs(size_rad) / fastest_rad_s
     assert response.overshoot < 0.02
@@ -139,8 +139,8 @@ def test_joints_answer_a_step_as_a_servo_does(world: World, joint: str, size_rad
 
 def test_goals_out_of_reach_saturate_at_the_stall_current(world: World) -> None:
     response = step_response(world, "left_waist", 2.0, duration_s=0.3)
-    assert np.abs(response.effort_ma).max() <= 1000 * model.XM540_W270.stall_current + 1
-    assert np.abs(response.effort_ma).max() > 900 * model.XM540_W270.stall_current
+    assert np.abs(response.effort_ma).max() <= 1000 * motors.XM540_W270.stall_current + 1
+    assert np.abs(response.effort_ma).max() > 900 * motors.XM540_W270.stall_current
 
 
 def test_followers_lag_behind_a_moving_goal(world: World) -> None:
@@ -151,14 +151,14 @@ def test_followers_lag_behind_a_moving_goal(world: World) -> None:
         world.command(goal, ON)
         world.step(5 * MS)
     lag_s = (goal[0] - world.angles()[0]) / 0.8
-    assert lag_s == pytest.approx(model.FULL_VOLTAGE_ERROR_RAD / 3.14, abs=0.01)
+    assert lag_s == pytest.approx(motors.FULL_VOLTAGE_ERROR_RAD / 3.14, abs=0.01)
 
 
 def test_currents_carry_the_weight_of_the_arm(world: World) -> None:
     world.reset(0)
     dof = world.model.joint("vx300s_left/elbow").dofadr[0]
-    weight_ma = world.data.qfrc_bias[dof] / (2 * model.XM540_W270.torque_per_ma)
-    friction_ma = model.XM540_W270.friction / model.XM540_W270.torque_per_ma
+    weight_ma = world.data.qfrc_bias[dof] / (2 * motors.XM540_W270.torque_per_ma)
+    friction_ma = motors.XM540_W270.friction / motors.XM540_W270.torque_per_ma
     assert world.efforts_ma()[2] == pytest.approx(weight_ma, abs=friction_ma + 5)
 
 

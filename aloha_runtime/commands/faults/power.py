@@ -264,6 +264,7 @@ def _complaint_about_recovery(table: Table) -> str:
     """`aloha arm`, and the arms can be moved again."""
     rig = table.rig
     begin = {arm: list(wire.plant.angles) for arm, wire in rig.wires.items()}
+    held = {arm: all(servo.torque for servo in wire.chain.servos) for arm, wire in rig.wires.items()}
     where = "start" if rig.word.mode is Mode.IDLE else "here"
     reply = rig.ask("arm")
     if not reply.ok:
@@ -277,10 +278,12 @@ def _complaint_about_recovery(table: Table) -> str:
         dead = [s.servo.id for s in wire.chain.servos if s is not gripper and not (s.torque and s.watchdog == WATCHDOG)]
         if dead:
             return f"after `aloha arm` servos {dead} of {arm} have no torque or no watchdog"
-        way = max(abs(now - then) for now, then in zip(wire.plant.angles, begin[arm], strict=True))
-        allowed = LIMIT_SLACK_TICKS * RAD_PER_TICK if table.case.gravity else MOVED_RAD  # it may lie on its stop
-        if where == "here" and way > allowed:
-            return f"`aloha arm` moved {arm} by {way:.3f} rad"
+        ways = [abs(now - then) for now, then in zip(wire.plant.angles, begin[arm], strict=True)]
+        # What gets torque sags once; a limp arm with weight may lie on its stop besides.
+        slack = LIMIT_SLACK_TICKS * RAD_PER_TICK if table.case.gravity else MOVED_RAD
+        sags = [0.0] * len(ways) if held[arm] else [abs(sag) for sag in wire.plant.sags()]
+        if where == "here" and any(way > slack + sag for way, sag in zip(ways, sags, strict=True)):
+            return f"`aloha arm` moved {arm} by {max(ways):.3f} rad"
     reply = rig.ask("policy")
     if not reply.ok:
         return f"armed, but not started: {reply.text}"
