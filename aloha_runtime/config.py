@@ -16,7 +16,6 @@ from aloha_runtime.config_parts import (
     DeployConfig,
     EngineName,
     FlightConfig,
-    GripperRange,
     GuardConfig,
     JointAngles,
     LimitsConfig,
@@ -70,8 +69,6 @@ class RigConfig(Strict):
     arms: dict[ArmName, ArmConfig]
     arms_hz: int = Field(200, ge=100, le=500)
     cameras: dict[CameraName, CameraConfig]
-    leader_gripper: GripperRange = GripperRange()
-    follower_gripper: GripperRange = GripperRange()
     start_pose: JointAngles = robot.START_POSE
     leader_sleep_pose: JointAngles | None = None
     follower_sleep_pose: JointAngles | None = None
@@ -105,9 +102,8 @@ class RigConfig(Strict):
         for role in robot.ROLES:
             self._check_pose(role, "start_pose", self.start_pose)
             self._check_pose(role, f"{role}_sleep_pose", self.sleep_pose(role))
-            gripper = self.gripper(role)
-            if gripper.angle_open == gripper.angle_close or gripper.position_open == gripper.position_close:
-                raise ValueError(f"{role}_gripper: open and closed are the same; measure both")
+            for side in self.arms_of(role):
+                self._check_gripper(f"arms.{role}_{side}.gripper", self.gripper(role, side))
         return self
 
     def _check_stop_input(self) -> None:
@@ -133,15 +129,30 @@ class RigConfig(Strict):
             if not least <= angle <= most:
                 raise ValueError(f"{key}: {joint} {angle:.3f} rad is outside the {role}'s {least:.3f}..{most:.3f} rad")
 
+    def _check_gripper(self, key: str, gripper: robot.Gripper) -> None:
+        turn = abs(gripper.angle_open - gripper.angle_close)
+        if turn < robot.LEAST_GRIPPER_TURN_RAD:
+            raise ValueError(
+                f"{key}: open and closed are {turn:.2f} rad apart, less than {robot.LEAST_GRIPPER_TURN_RAD}; measure"
+                " both with `aloha setup --only grippers`"
+            )
+        if gripper.position_open <= gripper.position_close:
+            raise ValueError(f"{key}: position_open is not above position_close; leave both out for the kit's")
+
     def sleep_pose(self, role: robot.Role) -> robot.Pose:
         """Where arms of this role are parked before torque goes off (rad)."""
         own = self.leader_sleep_pose if role == "leader" else self.follower_sleep_pose
         return own or robot.KITS[self.kit].sleep_pose(role)
 
-    def gripper(self, role: robot.Role) -> robot.Gripper:
-        """The kit's gripper of this role with the rig's measured range in place of the published one."""
-        measured = self.leader_gripper if role == "leader" else self.follower_gripper
-        return robot.with_range(robot.KITS[self.kit].gripper(role), **measured.model_dump(exclude_none=True))
+    def gripper(self, role: robot.Role, side: robot.Side) -> robot.Gripper:
+        """The kit's gripper with the range measured on this arm in place of the published one."""
+        arm = self.arms_of(role).get(side)
+        measured = {} if arm is None else arm.gripper.model_dump(exclude_none=True)
+        return robot.with_range(robot.KITS[self.kit].gripper(role), **measured)
+
+    def grippers(self, role: robot.Role) -> dict[robot.Side, robot.Gripper]:
+        """Those of both arms of a role."""
+        return {side: self.gripper(role, side) for side in robot.SIDES}
 
     def current_ma(self) -> float:
         """Current limit of the follower grippers (mA)."""

@@ -8,6 +8,13 @@ import yaml
 
 from aloha_runtime.errors import ConfigError
 
+MOVED = {
+    f"{role}_gripper": f"is measured on each arm now: move it to arms.{role}_left.gripper and arms.{role}_right.gripper"
+    ", or measure with `aloha setup --only grippers`"
+    for role in ("leader", "follower")
+}
+"""Keys of older rig files, and where they went."""
+
 
 def explain(path: Path, node: yaml.Node | None, item: Any) -> str:
     """One validation error as `file:line: key: what is wrong`."""
@@ -16,6 +23,8 @@ def explain(path: Path, node: yaml.Node | None, item: Any) -> str:
     if not keys:  # a rule about the whole rig
         return f"{path}:{_line_of(node, tuple(reason.split()[0].rstrip(':').split('.')))}: {reason}"
     line, name = _line_of(node, keys), ".".join(keys)
+    if item["type"] == "extra_forbidden" and name in MOVED:
+        return f"{path}:{line}: {name} {MOVED[name]}"
     if item["type"] == "extra_forbidden":
         return f"{path}:{line}: unknown key {name!r}; remove it or correct its spelling (see `aloha config show`)"
     if item["type"] == "missing":

@@ -18,10 +18,27 @@ UsbSerial = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./:-]+$")]
 """Nothing that would mean something else in a udev rule."""
 
 
+GripperAngle = Annotated[float, Field(ge=-3.1, le=3.1)]
+"""Within one turn of the servo: position control reaches no further."""
+ServoId = Annotated[int, Field(ge=1, le=9)]
+HomingOffset = Annotated[int, Field(ge=-1024, le=1024)]
+"""Ticks; a servo ignores more in position control."""
+
+
 class Strict(BaseModel):
     """Unknown keys are refused: a typing mistake must not move an arm."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GripperRange(Strict):
+    """The range measured on one arm: motor angles (rad) and finger positions (m) at both ends; what is left out comes
+    from the kit."""
+
+    angle_open: GripperAngle | None = None
+    angle_close: GripperAngle | None = None
+    position_open: Finite | None = None
+    position_close: Finite | None = None
 
 
 class ArmConfig(Strict):
@@ -34,6 +51,10 @@ class ArmConfig(Strict):
     baud: Literal[57600, 115200, 1_000_000, 2_000_000, 3_000_000, 4_000_000] = 1_000_000
     models: dict[int, str] = {}
     """Servo id -> model name, where this arm really has another than the kit."""
+    gripper: GripperRange = GripperRange()
+    homing_offsets: dict[ServoId, HomingOffset] = {}
+    """Servo id -> Homing_Offset that `aloha setup` wrote or found right in the zero pose; what is not here must be 0,
+    and a shadow's is near it. Anything else is a wrong zero, and the arm is refused."""
 
 
 class CameraConfig(Strict):
@@ -58,15 +79,6 @@ class CameraConfig(Strict):
         if self.type == "opencv" and not self.device:
             raise ValueError("an opencv camera needs `device` (/dev/CAM_HIGH, /dev/v4l/by-id/... or a URL)")
         return self
-
-
-class GripperRange(Strict):
-    """The measured range of one role's grippers; what is left out comes from the kit."""
-
-    angle_open: Finite | None = None
-    angle_close: Finite | None = None
-    position_open: Finite | None = None
-    position_close: Finite | None = None
 
 
 class LimitsConfig(Strict):

@@ -132,10 +132,13 @@ def joint_limits(role: Role) -> tuple[Vector, Vector]:
 
 @dataclass(frozen=True)
 class Gripper:
-    """Gripper constants of one arm type: motor angle (rad), finger position (m) and the horn-and-rod geometry (m).
+    """One gripper: range of its motor angle (rad) and finger position (m), and its horn-and-rod geometry (m).
 
     Two conventions live side by side in recorded ALOHA data, both 0 closed and 1 open: an *action* is normalised from
     the motor angle, a *state* from the finger position.
+
+    `crank_open`, `crank_close`: the crank's angles at both ends, where the motor reads other ones: a horn may be
+    mounted anywhere on its servo, and the geometry holds for the kit's angles only.
     """
 
     angle_open: float
@@ -144,6 +147,18 @@ class Gripper:
     position_close: float
     horn_radius: float
     rod_length: float
+    crank_open: float | None = None
+    crank_close: float | None = None
+
+    def _crank(self) -> tuple[float, float]:
+        """The crank's angle at the closed end, and its turn per radian of the motor."""
+        if self.crank_open is None or self.crank_close is None:
+            return self.angle_close, 1.0
+        return self.crank_close, (self.crank_open - self.crank_close) / (self.angle_open - self.angle_close)
+
+    def _crank_angle(self, angle_rad: float) -> float:
+        start, ratio = self._crank()
+        return start + ratio * (angle_rad - self.angle_close)
 
     def action_from_angle(self, angle_rad: float) -> float:
         """Normalised opening as actions carry it."""
@@ -155,23 +170,24 @@ class Gripper:
 
     def position_from_angle(self, angle_rad: float) -> float:
         """Linear finger position (m): p = h sin q + sqrt(a^2 - h^2 cos^2 q) (slider-crank)."""
-        h, a = self.horn_radius, self.rod_length
-        return h * math.sin(angle_rad) + math.sqrt(a * a - (h * math.cos(angle_rad)) ** 2)
+        h, a, q = self.horn_radius, self.rod_length, self._crank_angle(angle_rad)
+        return h * math.sin(q) + math.sqrt(a * a - (h * math.cos(q)) ** 2)
 
     def angle_from_position(self, position_m: float) -> float:
         """Motor angle (rad) of a finger position (m), by the cosine rule; clipped to what the crank can reach."""
         h, a = self.horn_radius, self.rod_length
         sine = (position_m * position_m + h * h - a * a) / (2 * h * max(position_m, 1e-6))
-        return math.asin(min(1.0, max(-1.0, sine)))
+        start, ratio = self._crank()
+        return self.angle_close + (math.asin(min(1.0, max(-1.0, sine))) - start) / ratio
 
     def slope(self, angle_rad: float) -> float:
         """Metres of finger travel per radian of the motor: the derivative of `position_from_angle`, up to `angle_open`
         (the crank's dead centre lies just beyond)."""
-        angle_rad = min(angle_rad, self.angle_open)
+        crank_rad = min(self._crank_angle(angle_rad), self._crank_angle(self.angle_open))
         h, a = self.horn_radius, self.rod_length
-        sine, cosine = math.sin(angle_rad), math.cos(angle_rad)
+        sine, cosine = math.sin(crank_rad), math.cos(crank_rad)
         rod = math.sqrt(max(a * a - h * h * cosine * cosine, 1e-12))
-        return h * cosine + h * h * cosine * sine / rod
+        return self._crank()[1] * (h * cosine + h * h * cosine * sine / rod)
 
     def state_from_angle(self, angle_rad: float) -> float:
         """Normalised opening as states carry it (from the finger position)."""
@@ -183,9 +199,15 @@ class Gripper:
 
 
 def with_range(gripper: Gripper, **measured: float) -> Gripper:
-    """The same gripper with its measured range (`angle_open`, `position_close`, ...) in place of the published one."""
-    return replace(gripper, **measured)
+    """The same gripper with its measured range (`angle_open`, `position_close`, ...) in place of the published one. The
+    crank stands where the kit's stands at the same share of the range."""
+    if not {"angle_open", "angle_close"} & measured.keys():
+        return replace(gripper, **measured)
+    return replace(gripper, crank_open=gripper.angle_open, crank_close=gripper.angle_close, **measured)
 
+
+LEAST_GRIPPER_TURN_RAD = 0.3
+"""Grippers of the kits turn by 0.9 to 2.1 rad; less than a third of that was no opening and closing."""
 
 Pose = tuple[float, float, float, float, float, float]
 START_POSE: Pose = (0.0, -0.96, 1.16, 0.0, -0.3, 0.0)
@@ -194,13 +216,11 @@ START_POSE: Pose = (0.0, -0.96, 1.16, 0.0, -0.3, 0.0)
 
 @dataclass(frozen=True)
 class Kit:
-    """What differs between the published ALOHA kits. `squeeze_angle` is the leader gripper angle (rad) below which a
-    person has squeezed it to start; currents are in mA."""
+    """What differs between the published ALOHA kits; currents are in mA."""
 
     name: str
     leader_gripper: Gripper
     follower_gripper: Gripper
-    squeeze_angle: float
     leader_sleep: Pose
     follower_sleep: Pose
     gripper_current_ma: float
@@ -217,7 +237,6 @@ KITS = {
         name="aloha",
         leader_gripper=Gripper(0.3083, -0.6842, 0.02417, 0.01244, 0.014, 0.024),
         follower_gripper=Gripper(1.4910, -0.6213, 0.05800, 0.01844, 0.022, 0.036),
-        squeeze_angle=-0.3,
         leader_sleep=(0.0, -1.1, 1.24, 0.0, -0.24, 0.0),
         follower_sleep=(0.0, -1.7, 1.55, 0.12, 0.65, 0.0),
         gripper_current_ma=538.0,
@@ -226,7 +245,6 @@ KITS = {
         name="aloha2",
         leader_gripper=Gripper(0.8298, -0.0552, 0.0323, 0.0185, 0.020, 0.020),
         follower_gripper=Gripper(1.6214, 0.6197, 0.0579, 0.0440, 0.0275, 0.035),
-        squeeze_angle=0.0,
         leader_sleep=(0.0, -1.80, 1.55, 0.0, -1.57, 0.0),
         follower_sleep=(0.0, -1.80, 1.55, 0.0, -1.57, 0.0),
         gripper_current_ma=807.0,

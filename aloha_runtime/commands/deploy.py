@@ -72,7 +72,11 @@ def deploy(
         flight.show((Level.WARN,))
         flight.refuse()
         stack.ask("policy")
-        over = "; squeeze both leader grippers to take over, `aloha handback` gives back" if takeover else ""
+        over = (
+            "; open both leader grippers wide, then squeeze them to take over, `aloha handback` gives back"
+            if takeover
+            else ""
+        )
         stack.say(f"{checkpoint} drives the followers{careful(rig)}; space is STOP, Ctrl-C ends and parks{over}")
         operate.watch_until_interrupted(stack, None, deploys=True)
 

@@ -18,17 +18,21 @@ from aloha_runtime.dynamixel.registers import (
 from aloha_runtime.errors import HardwareError
 from aloha_runtime.hardware import dynamixel_setup
 from aloha_runtime.hardware.dynamixel_sdk_port import ServoAccess
+from aloha_runtime.hardware.dynamixel_settings import WHY, Must, checked
+from aloha_runtime.hardware.dynamixel_setup import ZERO_LIMIT_TICKS
 from aloha_runtime.hardware.serial_port import SerialPort
 from aloha_runtime.robot import SERVOS, Role, Servo
 
 SUPPLY_V = (11.0, 13.0)
 """The arms' supplies give 12 V; below 11 a servo in motion reports an input voltage error."""
 WARM_C = 55
-VELOCITY_LIMIT = 131
-"""3.14 rad/s: the servos' own limit behind the gate's."""
-MUST_SHUT_DOWN = 0x04 | 0x20
-"""Overheating and overload: bits of Shutdown that protect gears and windings."""
-LIMITS = (registers.MIN_POSITION_LIMIT, registers.MAX_POSITION_LIMIT, registers.DRIVE_MODE, registers.SECONDARY_ID)
+LIMITS = (
+    registers.MIN_POSITION_LIMIT,
+    registers.MAX_POSITION_LIMIT,
+    registers.DRIVE_MODE,
+    registers.SECONDARY_ID,
+    registers.HOMING_OFFSET,
+)
 """What decides where and which way a servo turns: written only when a person says yes."""
 
 
@@ -49,8 +53,8 @@ def check_arm(name: str, role: Role, config: ArmConfig, path: str) -> Iterator[F
             port.close()
             yield from _nobody(check, path, config.baud)
             return
-        troubles = [finding for servo in servos for finding in _check_servo(access, check, role, servo, found)]
-        troubles += _check_pairs(access, check, present)
+        troubles = [finding for servo in servos for finding in _check_servo(access, check, role, config, servo, found)]
+        troubles += _check_pairs(access, check, config, present)
         troubles += _check_firmware(access, check, present)
     except HardwareError as error:
         yield fail(f"{check}.bus", str(error), f"check cables and power of {name}")
@@ -76,7 +80,7 @@ def _nobody(check: str, path: str, baud: int) -> Iterator[Finding]:
 
 
 def _check_servo(
-    access: ServoAccess, check: str, role: Role, servo: Servo, found: dict[int, int | None]
+    access: ServoAccess, check: str, role: Role, config: ArmConfig, servo: Servo, found: dict[int, int | None]
 ) -> Iterator[Finding]:
     name, number = f"{check}.servo_{servo.id}", found[servo.id]
     path = access.port.path
@@ -98,51 +102,30 @@ def _check_servo(
         return
     table = access.read_eeprom(servo.id)
     held = bool(access.read(servo.id, registers.TORQUE_ENABLE))
-    for register, value in dynamixel_setup.must_be(servo).items():
-        if table[register.name] != value:
-            yield _register(access, name, servo, register, table[register.name], value, held)
-    yield from _check_protection(name, path, servo, table)
+    for register, must in checked(role, servo, config.homing_offsets.get(servo.id, 0)).items():
+        value = table[register.name]
+        if not must.accepts(value):
+            yield _register(access, name, servo, register, value, must, held)
+        elif register is registers.VELOCITY_LIMIT and value != must.right:
+            remedy = f"`aloha servo write {path} {servo.id} {register.name} {must.right}`"
+            yield warn(f"{name}.{register.name}", f"{value}, kits have {must.right}", remedy)
     yield from _check_state(access, name, servo)
 
 
 def _register(
-    access: ServoAccess, name: str, servo: Servo, register: Register, found: int, value: int, held: bool
+    access: ServoAccess, name: str, servo: Servo, register: Register, found: int, must: Must, held: bool
 ) -> Finding:
     path, baud = access.port.path, access.port.baud
     finding = fail(
         f"{name}.{register.name}",
-        f"{found}, must be {value}",
-        f"with the arm lying down and torque off: `aloha servo write {path} {servo.id} {register.name} {value}`",
+        f"{found}, must be {must}: {WHY[register]}",
+        dynamixel_setup.remedy(access, servo, register, must),
     )
     if not held:
-        finding.mend = partial(servo_commands.write, path, servo.id, register.name, value, baud)
+        finding.mend = partial(servo_commands.write, path, servo.id, register.name, must.right, baud)
         if register in LIMITS:
             finding.risk = f"{register.name} of {access.arm} {servo.joint} decides where and which way it may turn"
     return finding
-
-
-def _check_protection(name: str, path: str, servo: Servo, table: dict[str, int]) -> Iterator[Finding]:
-    """Registers that protect the servo or the person; the rig runs without them, so most only warn."""
-    model = MODEL_BY_NAME[servo.model]
-
-    def write(register: Register, value: int) -> str:
-        return f"`aloha servo write {path} {servo.id} {register.name} {value}`"
-
-    shutdown = table[registers.SHUTDOWN.name]
-    if shutdown & MUST_SHUT_DOWN != MUST_SHUT_DOWN:
-        wanted = shutdown | MUST_SHUT_DOWN
-        value = f"{shutdown}: overheating or overload do not switch it off"
-        yield fail(f"{name}.Shutdown", value, write(registers.SHUTDOWN, wanted))
-    if table[registers.STARTUP_CONFIGURATION.name]:
-        yield fail(
-            f"{name}.Startup_Configuration",
-            f"{table[registers.STARTUP_CONFIGURATION.name]}: it may move by itself when the power comes",
-            write(registers.STARTUP_CONFIGURATION, 0),
-        )
-    hottest = model.temperature_limit
-    for register, limit in ((registers.TEMPERATURE_LIMIT, hottest), (registers.VELOCITY_LIMIT, VELOCITY_LIMIT)):
-        if table[register.name] > limit:
-            yield warn(f"{name}.{register.name}", f"{table[register.name]}, usual is {limit}", write(register, limit))
 
 
 def _check_state(access: ServoAccess, name: str, servo: Servo) -> Iterator[Finding]:
@@ -153,7 +136,7 @@ def _check_state(access: ServoAccess, name: str, servo: Servo) -> Iterator[Findi
         yield fail(f"{name}.Hardware_Error_Status", describe_hardware_error(bits), remedy)
     level = access.read(servo.id, registers.STATUS_RETURN_LEVEL)
     if level != registers.STATUS_RETURN_LEVEL.initial:
-        yield fail(f"{name}.Status_Return_Level", f"{level}, must be 2", "switch the arm's power off and on")
+        yield warn(f"{name}.Status_Return_Level", f"{level}, must be 2", "the next start of the arms sets it")
     volts = access.read(servo.id, registers.PRESENT_INPUT_VOLTAGE) / 10
     if not SUPPLY_V[0] <= volts <= SUPPLY_V[1]:
         remedy = "check supply, plug and hub of this arm: 12 V are needed"
@@ -171,38 +154,48 @@ def _check_state(access: ServoAccess, name: str, servo: Servo) -> Iterator[Findi
         )
 
 
-def _check_pairs(access: ServoAccess, check: str, present: list[Servo]) -> Iterator[Finding]:
-    """Homing of shadow servos: master and shadow of a joint must report the same position."""
+def _check_pairs(access: ServoAccess, check: str, config: ArmConfig, present: list[Servo]) -> Iterator[Finding]:
+    """Homing of shadow servos: master and shadow of a joint must report the same position. Where the master's own zero
+    is wrong, only that is found: the shadow is right as it is, or follows."""
     there = {servo.id: servo for servo in present}
     for shadow in present:
         master = there.get(shadow.shadow_of or 0)
         if master is None:
             continue
+        if access.read(master.id, registers.HOMING_OFFSET) != config.homing_offsets.get(master.id, 0):
+            continue
         gap = dynamixel_setup.apart(access, master, shadow)
-        if abs(gap) <= dynamixel_setup.PAIR_EXACT_TICKS:
+        offset = access.read(shadow.id, registers.HOMING_OFFSET)
+        recorded, name = config.homing_offsets.get(shadow.id, 0), f"{check}.servo_{shadow.id}.Homing_Offset"
+        if abs(gap) <= dynamixel_setup.PAIR_EXACT_TICKS and abs(offset - recorded) <= ZERO_LIMIT_TICKS:
+            continue
+        needed = min((offset + gap, offset - gap), key=lambda ticks: abs(ticks - recorded))
+        if abs(needed - recorded) > ZERO_LIMIT_TICKS:
+            what, _, todo = dynamixel_setup.one_is_wrong(master, needed).partition("; ")
+            yield fail(name, f"{shadow.joint} {what}", todo)
             continue
         held = bool(access.read(shadow.id, registers.TORQUE_ENABLE) or access.read(master.id, registers.TORQUE_ENABLE))
         serious = abs(gap) > dynamixel_setup.PAIR_LIMIT_TICKS
         finding = Finding(
-            f"{check}.servo_{shadow.id}.Homing_Offset",
+            name,
             Level.FAIL if serious else Level.WARN,
             f"{shadow.joint}: shadow {-gap} ticks from its master {master.id}"
             + (", they would fight" if serious else "; the next start sets it"),
             f"release the arm if it holds itself (`aloha servo release {access.port.path}`), then `aloha doctor --fix`",
         )
         if not held:
-            finding.mend = _align(access, master, shadow)
+            finding.mend = _align(access, master, shadow, recorded)
         yield finding
 
 
-def _align(access: ServoAccess, master: Servo, shadow: Servo) -> Callable[[], None]:
+def _align(access: ServoAccess, master: Servo, shadow: Servo, recorded: int) -> Callable[[], None]:
     path, baud, arm = access.port.path, access.port.baud, access.arm
 
     def mend() -> None:
         port = SerialPort(path, baud)
         try:
             again = ServoAccess(arm, port, {servo.id: servo.joint for servo in (master, shadow)})
-            dynamixel_setup.align(again, master, shadow, held=False)
+            dynamixel_setup.align(again, master, shadow, held=False, recorded=recorded)
         finally:
             port.close()
 

@@ -18,7 +18,7 @@ from aloha_runtime.data.progress import progress
 from aloha_runtime.hardware.dynamixel import DynamixelArm
 from aloha_runtime.hardware.pair import ArmPair
 from aloha_runtime.messages import MS
-from aloha_runtime.robot import KITS, START_POSE, pose_vector
+from aloha_runtime.robot import KITS, SIDES, START_POSE, pose_vector
 from aloha_runtime.sim.chain_control import GetReport, SetFaults
 from aloha_runtime.sim.faults import Faults
 from aloha_runtime.sim.standalone import EmulatedArm
@@ -68,7 +68,7 @@ class _Loop:
 
     def __init__(self, arm: DynamixelArm, seed: int) -> None:
         absent = pose_vector(START_POSE, 0.0)
-        self.pair = ArmPair({"left": arm}, KITS["aloha"].follower_gripper, absent)
+        self.pair = ArmPair({"left": arm}, dict.fromkeys(SIDES, KITS["aloha"].follower_gripper), absent)
         self.pair.connect()
         self.fuzzer = Fuzzer(seed, default_limits())
         self.fuzzer.now_ns = time.monotonic_ns()

@@ -21,7 +21,7 @@ from aloha_runtime.act.observe import camera_sizes
 from aloha_runtime.commands.findings import Finding, fail, ok, warn
 from aloha_runtime.config import RigConfig
 from aloha_runtime.control.pilot import GRIPPER_IN_POSE
-from aloha_runtime.data.recorded import described, differences
+from aloha_runtime.data.recorded import by_arm, described, differences
 from aloha_runtime.data.units import GRIPPER_SLACK, WHOLE_TURN_RAD
 from aloha_runtime.errors import AlohaError
 from aloha_runtime.robot import CONTROL_HZ, DOF, IS_GRIPPER, NAMES, pose_vector
@@ -251,6 +251,7 @@ def training_rig(loaded: Checkpoint, rig: RigConfig) -> Iterator[Finding]:
         if not isinstance(before, dict) or not before:
             yield ok(part, "unknown: the checkpoint does not say on which rig its data was recorded")
             continue
+        before = by_arm(before, now)
         found = differences({key: before.get(key) for key in keys}, {key: now.get(key) for key in keys})
         for difference in found:
             yield warn(f"{part}.{difference.split()[0]}", f"{difference} since the recordings", fix)

@@ -209,7 +209,7 @@ class RecordingSession(Closeable):
         if self.wishes.policy:
             self.stack.ask("policy")
         else:
-            self.cues.say(f"{number}: squeeze both leader grippers when the scene is ready")
+            self.cues.say(f"{number}: open both leader grippers wide, then squeeze them when the scene is ready")
 
         def started() -> bool:
             return self._state().takes > takes or operate.mode_of(self.stack) in MOVING

@@ -12,6 +12,7 @@ from aloha_runtime.commands.observe import Log
 from aloha_runtime.data.video_encoder import Codec, VideoEncoder
 from aloha_runtime.messages import SimState
 from aloha_runtime.realtime import NS_PER_S
+from aloha_runtime.robot import KITS
 from aloha_runtime.sim.model import build_model
 from aloha_runtime.sim.render import Image, Renderer
 
@@ -31,7 +32,7 @@ def render_video(log: Log, path: Path, progress: Callable[[float], None] = lambd
     Raises SimulationError when there is no off-screen OpenGL, DatasetError when the file cannot be written.
     """
     frames = frames_at(log.sim, FPS)
-    model = build_model(log.task, log.rig.gripper("follower"), log.rig.current_ma())  # type: ignore[arg-type]
+    model = build_model(log.task, KITS[log.rig.kit].follower_gripper, log.rig.current_ma())  # type: ignore[arg-type]
     encoder = VideoEncoder(path, HEIGHT, WIDTH * len(VIEWS), FPS, CODEC)
     try:
         with ExitStack() as opened:

@@ -31,7 +31,6 @@ from aloha_runtime.errors import ArmsStopped, ConfigError
 from aloha_runtime.messages import ArmsState, Mode, SimState
 from aloha_runtime.processes.table import Job, processes
 from aloha_runtime.realtime import NS_PER_S
-from aloha_runtime.robot import KITS
 from aloha_runtime.stillness import is_stall
 
 RESULTS, REPORT = "results.json", "index.html"
@@ -230,7 +229,7 @@ class Scoring(Closeable):
         self.orders_seen += self.orders.take()
         leaders: ArmsState | None = self.leaders.latest() if self.leaders is not None else None
         if leaders is not None and self.signs is not None:
-            angles = action_convention(np.asarray(leaders.position), self.stack.rig.gripper("leader"))
+            angles = action_convention(np.asarray(leaders.position), self.stack.rig.grippers("leader"))
             sign = self.signs.update(leaders.stamp_ns, angles)
             self.orders_seen += [SIGNS[sign[0]]] if sign is not None and sign[0] in SIGNS else []
         if "quit" in self.orders_seen:
@@ -250,7 +249,7 @@ def _signs(rig: RigConfig) -> SignDetector | None:
     sides = rig.led_sides
     if not sides:
         return None
-    return SignDetector(SqueezeDetector(rig.gripper("leader"), KITS[rig.kit].squeeze_angle, sides))
+    return SignDetector(SqueezeDetector(sides))
 
 
 def _print(trials: Trials, console: Console) -> None:

@@ -50,8 +50,6 @@ def write(path: str, servo_id: int, name: str, value: int, baud: int = 1_000_000
     if register is None or not register.eeprom or not register.writable or register in _FIXED:
         names = ", ".join(r.name for r in BY_NAME.values() if r.eeprom and r.writable and r not in _FIXED)
         raise HardwareError(f"{name!r} is no register that this command sets; choose one of {names}")
-    if not register.low <= value <= register.high:
-        raise HardwareError(f"{name} {value} is outside {register.low}..{register.high}")
     port = SerialPort(path, baud)
     try:
         access = ServoAccess(path, port, {})
@@ -60,6 +58,10 @@ def write(path: str, servo_id: int, name: str, value: int, baud: int = 1_000_000
                 f"{path}: servo {servo_id} has torque on, so {name} cannot be set; "
                 f"support the arm and release it with `aloha servo release {path}`"
             )
+        model = MODEL_BY_NUMBER.get(access.read(servo_id, registers.MODEL_NUMBER))
+        high = model.current_limit if model is not None and register is registers.CURRENT_LIMIT else register.high
+        if not register.low <= value <= high:
+            raise HardwareError(f"{name} {value} is outside {register.low}..{high} of this servo")
         access.write(servo_id, register, value)
     finally:
         port.close()

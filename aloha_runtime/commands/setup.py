@@ -133,20 +133,21 @@ def _servos(robot: Robot) -> None:
 
 
 def _grippers(robot: Robot) -> None:
-    for role in ROLES:
-        measured = {}
-        for arm in (arm for arm, its in robot.arms.items() if its == role):
-            with _servos_of(robot, arm, role) as access:
-                measured[arm] = setup_calibrate.measure_gripper(access, role, robot.person)
-        if measured:
-            kit = KITS[robot.rig.kit].gripper(role)
-            robot.data[f"{role}_gripper"] = setup_calibrate.gripper_range(measured, kit, robot.person.say)
+    for arm, role in robot.arms.items():
+        with _servos_of(robot, arm, role) as access:
+            opened, closed = setup_calibrate.measure_gripper(access, role, robot.person)
+        kit = KITS[robot.rig.kit].gripper(role)
+        robot.data["arms"][arm]["gripper"] = setup_calibrate.gripper_range(opened, closed, kit)
 
 
 def _zero(robot: Robot) -> None:
     for arm, role in robot.arms.items():
         with _servos_of(robot, arm, role) as access:
-            setup_calibrate.set_zero(access, role, robot.person)
+            offsets = setup_calibrate.set_zero(access, role, robot.person)
+        entry = robot.data["arms"][arm]
+        entry.pop("homing_offsets", None)
+        if offsets:
+            entry["homing_offsets"] = offsets
 
 
 def _servos_of(robot: Robot, arm: str, role: Role) -> contextlib.AbstractContextManager[ServoAccess]:

@@ -89,7 +89,7 @@ def _move(name: str, path: str, baud: int, servo_id: int, register: Register, va
         if access.ping(servo_id) is None:  # a shadow obeys what its master was told just before
             return
         access.write(servo_id, registers.TORQUE_ENABLE, 0)
-        access.relocate(servo_id, register, value)
+        access.write_unheard(servo_id, register, value)
     finally:
         port.close()
     servo_id, baud = (value, baud) if register is registers.ID else (servo_id, BAUD_RATES[value])

@@ -64,7 +64,7 @@ def watch(stack: Stack, job: Job, log: ShadowLog) -> None:
     """Collect until the operator ends it or the time is over."""
     if job is not Job.DEPLOY:
         operate.raise_arms(stack)
-        stack.say("squeeze both leader grippers to start")
+        stack.say("open both leader grippers wide, then squeeze them to start")
         stack.wait(
             lambda: operate.mode_of(stack) is Mode.TELEOP, operate.SQUEEZE_TIMEOUT_S, "the squeeze of the grippers"
         )

@@ -13,7 +13,7 @@ from aloha_runtime.config import CameraConfig, RigConfig
 from aloha_runtime.data.reader import Dataset
 from aloha_runtime.errors import AlohaError, HardwareError
 from aloha_runtime.hardware.base import Camera
-from aloha_runtime.robot import pose_vector
+from aloha_runtime.robot import KITS, pose_vector
 
 Image = NDArray[np.uint8]
 
@@ -81,8 +81,8 @@ def _simulated(rig: RigConfig, name: str) -> Image:
 
     assert rig.sim is not None, "asked for simulated cameras only"
     world = World(rig.sim.task, rig.sim.seed or 0)
-    world.reset(rig.sim.seed or 0, pose_vector(rig.start_pose, rig.gripper("follower").angle_close))
-    model = build_model(rig.sim.task, rig.gripper("follower"), rig.current_ma(), heavy_meshes=False)
+    world.reset(rig.sim.seed or 0, pose_vector(rig.start_pose, KITS[rig.kit].follower_gripper.angle_close))
+    model = build_model(rig.sim.task, KITS[rig.kit].follower_gripper, rig.current_ma(), heavy_meshes=False)
     camera = rig.cameras[name]
     with Renderer(model, camera.width, camera.height, name) as renderer:
         return renderer.render(world.snapshot())

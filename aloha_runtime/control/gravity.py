@@ -1,9 +1,11 @@
-"""The weight of a leader arm, and the currents that carry it, so that a person moves the arm and not its mass. Pure.
+"""The weight of an arm, and the currents that carry a leader's, so that a person moves the arm and not its mass. Pure.
 
-A WidowX-250 6DOF as ALOHA uses it, with the leader's handle: joints, masses and centres of mass are those of Trossen's
-`aloha_wx250s.urdf.xacro` (interbotix_ros_manipulators), what is fixed to each other put together.
+A WidowX-250 6DOF with the leader's handle and a ViperX-300 6DOF, as ALOHA uses them: joints, masses and centres of mass
+are those of Trossen's `aloha_wx250s.urdf.xacro` and `aloha_vx300s.urdf.xacro` (interbotix_ros_manipulators), what is
+fixed to each other put together.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -44,17 +46,28 @@ WIDOWX_250 = (
 """In the order of `robot.ARM_JOINTS`. The last is gripper, handle, bar and both fingers."""
 
 
-def weight_torques(angles: NDArray[np.float64]) -> NDArray[np.float64]:
+VIPERX_300 = (
+    Link(2, (0.0, 0.0, 0.079), 0.798614, (0.000259, 0.0, 0.011613)),
+    Link(1, (0.0, 0.0, 0.04805), 0.792592, (0.020695, 0.0, 0.226459)),
+    Link(1, (0.05955, 0.0, 0.3), 0.322228, (0.105723, 0.0, 0.0)),
+    Link(0, (0.2, 0.0, 0.0), 0.414823, (0.051348, 0.006805, 0.0)),
+    Link(1, (0.1, 0.0, 0.0), 0.115395, (0.046743, -0.000008, 0.010565)),
+    Link(0, (0.069744, 0.0, 0.0), 0.329253, (0.049665, 0.0, 0.003062)),
+)
+"""As above; the last is gripper, bar and both fingers, whose opening does not move their common centre."""
+
+
+def weight_torques(angles: NDArray[np.float64], links: Sequence[Link] = WIDOWX_250) -> NDArray[np.float64]:
     """Torques (6,) in Nm with which gravity turns the joints of an arm at `angles` (6,) rad, positive as the joint."""
     rotation, place = np.eye(3), np.zeros(3)
     axes, places, coms = [], [], []
-    for link, angle in zip(WIDOWX_250, angles.tolist(), strict=True):
+    for link, angle in zip(links, angles.tolist(), strict=True):
         place = place + rotation @ link.origin
         rotation = rotation @ _turned(link.axis, angle)
         axes.append(rotation[:, link.axis])
         places.append(place)
         coms.append(place + rotation @ link.com)
-    masses = np.array([link.mass for link in WIDOWX_250])
+    masses = np.array([link.mass for link in links])
     beyond = np.cumsum(masses[::-1])[::-1, None]  # mass that each joint moves, and its moment
     moments = np.cumsum((masses[:, None] * coms)[::-1], axis=0)[::-1]
     x, y, _ = np.transpose(moments - beyond * places)

@@ -4,23 +4,32 @@ Leaders and followers share joint names, signs and zero, so arm joints pass thro
 in the angle convention: follower angle = close + n (open - close) with the leader's n, as the ALOHA kits do it.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
 from aloha_runtime.messages import MS
 from aloha_runtime.robot import DOF, GRIPPER_INDEX, IS_GRIPPER, NAMES, SIDE_SLICE, SIDES, Gripper, Side, Vector
 
+SQUEEZED = 0.3
+"""Share of an arm's own measured range below which its gripper is squeezed. The kits' angles are 0.39 and 0.06 of
+theirs: a hand that closes gets below either."""
+OPENED = 0.7
+"""... and above which it is open. A ramp to the start pose opens leader grippers by half; only a hand goes further."""
+CLOSES_WITHIN_NS = 3000 * MS
+"""A hand that has opened a gripper and means to start squeezes it sooner; one that sinks for longer is nobody's."""
 ALIGNED_RAD = 0.15
 """Joints of leader and follower nearer than this may be coupled: the gate closes the gap in about 0.1 s, unnoticed."""
 SQUEEZE_HOLD_NS = 200 * MS
 """Both grippers squeezed this long: a person means it."""
 
 
-def action_convention(position: Vector, gripper: Gripper) -> Vector:
-    """A (14,) state, whose gripper openings are of the finger position, with openings of the motor angle instead."""
+def action_convention(position: Vector, grippers: Mapping[Side, Gripper]) -> Vector:
+    """A (14,) state, whose gripper openings are of the finger position, with openings of the motor angle instead.
+    `grippers`: of both arms."""
     converted = np.array(position, dtype=np.float64)
-    for index in GRIPPER_INDEX:
+    for side, index in zip(SIDES, GRIPPER_INDEX, strict=True):
+        gripper = grippers[side]
         converted[index] = gripper.action_from_angle(gripper.angle_from_state(float(converted[index])))
     return converted
 
@@ -63,30 +72,43 @@ def aligned(leaders: Vector, followers: Vector, sides: Collection[Side] = SIDES)
 
 
 class SqueezeDetector:
-    """True once the leader grippers of all led sides have been squeezed for `hold_ns` without a break."""
+    """Whether a person has opened the leader grippers of all led sides and then squeezed them, all together.
 
-    def __init__(
-        self,
-        gripper: Gripper,
-        squeeze_angle_rad: float,
-        sides: Collection[Side] = SIDES,
-        hold_ns: int = SQUEEZE_HOLD_NS,
-    ) -> None:
-        """`gripper`, `squeeze_angle_rad`: the kit's leader gripper, and the motor angle below which it is squeezed."""
-        self._threshold = gripper.action_from_angle(squeeze_angle_rad)
+    Shares of each arm's own range decide, never an angle: a gripper that reads closed while nobody holds it, because it
+    sank, was mounted otherwise or never opened, starts nothing.
+    """
+
+    def __init__(self, sides: Collection[Side] = SIDES, hold_ns: int = SQUEEZE_HOLD_NS) -> None:
         self._indices = [GRIPPER_INDEX[SIDES.index(side)] for side in sides]
         self._hold_ns = hold_ns
+        self.forget()
+
+    def forget(self) -> None:
+        """Whatever the grippers did before counts no longer: they must be opened (again) first."""
+        self._opened_ns: int | None = None
         self._since_ns: int | None = None
 
     def squeezed(self, leaders: Vector) -> bool:
         """Whether the grippers are squeezed now (never without a side); leader angles (14,) in action convention."""
-        return bool(self._indices) and all(leaders[index] < self._threshold for index in self._indices)
+        return bool(self._indices) and all(leaders[index] < SQUEEZED for index in self._indices)
+
+    @property
+    def opened(self) -> bool:
+        """The grippers were seen open, and have not been squeezed for too long since."""
+        return self._opened_ns is not None
 
     def update(self, now_ns: int, leaders: Vector) -> bool:
-        """Look at leader angles (14,) in action convention."""
+        """Look at leader angles (14,) in action convention; True once they have been squeezed for `hold_ns` without a
+        break, not long after they were open."""
+        if self._indices and all(leaders[index] > OPENED for index in self._indices):
+            self._opened_ns = now_ns
         if not self.squeezed(leaders):
             self._since_ns = None
             return False
         if self._since_ns is None:
+            late = self._opened_ns is None or now_ns - self._opened_ns > CLOSES_WITHIN_NS
+            if late:
+                self._opened_ns = None
+                return False
             self._since_ns = now_ns
         return now_ns - self._since_ns >= self._hold_ns

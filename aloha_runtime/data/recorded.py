@@ -69,7 +69,11 @@ def described(rig: RigConfig) -> dict[str, Any]:
             name: camera.model_dump(mode="json", exclude={"device", "max_age_ms"})
             for name, camera in rig.cameras.items()
         },
-        "grippers": {role: msgspec.to_builtins(rig.gripper(role)) for role in ROLES},
+        "grippers": {
+            f"{role}_{side}": msgspec.to_builtins(rig.gripper(role, side))
+            for role in ROLES
+            for side in rig.arms_of(role)
+        },
         "gripper_current_ma": rig.current_ma(),
         "start_pose": list(rig.start_pose),
         "limits": rig.limits.model_dump(mode="json"),
@@ -88,10 +92,18 @@ def refuse_other_rig(path: Path, rig: RigConfig) -> None:
             " with `aloha dataset merge`."
         ) from None
     now = msgspec.json.decode(msgspec.json.encode(described(rig)))
-    if found := differences(before, now):
+    if found := differences(by_arm(before, now), now):
         raise DatasetError(
             f"{path} was recorded on another rig: {'; '.join(found)}. Record into a new dataset, or set the rig back."
         )
+
+
+def by_arm(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """A description from when both arms of a role had one gripper range, in today's shape: each arm has its own."""
+    grippers = before.get("grippers")
+    if not isinstance(grippers, dict) or not set(grippers) <= set(ROLES):
+        return before
+    return before | {"grippers": {arm: grippers.get(arm.partition("_")[0]) for arm in now["grippers"]}}
 
 
 def differences(before: Any, now: Any, where: str = "") -> list[str]:

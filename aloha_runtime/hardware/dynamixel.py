@@ -7,7 +7,7 @@ periodic exchange) and `dynamixel_units`; here they meet, and what was lost or r
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -41,6 +41,7 @@ class DynamixelArm:
     `servos`: masters in the order of `robot.JOINTS` with their shadows between, as in `robot.SERVOS`. `carried`: the
     joints that `carry` puts into current control. `lead_rad`: the most that a goal leads a joint that holds.
     `patience_ns`: how long an exchange that switches torque may wait for answers (monotonic).
+    joints that `carry` puts into current control. `homing_offsets`: servo id -> zero that the rig file records.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class DynamixelArm:
         carried: Sequence[str] = (),
         lead_rad: float = 0.10,
         patience_ns: int = PATIENCE_NS,
+        homing_offsets: Mapping[int, int] | None = None,
         now: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.name = name
@@ -64,6 +66,7 @@ class DynamixelArm:
         self._gripper_current_ma = gripper_current_ma
         self._lead_rad, self._patience_ns = lead_rad, patience_ns
         self._servos = tuple(servos or SERVOS[role])
+        self._homing_offsets = dict(homing_offsets or {})
         self._now = now
         masters = [servo for servo in self._servos if servo.shadow_of is None]
         shadows = [servo for servo in self._servos if servo.shadow_of is not None]
@@ -93,7 +96,7 @@ class DynamixelArm:
             raise HardwareError(f"{self.name}: {error}") from None
         try:
             access = ServoAccess(self.name, port, self._labels)
-            found = set_up(access, self.role, self._servos, self._gripper_current_ma)
+            found = set_up(access, self.role, self._servos, self._gripper_current_ma, self._homing_offsets)
             self._switch = TorqueSwitch(
                 port, self.role, self._servos, self._gripper_current_ma, self._lead_rad, self._patience_ns
             )

@@ -125,8 +125,17 @@ class ServoAccess:
                 "switch the arm's power off and on, and replace the servo if that does not help"
             )
 
-    def relocate(self, servo_id: int, register: Register, value: int) -> None:
-        """Write ID or Baud_Rate. The servo is elsewhere afterwards, so that whoever calls this looks for it there."""
+    def read_ram(self, servo_id: int) -> dict[str, int]:
+        """Every named RAM register by name, in one exchange."""
+        entries = [entry for entry in REGISTERS if not entry.eeprom]
+        start = min(entry.address for entry in entries)
+        end = max(entry.address + entry.size for entry in entries)
+        data = self._read(servo_id, start, end - start, "the RAM")
+        return {e.name: e.decode(data[e.address - start : e.address - start + e.size]) for e in entries}
+
+    def write_unheard(self, servo_id: int, register: Register, value: int) -> None:
+        """Write without reading back: after ID and Baud_Rate the servo is elsewhere, where whoever calls this looks for
+        it; before Status_Return_Level is 2 it may not answer."""
         self._ask(servo_id, Instruction.WRITE, register.address.to_bytes(2, "little") + register.encode(value), 0)
 
     def _read(self, servo_id: int, address: int, size: int, what: str) -> bytes:

@@ -42,12 +42,12 @@ class ArmPair:
     A side that the rig does not have reads as where its goal is, at first as `absent`, (14,) in state convention.
     """
 
-    def __init__(self, arms: Mapping[Side, Arm], gripper: Gripper, absent: Vector) -> None:
+    def __init__(self, arms: Mapping[Side, Arm], grippers: Mapping[Side, Gripper], absent: Vector) -> None:
+        """`grippers`: of both sides, each with the range measured on its arm."""
         self.arms = dict(arms)
-        self._gripper = gripper
+        self._grippers = dict(grippers)
         self._absent = absent.copy()
         self._newest: dict[Side, ArmReading] = {}
-        self._opening_m = gripper.position_open - gripper.position_close
 
     def connect(self) -> None:
         """Connect every arm, left first; raises HardwareError."""
@@ -126,7 +126,7 @@ class ArmPair:
             self._follow(goal)
         for side, arm in self.arms.items():
             arm.request(
-                None if goal is None else self._motor_angles(goal[SIDE_SLICE[side]]),
+                None if goal is None else self._motor_angles(side, goal[SIDE_SLICE[side]]),
                 None if currents_ma is None else currents_ma[SIDE_SLICE[side]],
             )
         complete = True
@@ -147,8 +147,8 @@ class ArmPair:
         for side, index in zip(SIDE_SLICE, GRIPPER_INDEX, strict=True):
             if side not in self.arms:
                 self._absent[SIDE_SLICE[side]] = goal[SIDE_SLICE[side]]
-                angle = self._gripper.angle_from_action(float(goal[index]))
-                self._absent[index] = self._gripper.state_from_angle(angle)
+                angle = self._grippers[side].angle_from_action(float(goal[index]))
+                self._absent[index] = self._grippers[side].state_from_angle(angle)
 
     def holding(self) -> bool:
         """True when any servo of the pair has torque."""
@@ -222,9 +222,9 @@ class ArmPair:
             found |= {f"error_{side}_{joint}_bits": bits for joint, bits in reading.errors.items()}
         return found
 
-    def _motor_angles(self, goal: Vector) -> Vector:
+    def _motor_angles(self, side: Side, goal: Vector) -> Vector:
         angles = goal.copy()
-        angles[-1] = self._gripper.angle_from_action(float(goal[-1]))
+        angles[-1] = self._grippers[side].angle_from_action(float(goal[-1]))
         return angles
 
     def _combine(self) -> PairReading:
@@ -236,13 +236,14 @@ class ArmPair:
             errors.update({f"{side}_{joint}": bits for joint, bits in reading.errors.items()})
         present = position.copy()
         for side, index in zip(SIDE_SLICE, GRIPPER_INDEX, strict=True):
+            gripper = self._grippers[side]
             if side not in self._newest:
-                present[index] = self._gripper.action_from_angle(self._gripper.angle_from_state(float(position[index])))
+                present[index] = gripper.action_from_angle(gripper.angle_from_state(float(position[index])))
                 continue
             angle = float(position[index])
-            position[index] = self._gripper.state_from_angle(angle)
-            present[index] = self._gripper.action_from_angle(angle)
-            velocity[index] *= self._gripper.slope(angle) / self._opening_m
+            position[index] = gripper.state_from_angle(angle)
+            present[index] = gripper.action_from_angle(angle)
+            velocity[index] *= gripper.slope(angle) / (gripper.position_open - gripper.position_close)
         stamp_ns = min(reading.stamp_ns for reading in self._newest.values())
         return PairReading(stamp_ns, position, present, velocity, effort, errors)
 

@@ -17,6 +17,7 @@ from aloha_runtime.control.gate import GateTiming, Target
 from aloha_runtime.control.limits import rig_limits
 from aloha_runtime.control.margins import margins_for
 from aloha_runtime.control.pilot import Command, Pilot, Torque
+from aloha_runtime.control.zeros import ZeroWatch
 from aloha_runtime.hardware.base import ArmSilentError
 from aloha_runtime.hardware.dynamixel import DynamixelArm
 from aloha_runtime.hardware.dynamixel_torque import PATIENCE_NS
@@ -56,7 +57,7 @@ class ArmsLoop:
         absent = pose_vector(rig.start_pose, 0.0)
         self.pair = ArmPair(
             {side: self._arm(f"{self.role}_{side}", arm) for side, arm in rig.arms_of(self.role).items()},
-            rig.gripper(self.role),
+            rig.grippers(self.role),
             absent,
         )
         topic = messages.FOLLOWERS if self.role == "follower" else messages.LEADERS
@@ -75,6 +76,7 @@ class ArmsLoop:
         self.heat, self.heat_due_ns = "", 0
         self.blind_s, self.unknown = 0.0, ""
         """For how long temperature, voltage and watchdog of which servos have not been known."""
+        self.zeros = ZeroWatch(self.role, chains)
         self.witnesses = Witnesses(rig, service.run_dir, self.role, service.clock.virtual)
 
     def _servos(self, arm: ArmConfig) -> list[Servo]:
@@ -93,6 +95,7 @@ class ArmsLoop:
             carried=gravity.CARRIED_JOINTS if self.carried_share else (),
             lead_rad=float(self.limits.lead[~IS_GRIPPER].max()),
             patience_ns=NS_PER_S if self.service.clock.virtual else PATIENCE_NS,
+            homing_offsets=arm.homing_offsets,
             now=self.service.clock.now_ns,
         )
 
@@ -143,6 +146,9 @@ class ArmsLoop:
             self.reading = self.pair.newest() or self.reading
         else:
             self.reading = reading
+            waits = command.mode is Mode.ARMED and command.settled
+            if self.zeros.update(now_ns, waits, reading.position, reading.velocity, reading.effort_ma):
+                self.service.log.warning("%s", self.zeros.doubt)
         self._publish(now_ns, replace(command, goal=goal), reading)
 
     def _target(self) -> Target | None:
@@ -280,7 +286,8 @@ def main(service: Service) -> None:
         while not service.stopping:
             beat = pacer.wait()
             loop.cycle(beat.deadline_ns + beat.lateness_ns)
-            service.report(lambda: loop.figures(pacer, realtime), message="; ".join(realtime.problems))
+            said = "; ".join(filter(None, [*realtime.problems, loop.zeros.doubt]))
+            service.report(lambda: loop.figures(pacer, realtime), message=said)
     finally:
         loop.pair.disconnect()
         loop.witnesses.close()

@@ -38,13 +38,13 @@ class ChainLoop:
         role, side = _role_and_side(self.arm)
         self.link = Link.attach(service.run_dir, WORLD_TIMEOUT_S)
         self.in_world = role == "follower"
-        self.plant = LinkPlant(self.link, self.arm) if self.in_world else self._leader()
+        self.plant = LinkPlant(self.link, self.arm) if self.in_world else self._leader(side)
         if self.in_world:
             self._await_world()
         virtual = service.clock.virtual
         ports = {str(name): arm.port for name, arm in self.rig.arms.items()}
         limits = rig_limits(self.rig.limits, self.rig.deploy, role)
-        bounds = envelope(role, limits, self.rig.gripper(role), side)
+        bounds = envelope(role, limits, self.rig.gripper(role, side), side)
         self.server = ChainServer(
             Chain(role, self.plant),
             Terminal(service.run_dir / ports[self.arm]),
@@ -54,10 +54,10 @@ class ChainLoop:
         self.door = BackDoor(self.server, service.run_dir, self.arm)
         self._next_check_s = 0.0
 
-    def _leader(self) -> ServoPlant:
+    def _leader(self, side: Side) -> ServoPlant:
         """A leader asleep. Where its weight is not compensated, a person would have to hold it all the time: there it
         has none, so that it can be let go."""
-        asleep = (*self.rig.sleep_pose("leader"), self.rig.gripper("leader").angle_open)
+        asleep = (*self.rig.sleep_pose("leader"), self.rig.gripper("leader", side).angle_open)
         return ServoPlant("leader", asleep, self._hand, self.rig.teleop.gravity_compensation > 0)
 
     def _hand(self) -> Sequence[float] | None:

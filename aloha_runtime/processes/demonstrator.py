@@ -10,9 +10,9 @@ from aloha_runtime import messages
 from aloha_runtime.errors import SimulationError, TransportError
 from aloha_runtime.messages import MS, ArmsState, Mode, Request, SimState
 from aloha_runtime.realtime import NS_PER_S, Pacer
-from aloha_runtime.robot import SIDE_SLICE, SIDES, Vector
+from aloha_runtime.robot import GRIPPER_INDEX, SIDE_SLICE, SIDES, Vector
 from aloha_runtime.service import Service, run
-from aloha_runtime.sim.correction import Correction
+from aloha_runtime.sim.correction import Correction, sign_of_start, with_grippers
 from aloha_runtime.sim.demonstrator import Demonstrator
 from aloha_runtime.sim.link import Link
 from aloha_runtime.sim.tasks import OBJECTS
@@ -36,7 +36,8 @@ class DemonstratorLoop:
         self.leaders = service.bus.subscribe(messages.LEADERS)
         self.sim = service.bus.subscribe(messages.SIM_STATE)
         corrects = service.arguments.corrects
-        self.correction = Correction(service.rig.gripper("leader")) if corrects else None
+        self.grippers = service.rig.grippers("leader")
+        self.correction = Correction(self.grippers) if corrects else None
         self.supervisor = service.bus.client()
         self.refused = ""
         """Why the arms were not handed back when it asked last."""
@@ -62,7 +63,7 @@ class DemonstratorLoop:
             return
         self.plan, self.hopeless = None, ""
         armed = heartbeat is not None and heartbeat.mode is Mode.ARMED
-        self._hold(self._squeeze(leaders) if armed and leaders is not None and leaders.settled else None)
+        self._hold(self._signs(now_ns, leaders) if armed and leaders is not None and leaders.settled else None)
 
     def _correct(self, correction: Correction, now_ns: int, mode: Mode | None, leaders: ArmsState | None) -> None:
         if leaders is None:
@@ -97,7 +98,10 @@ class DemonstratorLoop:
                 self.hopeless = str(error)
                 return None
             self.began_ns = self.service.clock.now_ns()
-        return self.plan.leader_angles((now_ns - self.began_ns) / NS_PER_S)
+        angles = self.plan.targets((now_ns - self.began_ns) / NS_PER_S)
+        for side, index in zip(SIDES, GRIPPER_INDEX, strict=True):
+            angles[index] = self.grippers[side].angle_from_action(float(angles[index]))
+        return angles
 
     def figures(self) -> dict[str, float]:
         """Whether the demonstration (or the correction) is over, and whether the task is solved."""
@@ -111,12 +115,9 @@ class DemonstratorLoop:
             "solved": float(done and now_ns - self.solved_ns < SOLVED_WITHIN_NS),
         }
 
-    def _squeeze(self, leaders: ArmsState) -> Vector:
-        """Both grippers closed, arms where they stand."""
-        gripper = self.service.rig.gripper("leader")
-        angles = np.array(leaders.position)
-        angles[[6, 13]] = gripper.angle_close
-        return angles
+    def _signs(self, now_ns: int, leaders: ArmsState) -> Vector:
+        """Both grippers opened, then squeezed, and again until they are heard; arms where they stand."""
+        return with_grippers(np.array(leaders.position), self.grippers, sign_of_start(now_ns))
 
     def _hold(self, angles: Vector | None) -> None:
         for side in SIDES:

@@ -22,7 +22,9 @@ class GuardLoop:
         assert config is not None, "the table starts this process on rigs with a guard only"
         sides = service.rig.arms_of("follower")
         bases = {side: base for side, base in config.bases().items() if side in sides}
-        self.model = ArmsModel(bases, service.rig.gripper("follower"))
+        self.model = ArmsModel(
+            bases, max(service.rig.grippers("follower").values(), key=lambda each: each.position_open)
+        )
         self.minimum_m = config.minimum_distance_m
         self.followers = service.bus.subscribe(messages.FOLLOWERS)
         self.state = service.bus.publisher(messages.GUARD)

@@ -29,7 +29,7 @@ from aloha_runtime.inputs import RigInputs
 from aloha_runtime.messages import ArmsState, Health, Mode, RecorderState, Reply, Request, SimState
 from aloha_runtime.realtime import Beat, Pacer
 from aloha_runtime.ring_memory import Image
-from aloha_runtime.robot import KITS, TICK_NS
+from aloha_runtime.robot import TICK_NS
 from aloha_runtime.service import Service, run
 
 CATCH_UP_TICKS = 8
@@ -65,9 +65,9 @@ class RecorderLoop:
         self.objects: deque[SimState] = deque(maxlen=SIM_DEPTH)
         self.server = service.bus.server(RECORDER)
         self.state = service.bus.publisher(messages.RECORDER)
-        self.gripper = rig.gripper("leader")
+        self.grippers = rig.grippers("leader")
         sides = rig.led_sides
-        self.signs = SignDetector(SqueezeDetector(self.gripper, KITS[rig.kit].squeeze_angle, sides)) if sides else None
+        self.signs = SignDetector(SqueezeDetector(sides)) if sides else None
         self.images: dict[str, Image] = {
             name: np.empty((camera.height, camera.width, 3), np.uint8) for name, camera in rig.cameras.items()
         }
@@ -151,7 +151,7 @@ class RecorderLoop:
         leaders: ArmsState | None = self.leaders.fresh(self.service.clock.now_ns())
         if leaders is None or mode is not Mode.TELEOP or self.signs is None:
             return
-        sign = self.signs.update(leaders.stamp_ns, action_convention(np.asarray(leaders.position), self.gripper))
+        sign = self.signs.update(leaders.stamp_ns, action_convention(np.asarray(leaders.position), self.grippers))
         if sign is None:
             return
         count, began_ns = sign

@@ -7,7 +7,7 @@ from aloha_runtime.control.teleop import SqueezeDetector, action_convention, fol
 from aloha_runtime.errors import TransportError
 from aloha_runtime.messages import MS, Action, ArmsState, Mode, Request
 from aloha_runtime.realtime import NS_PER_S, Histogram, Pacer
-from aloha_runtime.robot import KITS, Vector, tick_of
+from aloha_runtime.robot import Vector, tick_of
 from aloha_runtime.service import Service, run
 
 PERIOD_NS = 2_500_000
@@ -20,7 +20,7 @@ class TeleopLoop:
     def __init__(self, service: Service) -> None:
         rig = service.rig
         self.service = service
-        self.gripper = rig.gripper("leader")
+        self.grippers = rig.grippers("leader")
         self.sides = rig.led_sides
         self.takeover = rig.teleop.takeover
         self.leaders = service.bus.subscribe(messages.LEADERS)
@@ -28,11 +28,10 @@ class TeleopLoop:
         self.mode = service.bus.subscribe(messages.MODE)
         self.supervisor = service.bus.client()
         self.actions = service.bus.publisher(messages.ACTION_TELEOP)
-        self.squeeze = SqueezeDetector(self.gripper, KITS[rig.kit].squeeze_angle, self.sides)
+        self.squeeze = SqueezeDetector(self.sides)
         self.latency = Histogram()
         self.sent, self.first_ns = 0, 0
         """Actions of this stretch of teleoperation, and when it began."""
-        self.released = True
         self.asked_ns = 0
         self.seen = 0
         self.message = ""
@@ -44,15 +43,18 @@ class TeleopLoop:
         if state is None or heartbeat is None or state.seq == self.seen:
             return
         self.seen = state.seq
-        leaders = action_convention(np.asarray(state.position), self.gripper)
+        leaders = action_convention(np.asarray(state.position), self.grippers)
         follower: ArmsState | None = self.followers.fresh(now_ns)
         if heartbeat.mode is not Mode.TELEOP:
             self.sent = 0
-        # Whoever has just handed back may still hold the grippers squeezed, and must let go first.
-        self.released = heartbeat.mode is not Mode.TELEOP and (self.released or not self.squeeze.squeezed(leaders))
-        waits = heartbeat.mode is Mode.ARMED or (heartbeat.mode is Mode.POLICY and self.takeover)
+        # What grippers do while servos move them, or while a person leads, is no sign: whoever has just handed back
+        # may still hold them squeezed.
+        mode, settled = Mode(heartbeat.mode), state.settled and follower is not None and follower.settled
+        waits = (mode is Mode.ARMED and settled) or (mode is Mode.POLICY and self.takeover)
+        if not waits:
+            self.squeeze.forget()
         if waits and follower is not None:
-            self._wait_for_squeeze(now_ns, Mode(heartbeat.mode), state, leaders, follower)
+            self._wait_for_squeeze(now_ns, mode, leaders, follower)
         elif heartbeat.mode is Mode.TELEOP and follower is not None:
             held = np.asarray(follower.goal or follower.position)
             action = follower_action(leaders, held, self.sides)
@@ -61,14 +63,14 @@ class TeleopLoop:
             if follower.action_stamp_ns:
                 self.latency.add(follower.stamp_ns - follower.action_stamp_ns)
 
-    def _wait_for_squeeze(
-        self, now_ns: int, mode: Mode, state: ArmsState, leaders: Vector, follower: ArmsState
-    ) -> None:
-        """Ask for TELEOP once both grippers are squeezed and all arms agree, in the start pose or, when a person takes
-        over from a policy, wherever they are."""
-        squeezed = self.squeeze.update(now_ns, leaders) and self.released
-        ready = mode is Mode.POLICY or (state.settled and follower.settled)
-        if not (squeezed and ready) or now_ns - self.asked_ns < 500 * MS:
+    def _wait_for_squeeze(self, now_ns: int, mode: Mode, leaders: Vector, follower: ArmsState) -> None:
+        """Ask for TELEOP once both grippers were opened and squeezed and all arms agree, in the start pose or, when a
+        person takes over from a policy, wherever they are."""
+        if not self.squeeze.update(now_ns, leaders):
+            if self.squeeze.squeezed(leaders) and not self.squeeze.opened:
+                self.message = "open both leader grippers wide, then squeeze them"
+            return
+        if now_ns - self.asked_ns < 500 * MS:
             return
         self.message = misaligned(leaders, np.asarray(follower.position), self.sides)
         if self.message:

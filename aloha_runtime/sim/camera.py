@@ -10,7 +10,7 @@ from aloha_runtime.config import CameraConfig, RigConfig
 from aloha_runtime.hardware.base import CameraFrame
 from aloha_runtime.messages import SimState
 from aloha_runtime.realtime import NS_PER_S, Clock, Pacer
-from aloha_runtime.robot import TICK_NS
+from aloha_runtime.robot import KITS, TICK_NS
 from aloha_runtime.sim.model import build_model
 from aloha_runtime.sim.render import Image, Renderer
 from aloha_runtime.sim.world import Snapshot
@@ -36,7 +36,7 @@ class SimCamera:
     def connect(self) -> None:
         """Make the off-screen renderer. Raises SimulationError when there is no OpenGL or no such camera."""
         assert self._rig.sim is not None, "a sim camera needs a rig with `sim:`; config.py refuses anything else"
-        kit = self._rig.gripper("follower")
+        kit = KITS[self._rig.kit].follower_gripper
         self.disconnect()
         model = build_model(self._rig.sim.task, kit, self._rig.current_ma(), heavy_meshes=False)
         # Mesa draws in this thread: helpers of its own would not have its priority, and cost more than they gain.

@@ -1,10 +1,12 @@
 """The scripted person who corrects a policy, pure: takes over after a while, leads the arms a little, hands back."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from aloha_runtime.messages import Mode
 from aloha_runtime.realtime import NS_PER_S
-from aloha_runtime.robot import IS_GRIPPER, Gripper, Vector
+from aloha_runtime.robot import GRIPPER_INDEX, IS_GRIPPER, SIDES, Gripper, Side, Vector
 
 TAKES_OVER_AFTER_NS = 2 * NS_PER_S
 """Of the policy's motion: the arms are well on their way by then."""
@@ -14,15 +16,30 @@ LIFT_RAD = 0.04
 LETS_GO_NS = 500_000_000
 """Before the end the grippers are open again: whoever holds them squeezed when handing back would take over anew."""
 ASKS_EVERY_NS = 500_000_000
+OPENS_NS, SQUEEZES_NS = 300_000_000, 700_000_000
+"""The sign by which a person starts or takes over: grippers opened for so long, then squeezed for so long."""
 WATCHES_NS = 4 * NS_PER_S
 """After handing back, unless the task is solved before."""
+
+
+def sign_of_start(time_ns: int) -> float:
+    """Opening of both grippers at this time of the sign, which is made again and again."""
+    return 1.0 if time_ns % (OPENS_NS + SQUEEZES_NS) < OPENS_NS else 0.0
+
+
+def with_grippers(angles: Vector, grippers: Mapping[Side, Gripper], opening: float) -> Vector:
+    """Leader angles (14,) with both grippers this far open, as motor angles."""
+    held = np.array(angles)
+    for side, index in zip(SIDES, GRIPPER_INDEX, strict=True):
+        held[index] = grippers[side].angle_from_action(opening)
+    return held
 
 
 class Correction:
     """One correction in each stretch of motion that begins in ARMED. `asks`: hand back now."""
 
-    def __init__(self, gripper: Gripper) -> None:
-        self._gripper = gripper
+    def __init__(self, grippers: Mapping[Side, Gripper]) -> None:
+        self._grippers = grippers
         self._reset()
 
     def _reset(self) -> None:
@@ -53,7 +70,7 @@ class Correction:
             self._handed_ns = now_ns
         if self._handed_ns or now_ns - self._began_ns < TAKES_OVER_AFTER_NS:
             return None
-        return self._with_grippers(leaders, self._gripper.angle_close)
+        return with_grippers(leaders, self._grippers, sign_of_start(now_ns - self._began_ns - TAKES_OVER_AFTER_NS))
 
     def _lead(self, now_ns: int, leaders: Vector) -> Vector:
         if self._base is None:
@@ -64,10 +81,4 @@ class Correction:
         self.asks = led_ns >= LEADS_NS and now_ns - self._asked_ns >= ASKS_EVERY_NS
         self._asked_ns = now_ns if self.asks else self._asked_ns
         opens = led_ns >= LEADS_NS - LETS_GO_NS
-        return self._with_grippers(angles, self._gripper.angle_open if opens else self._gripper.angle_close)
-
-    @staticmethod
-    def _with_grippers(angles: Vector, gripper: float) -> Vector:
-        held = np.array(angles)
-        held[IS_GRIPPER] = gripper
-        return held
+        return with_grippers(angles, self._grippers, 1.0 if opens else 0.0)

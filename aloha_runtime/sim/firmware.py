@@ -243,9 +243,8 @@ class Firmware:
         if entry in _GOALS:
             return self._goal_refusal(entry, value)
         wrong = (
-            not entry.low <= value <= entry.high
+            not entry.low <= value <= (self.model.current_limit if entry is reg.CURRENT_LIMIT else entry.high)
             or (entry is reg.OPERATING_MODE and value not in self.model.modes)
-            or (entry is reg.CURRENT_LIMIT and value > self.model.current_limit)
             or (entry is reg.BUS_WATCHDOG and self.watchdog < 0 and value != 0)
         )
         return StatusError.DATA_RANGE if wrong else StatusError.NONE

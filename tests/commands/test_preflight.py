@@ -22,6 +22,7 @@ from aloha_runtime.commands.preflight_checks import Checkpoint
 from aloha_runtime.commands.preflight_live import Look, examine
 from aloha_runtime.commands.preflight_page import page
 from aloha_runtime.config import RigConfig
+from aloha_runtime.config_parts import GripperRange
 from aloha_runtime.data.recorded import described
 from aloha_runtime.errors import CheckpointError
 from aloha_runtime.messages import Health
@@ -148,10 +149,11 @@ def test_numbers_of_other_arms(good: Checkpoint) -> None:
 
 
 def test_calibration_and_rig_of_the_training(good: Checkpoint) -> None:
-    gripper = RIG.follower_gripper.model_copy(update={"angle_open": 1.5})
-    found = checks(good, RIG.model_copy(update={"follower_gripper": gripper}))
-    (name,) = found
-    assert name == "calibration.grippers.follower.angle_open"
+    arm = RIG.arms["follower_left"]
+    arm = arm.model_copy(update={"gripper": GripperRange(angle_open=1.5, angle_close=-0.6213)})
+    found = checks(good, RIG.model_copy(update={"arms": {**RIG.arms, "follower_left": arm}}))
+    name = "calibration.grippers.follower_left.angle_open"
+    assert all(key.startswith("calibration.grippers.follower_left.") for key in found)
     assert found[name].level is Level.WARN
     assert "is 1.5 since the recordings" in found[name].value
     slower = RIG.cameras["cam_high"].model_copy(update={"fps": 30})

@@ -20,7 +20,11 @@ def test_shipped_rigs_load_and_survive_a_round_trip(name: str, tmp_path: Path) -
     assert config.load(str(copy)) == rig
 
 
+LEADER = "leader_left: { port: ttyDXL_leader_left"
 MISTAKES = {
+    "a gripper of both arms": (("arms_hz: 200", "leader_gripper: {angle_open: 0.4}"), "arms.leader_left.gripper and"),
+    "a zero out of reach": ((LEADER, f"{LEADER}, homing_offsets: {{1: 1025}}"), "homing_offsets.1"),
+    "a zero of no servo": ((LEADER, f"{LEADER}, homing_offsets: {{10: 3}}"), "homing_offsets.10"),
     "unknown key": (("fps: 50", "fsp: 50"), "unknown key 'cameras.cam_high.fsp'"),
     "wrong word": (("kit: aloha", "kit: aloa"), "kit: "),
     "out of range": (("arms_hz: 200", "arms_hz: 2000"), "arms_hz: "),
@@ -35,8 +39,11 @@ MISTAKES = {
     "a list inside itself": (("arms_hz: 200", "start_pose: &x [*x, 0, 0, 0, 0, 0]"), "start_pose.0"),
     "nothing": ((SIM, ""), "it is empty"),
     "no followers": (("  follower_", "  # "), "name at least one follower"),
-    "gripper without travel": (("arms_hz: 200", "leader_gripper: {angle_open: -0.6842}"), "leader_gripper: "),
-    "gripper that is no number": (("arms_hz: 200", "leader_gripper: {position_open: .nan}"), "position_open"),
+    "gripper without travel": (
+        (LEADER, f"{LEADER}, gripper: {{angle_open: -0.6842}}"),
+        "arms.leader_left.gripper: open and",
+    ),
+    "gripper that is no number": ((LEADER, f"{LEADER}, gripper: {{position_open: .nan}}"), "position_open"),
     "recorder of a year": (("arms_hz: 200", "flight: {minutes: 500000}"), "flight.minutes"),
     "recorder with a key that is none": (("arms_hz: 200", "flight: {minuts: 5}"), "unknown key 'flight.minuts'"),
     "stop that is a key and a line": (

@@ -68,3 +68,24 @@ def test_a_measured_range_replaces_the_published_one() -> None:
     gripper = robot.with_range(robot.KITS["aloha"].follower_gripper, position_open=0.06)
     assert gripper.position_open == 0.06
     assert gripper.angle_open == robot.KITS["aloha"].follower_gripper.angle_open
+
+
+@pytest.mark.parametrize("kit", robot.KITS.values(), ids=lambda kit: kit.name)
+@pytest.mark.parametrize("role", robot.ROLES)
+@pytest.mark.parametrize(("shift", "scale"), [(0.0, 1.0), (-0.5, 0.7), (0.5, 1.3), (0.39, 1.0), (-0.25, 1.0)])
+def test_a_horn_mounted_elsewhere_changes_nothing_but_the_motors_angles(
+    kit: robot.Kit, role: robot.Role, shift: float, scale: float
+) -> None:
+    """The crank stands where it did at every share of the range: state, action and speed are those of the kit."""
+    published = kit.gripper(role)
+    middle = (published.angle_open + published.angle_close) / 2 + shift
+    half = scale * (published.angle_open - published.angle_close) / 2
+    mounted = robot.with_range(published, angle_open=middle + half, angle_close=middle - half)
+    for opening in np.linspace(0, 1, 11):
+        angle, usual = mounted.angle_from_action(opening), published.angle_from_action(opening)
+        assert mounted.state_from_angle(angle) == pytest.approx(published.state_from_angle(usual))
+        assert mounted.slope(angle) * scale == pytest.approx(published.slope(usual))
+        back = published.angle_from_state(published.state_from_angle(usual))
+        assert mounted.action_from_angle(mounted.angle_from_state(mounted.state_from_angle(angle))) == pytest.approx(
+            published.action_from_angle(back), abs=1e-6
+        )

@@ -22,7 +22,7 @@ def leaders(left: bool, right: bool) -> np.ndarray:
 
 def signs(*parts: tuple[int, bool, bool]) -> list[tuple[int, int]]:
     """What a detector says of parts (duration in ms, left squeezed, right squeezed): (squeezes, began ms)."""
-    detector = SignDetector(SqueezeDetector(KIT.leader_gripper, KIT.squeeze_angle))
+    detector = SignDetector(SqueezeDetector())
     found, now_ns = [], 10_000 * MS
     start_ns = now_ns
     for duration_ms, left, right in parts:

@@ -7,8 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aloha_runtime.control.teleop import SqueezeDetector, action_convention, aligned, follower_action, misaligned
-from aloha_runtime.robot import KITS, START_POSE, pose_vector
+from aloha_runtime.control.teleop import (
+    CLOSES_WITHIN_NS,
+    OPENED,
+    SQUEEZED,
+    SqueezeDetector,
+    action_convention,
+    aligned,
+    follower_action,
+    misaligned,
+)
+from aloha_runtime.robot import KITS, SIDES, START_POSE, Gripper, Vector, pose_vector, with_range
 
 MS = 1_000_000
 HOME = pose_vector(START_POSE, 0.5)
@@ -48,7 +57,7 @@ def test_states_become_actions(opening):
     angle = gripper.angle_from_action(opening)
     position = HOME.copy()
     position[[6, 13]] = gripper.state_from_angle(angle)
-    converted = action_convention(position, gripper)
+    converted = action_convention(position, dict.fromkeys(SIDES, gripper))
     assert converted[[6, 13]] == pytest.approx([opening, opening])
     assert (np.delete(converted, [6, 13]) == np.delete(HOME, [6, 13])).all()
     assert position[6] == pytest.approx(gripper.state_from_angle(angle))
@@ -76,38 +85,91 @@ def test_a_joint_without_a_reading_is_not_aligned(value):
     assert not aligned(HOME, leaders)
 
 
-@pytest.mark.parametrize("kit", KITS.values(), ids=lambda kit: kit.name)
-def test_a_squeeze_needs_both_grippers_below_the_threshold_for_a_while(kit):
-    gripper = kit.leader_gripper
-    below, above = (gripper.action_from_angle(kit.squeeze_angle + step) for step in (-0.01, 0.01))
-    detector = SqueezeDetector(gripper, kit.squeeze_angle)
-
-    def look(now_ms, left, right):
-        leaders = HOME.copy()
-        leaders[6], leaders[13] = left, right
-        return detector.update(now_ms * MS, leaders)
-
-    assert not any(look(now, below, above) for now in range(0, 1000, 5))
-    assert not look(1000, below, below)
-    assert not look(1199, below, below)
-    assert look(1200, below, below)
-    assert look(1205, below, below)
-    assert not look(1210, above, below)
-    assert not look(1215, below, below)
-    assert not look(1414, below, below)
-    assert look(1415, below, below)
-    assert not look(1420, math.nan, below)
-
-
-def test_one_led_side_starts_alone():
-    kit = KITS["aloha"]
-    detector = SqueezeDetector(kit.leader_gripper, kit.squeeze_angle, sides=["right"])
+def looked(detector: SqueezeDetector, now_ms: int, left: float, right: float) -> bool:
     leaders = HOME.copy()
-    leaders[13] = 0.0
-    assert not detector.update(0, leaders)
-    assert detector.update(200 * MS, leaders)
+    leaders[6], leaders[13] = left, right
+    return detector.update(now_ms * MS, leaders)
+
+
+def test_a_squeeze_needs_both_grippers_below_the_threshold_for_a_while() -> None:
+    below, above, opened = SQUEEZED - 0.01, SQUEEZED + 0.01, OPENED + 0.01
+    detector = SqueezeDetector()
+    looked(detector, -5, opened, opened)
+    assert not any(looked(detector, now, below, above) for now in range(0, 1000, 5))
+    assert not looked(detector, 1000, below, below)
+    assert not looked(detector, 1199, below, below)
+    assert looked(detector, 1200, below, below)
+    assert looked(detector, 1205, below, below)
+    assert not looked(detector, 1210, above, below)
+    assert not looked(detector, 1215, below, below)
+    assert not looked(detector, 1414, below, below)
+    assert looked(detector, 1415, below, below)
+    assert not looked(detector, 1420, math.nan, below)
+
+
+def test_grippers_that_nobody_opened_are_not_squeezed() -> None:
+    """Closed from the beginning, opened one at a time, opened half-way as the ramp does it, or long ago."""
+    stories = {
+        "closed": [(0.0, 0.0)],
+        "one opened": [(1.0, 0.0), (0.0, 0.0)],
+        "one after the other": [(1.0, 0.0), (0.0, 1.0), (0.0, 0.0)],
+        "half open": [(0.5, 0.5), (0.0, 0.0)],
+        "long ago": [(1.0, 1.0), *[(0.5, 0.5)] * 7, (0.0, 0.0)],
+    }
+    for name, story in stories.items():
+        detector = SqueezeDetector()
+        for part, (left, right) in enumerate(story):
+            for now in range(0, 500, 5):
+                assert not looked(detector, part * 500 + now, left, right), name
+    assert 7 * 500 * MS > CLOSES_WITHIN_NS
+    forgetful = SqueezeDetector()
+    looked(forgetful, 0, 1.0, 1.0)
+    forgetful.forget()
+    assert not any(looked(forgetful, now, 0.0, 0.0) for now in range(5, 1000, 5))
+
+
+KIT_GRIPPERS = [kit.leader_gripper for kit in KITS.values()]
+shifted = st.tuples(st.sampled_from(KIT_GRIPPERS), st.floats(-0.5, 0.5), st.floats(0.7, 1.3))
+
+
+def mounted(gripper: Gripper, shift: float, scale: float) -> Gripper:
+    """The same gripper on another arm: its horn mounted `shift` rad further, its range `scale` times as wide."""
+    middle, half = (gripper.angle_open + gripper.angle_close) / 2, (gripper.angle_open - gripper.angle_close) / 2
+    return with_range(gripper, angle_open=middle + shift + scale * half, angle_close=middle + shift - scale * half)
+
+
+def as_read(grippers: tuple[Gripper, Gripper], openings: tuple[float, float]) -> Vector:
+    """Leader angles as the teleop process gets them of hands that open the grippers so far: through motor angle, state
+    and back."""
+    state = HOME.copy()
+    for index, gripper, opening in zip((6, 13), grippers, openings, strict=True):
+        angle = gripper.angle_close + opening * (gripper.angle_open - gripper.angle_close)
+        state[index] = gripper.state_from_angle(angle)
+    return action_convention(state, dict(zip(SIDES, grippers, strict=True)))
+
+
+@given(left=shifted, right=shifted, rest=st.tuples(st.floats(0, 1), st.floats(0, 1)), sinks_s=st.floats(0, 10))
+def test_for_every_range_nobody_starts_nothing_and_a_person_starts(left, right, rest, sinks_s) -> None:
+    """Nobody: the servos open the grippers by half and let them go; each sinks to wherever it rests."""
+    grippers = (mounted(*left), mounted(*right))
+    detector = SqueezeDetector()
+    for now_ms in range(0, 3000, 50):
+        share = 1.0 if sinks_s == 0 else min(1.0, now_ms / 1000 / sinks_s)
+        openings = tuple(0.5 + share * (each - 0.5) if each < 0.5 else 0.5 for each in rest)
+        assert not detector.update(now_ms * MS, as_read(grippers, openings))
+    assert not detector.update(3000 * MS, as_read(grippers, (1.0, 1.0)))
+    assert not detector.update(3500 * MS, as_read(grippers, (0.0, 0.0)))
+    assert detector.update(3700 * MS, as_read(grippers, (0.0, 0.0)))
+
+
+def test_one_led_side_starts_alone() -> None:
+    detector = SqueezeDetector(sides=["right"])
+    assert not looked(detector, 0, 0.5, 1.0)
+    assert not looked(detector, 5, 0.5, 0.0)
+    assert looked(detector, 205, 0.5, 0.0)
 
 
 def test_without_a_side_to_lead_nobody_squeezes() -> None:
-    detector = SqueezeDetector(KITS["aloha"].leader_gripper, KITS["aloha"].squeeze_angle, ())
-    assert not any(detector.update(now_ns, np.zeros(14)) for now_ns in range(0, 1000 * MS, 5 * MS))
+    detector = SqueezeDetector(())
+    for opening in (1.0, 0.0):
+        assert not any(looked(detector, now, opening, opening) for now in range(0, 1000, 5))

@@ -112,6 +112,12 @@ class _Controls:
         servo.table[address : address + size] = value.to_bytes(size, "little", signed=value < 0)
         servo.refresh()
 
+    def mount(self, servo_id: int, ticks: int) -> None:
+        """Mount a servo's horn anew, so far off."""
+        servo = self.chain.servos[servo_id - 1]
+        servo._mount = (servo._mount[0], ticks)
+        servo.refresh()
+
     def model(self, servo_id: int, number: int) -> None:
         self.chain.servos[servo_id - 1].set(reg.MODEL_NUMBER, number)
 

@@ -9,7 +9,7 @@ import pytest
 from aloha_runtime.hardware.base import ArmReading, Unread
 from aloha_runtime.hardware.pair import ArmPair
 from aloha_runtime.messages import NOT_NAMED_YET
-from aloha_runtime.robot import JOINTS, KITS, SIDE_SLICE, START_POSE, pose_vector
+from aloha_runtime.robot import JOINTS, KITS, SIDE_SLICE, SIDES, START_POSE, pose_vector
 from aloha_runtime.stillness import Stillness, stood_still
 
 
@@ -25,7 +25,11 @@ def reading(stamp_ns: int, angle: float, errors: dict[str, int]) -> ArmReading:
 def test_the_newest_of_an_arm_that_answers_counts_while_the_other_one_is_silent() -> None:
     left = arm([reading(1, 0.1, {}), reading(2, 0.2, {"elbow": 0xA0})])
     right = arm([reading(1, 0.5, {}), None])
-    pair = ArmPair({"left": left, "right": right}, KITS["aloha"].gripper("follower"), pose_vector(START_POSE, 0.0))
+    pair = ArmPair(
+        {"left": left, "right": right},
+        dict.fromkeys(SIDES, KITS["aloha"].gripper("follower")),
+        pose_vector(START_POSE, 0.0),
+    )
     assert pair.newest() is None
     whole = pair.cycle(None, 0)
     assert whole is not None
@@ -57,7 +61,7 @@ def pair_of(left: dict[str, int], right: dict[str, int], connected: bool = True)
         )
         for side, silent in (("left", left), ("right", right))
     }
-    return ArmPair(arms, KITS["aloha"].gripper("follower"), pose_vector(START_POSE, 0.0))
+    return ArmPair(arms, dict.fromkeys(SIDES, KITS["aloha"].gripper("follower")), pose_vector(START_POSE, 0.0))
 
 
 def late(*gaps_ms: tuple[int, int]) -> Stillness:

@@ -32,7 +32,7 @@ def rig_of(*arms: str, clock: str = "virtual") -> RigConfig:
 def test_one_side_is_armed_led_and_parked(tmp_path: Path) -> None:
     """A left leader and a left follower: nobody waits for arms that are not there."""
     rig = rig_of("leader_left", "follower_left")
-    gripper = rig.gripper("leader")
+    gripper = rig.gripper("leader", "left")
     with Stack(rig, Job.TELEOP, tmp_path / "run") as stack:
         followers = stack.bus.subscribe(messages.FOLLOWERS, depth=5000)
         operate.raise_arms(stack)
@@ -44,6 +44,7 @@ def test_one_side_is_armed_led_and_parked(tmp_path: Path) -> None:
             link.write_hand("leader_left", angles[SIDE_SLICE["left"]].tolist())
             stack.pause(seconds)
 
+        hold(1.0, 0.0, 0.3)
         hold(0.0, 0.0, 0.5)
         assert operate.mode_of(stack) is Mode.TELEOP
         one = stack.pid("teleop")

@@ -33,7 +33,7 @@ class Hands:
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
-        self.gripper = stack.rig.gripper("leader")
+        self.gripper = stack.rig.gripper("leader", "left")
         self.link = Link.attach(stack.run_dir)
         self.recorder = stack.bus.subscribe(messages.RECORDER)
         self.client = stack.bus.client(RECORDER)
@@ -66,7 +66,8 @@ class Hands:
         """From the start pose to TELEOP, the next take asked for."""
         assert self.ask("next").ok
         operate.raise_arms(self.stack)
-        self.hold(0.0, 0.5)
+        self.hold(1.0, 0.3)
+        self.hold(0.0, 0.7)
         assert operate.mode_of(self.stack) is Mode.TELEOP
         self.hold(1.0, 0.5)
 

@@ -64,6 +64,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
                 hands.link.write_hand(f"leader_{side}", angles[SIDE_SLICE[side]].tolist())
             stack.pause(seconds)
 
+        hold(False, 0.0, 0.2)
         hold(True, 0.0, 0.4)
         run.modes.append(Mode(stack.mode.latest().mode))
         for _ in range(10):

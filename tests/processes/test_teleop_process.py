@@ -10,6 +10,7 @@ from aloha_runtime.processes.teleop import TeleopLoop
 from aloha_runtime.robot import START_POSE, pose_vector
 
 HALF_OPEN = pose_vector(START_POSE, 0.5)
+OPEN = pose_vector(START_POSE, 1.0)
 SQUEEZED = pose_vector(START_POSE, 0.0)
 STEP_NS = 5 * MS
 
@@ -58,6 +59,7 @@ def scene() -> Scene:
 
 
 def test_a_squeeze_that_lasts_asks_for_teleop_once(scene: Scene) -> None:
+    scene.turn(Mode.ARMED, OPEN)
     scene.turn(Mode.ARMED, seconds=0.195)
     assert scene.bus.requests == []
     scene.turn(Mode.ARMED, seconds=0.2)
@@ -68,6 +70,7 @@ def test_a_squeeze_that_lasts_asks_for_teleop_once(scene: Scene) -> None:
 
 
 def test_a_squeeze_let_go_asks_for_nothing(scene: Scene) -> None:
+    scene.turn(Mode.ARMED, OPEN)
     for _ in range(10):
         scene.turn(Mode.ARMED, seconds=0.15)
         scene.turn(Mode.ARMED, HALF_OPEN)
@@ -77,26 +80,32 @@ def test_a_squeeze_let_go_asks_for_nothing(scene: Scene) -> None:
 def test_one_hand_is_not_enough(scene: Scene) -> None:
     one = SQUEEZED.copy()
     one[13] = 0.5
+    scene.turn(Mode.ARMED, OPEN)
     scene.turn(Mode.ARMED, one, seconds=1.0)
     assert scene.bus.requests == []
 
 
 @pytest.mark.parametrize("mode", [mode for mode in Mode if mode is not Mode.ARMED])
 def test_a_squeeze_means_nothing_in_other_modes(scene: Scene, mode: Mode) -> None:
+    scene.turn(mode, OPEN)
     scene.turn(mode, seconds=1.0)
     assert scene.bus.requests == []
 
 
 def test_arms_on_their_way_are_waited_for(scene: Scene) -> None:
+    scene.turn(Mode.ARMED, OPEN, settled=False, seconds=1.0)
     scene.turn(Mode.ARMED, settled=False, seconds=1.0)
-    assert scene.bus.requests == []
-    scene.turn(Mode.ARMED)
+    scene.turn(Mode.ARMED, seconds=1.0)
+    assert scene.bus.requests == [], "what the grippers did on the way is no sign"
+    scene.turn(Mode.ARMED, OPEN)
+    scene.turn(Mode.ARMED, seconds=0.3)
     assert len(scene.bus.requests) == 1
 
 
 def test_leaders_elsewhere_than_followers_are_named(scene: Scene) -> None:
     bent = SQUEEZED.copy()
     bent[2] += 0.4
+    scene.turn(Mode.ARMED, OPEN)
     scene.turn(Mode.ARMED, bent, seconds=1.0)
     assert scene.bus.requests == []
     assert "left_elbow" in scene.loop.message
@@ -137,3 +146,22 @@ def test_an_invalid_leader_state_is_not_passed_on(scene: Scene) -> None:
     scene.bus.subscribers["leaders"].newest.seq += 1
     scene.loop.cycle(scene.clock.now + MS)
     assert len(scene.actions) == sent
+
+
+def test_grippers_that_nobody_opened_start_nothing_and_it_says_what_to_do(scene: Scene) -> None:
+    scene.turn(Mode.ARMED, HALF_OPEN, seconds=0.1)
+    scene.turn(Mode.ARMED, seconds=2.0)
+    assert scene.bus.requests == []
+    assert scene.loop.message == "open both leader grippers wide, then squeeze them"
+    scene.turn(Mode.ARMED, OPEN)
+    scene.turn(Mode.ARMED, seconds=0.3)
+    assert len(scene.bus.requests) == 1
+    assert scene.loop.message == ""
+
+
+@pytest.mark.parametrize("between", [Mode.TELEOP, Mode.HOLD])
+def test_whoever_led_or_was_held_must_open_the_grippers_anew(scene: Scene, between: Mode) -> None:
+    scene.turn(Mode.ARMED, OPEN)
+    scene.turn(between, seconds=0.1)
+    scene.turn(Mode.ARMED, seconds=1.0)
+    assert scene.bus.requests == []

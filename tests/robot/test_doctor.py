@@ -57,6 +57,11 @@ def test_an_arm_as_it_must_be_is_one_line(arm: EmulatedArm) -> None:
         (7, "Drive_Mode", 0, Level.FAIL, True),
         (3, "Secondary_ID", 255, Level.FAIL, True),
         (5, "Homing_Offset", 300, Level.FAIL, False),
+        (1, "Homing_Offset", 1024, Level.FAIL, True),
+        (8, "Shutdown", 0, Level.FAIL, False),
+        (1, "Startup_Configuration", 1, Level.FAIL, False),
+        (9, "Temperature_Limit", 100, Level.FAIL, False),
+        (6, "PWM_Limit", 100, Level.FAIL, False),
     ],
 )
 def test_a_wrong_register_is_found_and_mended(
@@ -78,9 +83,7 @@ def test_a_wrong_register_is_found_and_mended(
 @pytest.mark.parametrize(
     ("servo", "register", "wrong", "usual", "says"),
     [
-        (8, "Shutdown", 0, 52, "do not switch it off"),
-        (1, "Startup_Configuration", 1, 0, "move by itself"),
-        (9, "Temperature_Limit", 100, 80, "usual is 80"),
+        (9, "Velocity_Limit", 200, 131, "kits have 131"),
         (1, "Firmware_Version", 40, 46, "before 45"),
         (6, "Status_Return_Level", 1, 2, "must be 2"),
     ],
@@ -96,6 +99,32 @@ def test_what_only_a_person_mends_is_found(
     (finding,) = found.values()
     assert says in finding.value
     assert finding.fix
+    assert finding.mend is None
+
+
+def test_a_wrong_zero_is_the_masters_and_the_shadow_is_not_blamed(arm: EmulatedArm) -> None:
+    """Of a shoulder whose Homing_Offset is 512 the master is named; the shadow stays as it is."""
+    shadow = arm.ask(Peek(3, "Homing_Offset")).value
+    arm.ask(Poke(2, "Homing_Offset", 512))
+    found = look(arm)
+    (finding,) = found.values()
+    assert finding.check == "arms.follower_left.servo_2.Homing_Offset"
+    assert finding.value.startswith("512, must be 0: it turns the joint's zero")
+    assert "2 Homing_Offset 0`" in finding.fix
+    assert "decides where and which way it may turn" in finding.risk
+    mend(found)
+    if "arms.follower_left" not in (found := look(arm)):  # firmware that passes the write on to the shadow
+        mend(found)
+    assert list(look(arm)) == ["arms.follower_left"]
+    assert abs(arm.ask(Peek(3, "Homing_Offset")).value - shadow) <= 2
+    arm.ask(Poke(3, "Homing_Offset", 512))  # an earlier start aligned it to a master that was wrong then
+    arm.ask(Poke(2, "Homing_Offset", 512))
+    recorded = CONFIG.model_copy(update={"homing_offsets": {2: 512}})
+    found = {finding.check: finding for finding in check_arm(ARM, "follower", recorded, str(arm.port))}
+    arm.ask(Poke(2, "Homing_Offset", 0))
+    arm.ask(Poke(3, "Homing_Offset", shadow))
+    finding = found["arms.follower_left.servo_3.Homing_Offset"]
+    assert "either the zero of the master is wrong, or the horn of one of both" in finding.value
     assert finding.mend is None
 
 

@@ -19,12 +19,20 @@ from aloha_runtime.commands.setup_talk import Person, read_answers
 from aloha_runtime.dynamixel import registers
 from aloha_runtime.dynamixel.registers import Register
 from aloha_runtime.errors import ConfigError, HardwareError
+from aloha_runtime.hardware.dynamixel import DynamixelArm
 from aloha_runtime.robot import KITS, RAD_PER_TICK
 
 ARMS = ("leader_left", "leader_right", "follower_left", "follower_right")
 GRIPPER = 6
 OPEN = {"leader_left": 0.42, "leader_right": 0.38, "follower_left": 1.5, "follower_right": 1.4}
 CLOSED = {"leader_left": -0.6, "leader_right": -0.6, "follower_left": -0.5, "follower_right": -0.5}
+
+
+class Arm:
+    """Where one emulated arm of a test hangs."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.port, self.role = folder / f"ttyUSB_{name}", name.partition("_")[0]
 
 
 class Operator(Person):
@@ -85,18 +93,20 @@ def test_from_four_plugs_to_a_rig_file(arms: dict[str, Emulated], tmp_path: Path
     assert see(arms["leader_right"], 9, registers.BAUD_RATE) == 3
     assert see(arms["follower_left"], 6, registers.RETURN_DELAY_TIME) == 0
     assert see(arms["follower_left"], 2, registers.MAX_POSITION_LIMIT) == 2867
-    follower, leader = rig.gripper("follower"), rig.gripper("leader")
-    assert follower.angle_open == pytest.approx(1.45, abs=2 * RAD_PER_TICK)
-    assert leader.angle_open == pytest.approx(0.40, abs=2 * RAD_PER_TICK)
-    assert leader.angle_close == pytest.approx(-0.6, abs=2 * RAD_PER_TICK)
-    kit = KITS["aloha"].follower_gripper
-    assert follower.position_close == pytest.approx(kit.position_from_angle(follower.angle_close), abs=1e-5)
+    for arm in ARMS:
+        role, _, side = arm.partition("_")
+        gripper, kit = rig.gripper(role, side), KITS["aloha"].gripper(role)
+        assert gripper.angle_open == pytest.approx(OPEN[arm], abs=2 * RAD_PER_TICK)
+        assert gripper.angle_close == pytest.approx(CLOSED[arm], abs=2 * RAD_PER_TICK)
+        assert gripper.position_close == pytest.approx(kit.position_from_angle(kit.angle_close), abs=1e-5)
+        assert gripper.state_from_angle(gripper.angle_open) == pytest.approx(1.0, abs=1e-3)
+        assert gripper.state_from_angle(gripper.angle_close) == pytest.approx(0.0, abs=1e-3)
     assert list(tmp_path.iterdir()) == [out]  # and nothing beside it
 
     # A later step again, from that file.
     OPEN["follower_left"] = OPEN["follower_right"] = 1.3
     setup.setup(str(out), out, ["grippers"], Operator(arms), Path(arms["leader_left"].port).parent)
-    assert config.load(str(out)).gripper("follower").angle_open == pytest.approx(1.3, abs=2 * RAD_PER_TICK)
+    assert config.load(str(out)).gripper("follower", "right").angle_open == pytest.approx(1.3, abs=2 * RAD_PER_TICK)
 
 
 def test_a_rehearsal_needs_no_robot(tmp_path: Path) -> None:
@@ -106,8 +116,8 @@ def test_a_rehearsal_needs_no_robot(tmp_path: Path) -> None:
     rig = config.load(str(out))
     assert {name: arm.port for name, arm in rig.arms.items()} == {name: f"ttyDXL_{name}" for name in ARMS}
     kit = KITS["aloha"].follower_gripper
-    assert rig.gripper("follower").angle_open == pytest.approx(kit.angle_open, abs=2 * RAD_PER_TICK)
-    assert rig.gripper("follower").angle_close == pytest.approx(kit.angle_close, abs=2 * RAD_PER_TICK)
+    assert rig.gripper("follower", "left").angle_open == pytest.approx(kit.angle_open, abs=2 * RAD_PER_TICK)
+    assert rig.gripper("follower", "left").angle_close == pytest.approx(kit.angle_close, abs=2 * RAD_PER_TICK)
 
 
 def test_a_leader_on_a_followers_plug_is_refused(arms: dict[str, Emulated]) -> None:
@@ -134,12 +144,47 @@ def test_zero_is_where_the_arm_is_held(arms: dict[str, Emulated]) -> None:
     operator = Operator(arms)
     operator.hands["zero"] = lambda emulated, _: list(starmap(partial(emulated, "place"), enumerate(held)))
     with setup_calibrate.servos_of("follower_right", "follower", arm.port, 1_000_000) as access:
-        setup_calibrate.set_zero(access, "follower", operator)
+        offsets = setup_calibrate.set_zero(access, "follower", operator)
+        assert sorted(offsets) == [1, 2, 4, 7, 8], "what the rig file has to record"
         for servo in (1, 2, 3, 4, 5, 6, 7, 8):
             assert abs(access.read(servo, registers.PRESENT_POSITION) - 2048) <= 4, servo
         operator.hands["zero"] = lambda emulated, _: emulated("place", 0, 1.0)
-        with pytest.raises(HardwareError, match="waist are more than"):
+        with pytest.raises(HardwareError, match=r"waist\) reads 6\d\d ticks \(5\d degrees\) from"):
             setup_calibrate.set_zero(access, "follower", operator)
+    with pytest.raises(HardwareError, match=r"has Homing_Offset .* must be 0"):
+        DynamixelArm("follower_right", "follower", arm.port).connect()
+    driver = DynamixelArm("follower_right", "follower", arm.port, homing_offsets=offsets)
+    driver.connect()
+    driver.disconnect()
+
+
+def test_a_zero_is_measured_recorded_and_then_accepted(tmp_path: Path) -> None:
+    """A zero that is wrong by 90 degrees is no zero; one that is right in the pose is recorded as it is found."""
+    arms = {name: Arm(tmp_path / "usb", name) for name in ("leader_left", "follower_left")}
+    (tmp_path / "usb").mkdir()
+    with contextlib.ExitStack() as stack:
+        emulated = {name: stack.enter_context(emulated_chain(arm.port, arm.role)) for name, arm in arms.items()}
+        operator = Operator(emulated)
+        rig = yaml.safe_load(config.find("sim").read_text())
+        rig["arms"] = {name: {"port": arm.port.name} for name, arm in arms.items()}
+        base = tmp_path / "rig.yaml"
+        base.write_text(yaml.safe_dump(rig))
+        put(emulated["leader_left"], 1, registers.HOMING_OFFSET, 1024)
+        put(emulated["follower_left"], 7, registers.HOMING_OFFSET, 40)
+        pose = dict.fromkeys(range(6), 0.0)
+        operator.hands["zero"] = lambda arm, _: [arm("place", joint, angle) for joint, angle in pose.items()]
+        with pytest.raises(HardwareError, match=r"waist\) reads 1024 ticks .*else its Homing_Offset 1024 is wrong"):
+            setup.setup(str(base), base, ["zero"], operator, tmp_path / "usb")
+        put(emulated["leader_left"], 1, registers.HOMING_OFFSET, 0)
+        pose[4] = -40 * RAD_PER_TICK  # the wrist really stands level there: its horn is mounted so
+        setup.setup(str(base), base, ["zero"], operator, tmp_path / "usb")
+        found = config.load(str(base)).arms
+        assert abs(found["follower_left"].homing_offsets[7] - 40) <= 4
+        assert 1 not in found["leader_left"].homing_offsets
+        for name, arm in arms.items():
+            driver = DynamixelArm(name, arm.role, str(arm.port), homing_offsets=found[name].homing_offsets)
+            driver.connect()
+            driver.disconnect()
 
 
 def test_plugs_that_do_not_tell_are_asked_for_again_and_then_given_up() -> None:

@@ -69,7 +69,7 @@ class VirtualRig:
 
     def _wire(self, role: Role, side: Any, plants: Callable[[str], ServoPlant]) -> Wire:
         limits = rig_limits(self.rig.limits, self.rig.deploy, role)
-        monitor = Monitor(envelope(role, limits, self.rig.gripper(role), side), JITTER_S)
+        monitor = Monitor(envelope(role, limits, self.rig.gripper(role, side), side), JITTER_S)
         return Wire(self.time, f"{role}_{side}", role, plants(f"{role}_{side}"), monitor)
 
     def __enter__(self) -> "VirtualRig":
