@@ -218,7 +218,7 @@ class Monitor:
         if on:
             if not track.torque:
                 track.restart()
-                track.presents.clear()  # the position may fall back into one turn
+                track.turn()
             track.switch.on(stamp_ns, not track.torque)
         else:
             track.switch.off()
@@ -257,9 +257,12 @@ class Monitor:
         if away > most:
             self._offend(servo, track, "moved at torque", stamp_ns, away, most, tick)
         last = track.last()
-        if (moved or last is None) and not track.switch.unseen:
+        if moved or last is None:
             self._judge_position(servo, track, last, stamp_ns, tick)
-            self._judge_lead(servo, track, stamp_ns, tick)
+            if track.switch.unseen:
+                self._judge_unseen(servo, track, stamp_ns, tick)
+            else:
+                self._judge_lead(servo, track, stamp_ns, tick)
         track.add(stamp_ns, tick)
         if moved and last is not None:
             self._judge_speed(servo, track, last, stamp_ns, tick)
@@ -272,7 +275,7 @@ class Monitor:
         if bounds.low - 1 <= tick <= bounds.high + 1:
             self._note("position", max(bounds.low - tick, tick - bounds.high), 1)
             return
-        stands = [*track.presents, *(last[1:] if last else ())]
+        stands = [*track.presents, *track.turned[:2], *(last[1:] if last else ())]
         if not min([bounds.low, *stands]) <= tick <= max([bounds.high, *stands]):
             nearest = bounds.low if tick < bounds.low else bounds.high
             self._offend(servo, track, "position", stamp_ns, tick, nearest, tick)
@@ -288,6 +291,13 @@ class Monitor:
             return
         if track.runs_away(tick, bound):
             self._offend(servo, track, "lead", stamp_ns, nearest, bound, tick)
+
+    def _judge_unseen(self, servo: int, track: GoalTrack, stamp_ns: int, tick: int) -> None:
+        """A goal behind the switch, before the servo has said where it is: by whichever turn it may be in."""
+        bound = track.bounds.lead + LEAD_MARGIN_RAD / RAD_PER_TICK
+        away = min([abs(tick - present) for present in track.turned], default=0)
+        if away > bound:
+            self._offend(servo, track, "lead", stamp_ns, away, bound, tick)
 
     def _judge_speed(self, servo: int, track: GoalTrack, last: tuple[int, int], stamp_ns: int, tick: int) -> None:
         """Speed of the last step and over one and two spans; then how it grew from the one span to the other."""

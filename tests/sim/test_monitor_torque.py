@@ -168,6 +168,19 @@ def test_a_stop_on_the_way_is_no_offence_of_the_switch() -> None:
     assert "moved at torque" not in wire.counts()
 
 
+def test_a_goal_is_judged_before_the_servo_has_said_where_it_is() -> None:
+    wire = Listened()
+    wire.turn_waist(4135)
+    wire.read()
+    wire.torque()
+    wire.goals({1: 39})  # in the turn below
+    assert wire.counts() == {}
+    wire = Listened()
+    wire.torque()
+    wire.goals({1: 2600})
+    assert wire.counts() == {"lead": 1}
+
+
 def test_it_shares_no_code_with_driver_and_servos() -> None:
     """Names and limits only: reading, decoding and arithmetic are its own."""
     allowed = {
