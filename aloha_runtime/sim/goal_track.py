@@ -73,6 +73,11 @@ class GoalTrack:
         """Forget goals: torque went on, or the goal was put where the arm is."""
         self._stamps, self._goals, self._direction, self.turned_ns = [], [], 0, 0
 
+    def lose_torque(self) -> None:
+        """The servo has started anew, or has switched its torque off: its RAM may be that of power-up."""
+        self.torque, self.watchdog = False, 0
+        self.switch.forget()
+
     def turn(self) -> None:
         """Torque goes on: the position may fall back into one turn, in which a Homing_Offset shifts the ends."""
         self.turned = []

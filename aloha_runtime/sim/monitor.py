@@ -11,9 +11,11 @@ While torque is switched on (`torque_watch`) it judges the goal that is in the r
 
 - `leap at torque`: at the first position that the servo reports afterwards, the goal is further away than the lead; and
   `position` of that goal. A goal computed before the position fell back into one turn is a leap of a turn;
-- `moved at torque`: from the switch until a tick after that position, a goal is more than 0.01 rad from the one that
-  was in the register at the switch (or, where none can be known, from the first one written). Of a servo that had
-  torque: from the goal at which it had stood, so that an arm which is let down by each re-arming is seen.
+- `moved at torque`: from the switch until the first goal behind that position, a goal is more than 0.01 rad from the
+  one that was in the register at the switch (or, where none can be known, from the first one written). Of a servo that
+  had torque: the first goal from the one at which it had stood, so that an arm which each re-arming lets down is seen.
+
+A servo loses its torque by a packet, or when it says so itself, as after a power cut: then its goal is unknown, too.
 """
 
 from collections import deque
@@ -163,6 +165,9 @@ class Monitor:
                     self._note_alert(servo, bool(error & _ALERT), stamp_ns)
                 if asked is None or len(data) != asked[1]:
                     continue
+                at = TORQUE - asked[0]
+                if 0 <= at < asked[1] and not data[at] and self._tracks[servo].torque:
+                    self._tracks[servo].lose_torque()
                 at = PRESENT - asked[0]
                 if 0 <= at <= asked[1] - 4:
                     tick = int.from_bytes(data[at : at + 4], "little", signed=True)
@@ -191,8 +196,7 @@ class Monitor:
         for servo in self._reading.rebooted:
             for key, track in self._tracks.items():
                 if servo in (key, _EVERYBODY):
-                    track.torque, track.watchdog = False, 0
-                    track.switch.forget()
+                    track.lose_torque()
         self._reading.rebooted.clear()
 
     def _take(self, servo: int, address: int, data: bytes, stamp_ns: int) -> None:
@@ -226,7 +230,7 @@ class Monitor:
 
     def _judge_switch(self, servo: int, track: GoalTrack, stamp_ns: int) -> None:
         """The goal in the register against the first position behind the switch."""
-        track.switch.sighted(stamp_ns)
+        track.switch.unseen = False
         tick, bound = track.switch.goal, track.bounds.lead + LEAD_MARGIN_RAD / RAD_PER_TICK
         if tick is None:
             return
@@ -250,10 +254,9 @@ class Monitor:
             self._offend(servo, track, "mode", stamp_ns, track.mode, POSITION_MODES_ALLOWED[0], tick)
         if moved and self._alerts and stamp_ns - min(self._alerts.values()) > ERROR_GRACE_NS:
             self._offend(servo, track, "moved in error", stamp_ns, tick, tick, tick)
-        track.switch.write(stamp_ns, tick)
+        away, most = track.switch.write(stamp_ns, tick), MOVED_RAD / RAD_PER_TICK + 1
         if not track.torque:
             return  # without torque a goal moves nothing
-        away, most = track.switch.moved(stamp_ns, tick), MOVED_RAD / RAD_PER_TICK + 1
         if away > most:
             self._offend(servo, track, "moved at torque", stamp_ns, away, most, tick)
         last = track.last()
