@@ -15,7 +15,8 @@ While torque is switched on (`torque_watch`) it judges the goal that is in the r
   one that was in the register at the switch (or, where none can be known, from the first one written). Of a servo that
   had torque: the first goal from the one at which it had stood, so that an arm which each re-arming lets down is seen.
 
-A servo loses its torque by a packet, or when it says so itself, as after a power cut: then its goal is unknown, too.
+A servo loses its torque by a packet, or when it says so itself, as after a power cut: then its goal is unknown, too. A
+goal that a servo reports counts like one that was written to it: after a power cut or a trip it has put its own there.
 """
 
 from collections import deque
@@ -165,9 +166,7 @@ class Monitor:
                     self._note_alert(servo, bool(error & _ALERT), stamp_ns)
                 if asked is None or len(data) != asked[1]:
                     continue
-                at = TORQUE - asked[0]
-                if 0 <= at < asked[1] and not data[at] and self._tracks[servo].torque:
-                    self._tracks[servo].lose_torque()
+                self._take_state(self._tracks[servo], data, asked, stamp_ns)
                 at = PRESENT - asked[0]
                 if 0 <= at <= asked[1] - 4:
                     tick = int.from_bytes(data[at : at + 4], "little", signed=True)
@@ -175,6 +174,15 @@ class Monitor:
                     self._presents.append((stamp_ns, servo, tick))
                     if self._tracks[servo].switch.unseen:
                         self._judge_switch(servo, self._tracks[servo], stamp_ns)
+
+    def _take_state(self, track: GoalTrack, data: bytes, asked: tuple[int, int], stamp_ns: int) -> None:
+        """What a servo says of its torque and of its goal, where that was asked."""
+        at = TORQUE - asked[0]
+        if 0 <= at < asked[1] and not data[at] and track.torque:
+            track.lose_torque()
+        at = GOAL - asked[0]
+        if 0 <= at <= asked[1] - 4:
+            track.switch.learn(stamp_ns, int.from_bytes(data[at : at + 4], "little", signed=True))
 
     def _note_alert(self, servo: int, alert: bool, stamp_ns: int) -> None:
         if not alert:

@@ -1,7 +1,7 @@
 """What the goal monitor holds against a servo's goal while its torque is switched on.
 
 Judged as for a servo that keeps its goal when torque goes on and whose position falls back into one turn with it: the
-goal in force is the last one written, however long ago, and its distance is taken from the first position that the
+goal in force is the last one written or reported, however long ago, and its distance is taken from the first position that the
 servo reports after the switch. A servo that got no goal since it was rebooted, or since its watchdog may have tripped,
 has no known goal.
 """
@@ -40,14 +40,18 @@ class TorqueWatch:
         0 when no switch is being judged. That ends with the first goal behind the first position that is seen: from
         there on the servo moves.
         """
-        if not self._written or self._written[-1][1] != tick:
-            self._written.append((stamp_ns, tick))
+        self.learn(stamp_ns, tick)
         if not self._judging:
             return 0
         if self._held is None:
             self._held = tick
         self._judging = self.unseen
         return abs(tick - self._held)
+
+    def learn(self, stamp_ns: int, tick: int) -> None:
+        """The goal in force: as written, or as the servo itself says, which may have put another one there."""
+        if not self._written or self._written[-1][1] != tick:
+            self._written.append((stamp_ns, tick))
 
     def on(self, stamp_ns: int, fresh: bool) -> None:
         """Torque is written on; `fresh`: it was off. One that had it must hold the goal at which it stood."""
