@@ -15,6 +15,9 @@ RAD_PER_TICK = 2 * math.pi / TICKS_PER_TURN
 CENTRE_TICK = 2048
 """The monitor's own figures, from the e-manual."""
 
+MOVED_RAD = 0.01
+BEGIN_S = 0.015
+"""Three cycles from rest by the acceleration of the envelope: next to nothing for an arm's joint."""
 RECENT = 4
 """Sightings of a servo against which the lead is judged: on a bad line the gate may have seen an older one."""
 HISTORY = 256
@@ -31,6 +34,11 @@ class Bounds:
     velocity: float
     acceleration: float
     lead: float
+
+    @property
+    def first_step(self) -> float:
+        """How far a goal may move while torque is switched on: 0.01 rad; a gripper may begin to move at once."""
+        return max(MOVED_RAD / RAD_PER_TICK, self.acceleration * BEGIN_S**2 / 2)
 
 
 def envelope(role: Role, limits: Limits, gripper: Gripper, side: robot.Side) -> dict[int, Bounds]:

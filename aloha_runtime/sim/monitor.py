@@ -11,9 +11,10 @@ While torque is switched on (`torque_watch`) it judges the goal that is in the r
 
 - `leap at torque`: at the first position that the servo reports afterwards, the goal is further away than the lead; and
   `position` of that goal. A goal computed before the position fell back into one turn is a leap of a turn;
-- `moved at torque`: from the switch until the first goal behind that position, a goal is more than 0.01 rad from the
-  one that was in the register at the switch (or, where none can be known, from the first one written). Of a servo that
-  had torque: the first goal from the one at which it had stood, so that an arm which each re-arming lets down is seen.
+- `moved at torque`: from the switch until the first goal behind that position, a goal is more than 0.01 rad (a gripper's:
+  what its acceleration allows in 15 ms) from the one that was in the register at the switch or, where none can be known,
+  from the first one written. Of a servo that had torque: the first goal, from the one at which it had stood, so that an
+  arm which each re-arming lets down is seen.
 
 A servo loses its torque by a packet, or when it says so itself, as after a power cut: then its goal is unknown, too. A
 goal that a servo reports counts like one that was written to it: after a power cut or a trip it has put its own there.
@@ -29,8 +30,6 @@ from aloha_runtime.sim.wire import Host, Tap, reported
 
 GOAL, PRESENT, TORQUE, MODE, WATCHDOG = 116, 132, 64, 11, 98
 WATCHDOG_UNIT_NS = 20_000_000
-MOVED_RAD = 0.01
-"""How far a goal may move while torque is switched on."""
 POSITION_MODES_ALLOWED = (3, 5)
 """Position control and current-based position control; extended position ignores the limits."""
 SPAN_NS = 50_000_000
@@ -247,7 +246,8 @@ class Monitor:
             self._offend(servo, track, "leap at torque", stamp_ns, away, bound, tick)
         else:
             self._note("leap at torque", away, bound)
-        self._judge_position(servo, track, None, stamp_ns, tick)
+        if away > STOP_TICKS:
+            self._judge_position(servo, track, None, stamp_ns, tick)
 
     def _goal(self, servo: int, track: GoalTrack, tick: int, stamp_ns: int) -> None:
         report = self._report
@@ -262,7 +262,7 @@ class Monitor:
             self._offend(servo, track, "mode", stamp_ns, track.mode, POSITION_MODES_ALLOWED[0], tick)
         if moved and self._alerts and stamp_ns - min(self._alerts.values()) > ERROR_GRACE_NS:
             self._offend(servo, track, "moved in error", stamp_ns, tick, tick, tick)
-        away, most = track.switch.write(stamp_ns, tick), MOVED_RAD / RAD_PER_TICK + 1
+        away, most = track.switch.write(stamp_ns, tick), track.bounds.first_step + 1
         if not track.torque:
             return  # without torque a goal moves nothing
         if away > most:

@@ -1,9 +1,9 @@
 """What the goal monitor holds against a servo's goal while its torque is switched on.
 
 Judged as for a servo that keeps its goal when torque goes on and whose position falls back into one turn with it: the
-goal in force is the last one written or reported, however long ago, and its distance is taken from the first position that the
-servo reports after the switch. A servo that got no goal since it was rebooted, or since its watchdog may have tripped,
-has no known goal.
+goal in force is the last one written or reported, however long ago, and its distance is taken from the first position
+that the servo reports after the switch. A servo of which neither was heard since it was rebooted, or since its watchdog
+may have tripped, has no known goal.
 """
 
 from collections import deque
