@@ -11,10 +11,10 @@ While torque is switched on (`torque_watch`) it judges the goal that is in the r
 
 - `leap at torque`: at the first position that the servo reports afterwards, the goal is further away than the lead; and
   `position` of that goal. A goal computed before the position fell back into one turn is a leap of a turn;
-- `moved at torque`: from the switch until the first goal behind that position, a goal is more than 0.01 rad (a gripper's:
-  what its acceleration allows in 15 ms) from the one that was in the register at the switch or, where none can be known,
-  from the first one written. Of a servo that had torque: the first goal, from the one at which it had stood, so that an
-  arm which each re-arming lets down is seen.
+- `moved at torque`: from the switch until the first goal behind that position, a goal is more than 0.01 rad (of a
+  gripper: what its acceleration allows in 15 ms) from the one that was in the register at the switch or, where none can
+  be known, from the first one written. Of a servo that had torque: the first goal, from the one at which it had stood,
+  so that an arm which each re-arming lets down is seen.
 
 A servo loses its torque by a packet, or when it says so itself, as after a power cut: then its goal is unknown, too. A
 goal that a servo reports counts like one that was written to it: after a power cut or a trip it has put its own there.
