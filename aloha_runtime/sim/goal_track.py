@@ -10,10 +10,14 @@ from aloha_runtime.control.limits import Limits
 from aloha_runtime.robot import SERVOS, Gripper, Role
 from aloha_runtime.sim.torque_watch import TorqueWatch
 
-RAD_PER_TICK = 2 * math.pi / 4096
+TICKS_PER_TURN = 4096
+RAD_PER_TICK = 2 * math.pi / TICKS_PER_TURN
 CENTRE_TICK = 2048
 """The monitor's own figures, from the e-manual."""
 
+MOVED_RAD = 0.01
+BEGIN_S = 0.015
+"""Three cycles from rest by the acceleration of the envelope: next to nothing for an arm's joint."""
 RECENT = 4
 """Sightings of a servo against which the lead is judged: on a bad line the gate may have seen an older one."""
 HISTORY = 256
@@ -30,6 +34,11 @@ class Bounds:
     velocity: float
     acceleration: float
     lead: float
+
+    @property
+    def first_step(self) -> float:
+        """How far a goal may move while torque is switched on: 0.01 rad; a gripper may begin to move at once."""
+        return max(MOVED_RAD / RAD_PER_TICK, self.acceleration * BEGIN_S**2 / 2)
 
 
 def envelope(role: Role, limits: Limits, gripper: Gripper, side: robot.Side) -> dict[int, Bounds]:
@@ -61,6 +70,8 @@ class GoalTrack:
         """Bus_Watchdog as written, units of 20 ms."""
         self.switch = TorqueWatch()
         self.presents: deque[int] = deque(maxlen=RECENT)
+        self.turned: list[int] = []
+        """Where it may be since its torque went on: as before, within one turn, or a turn beside that."""
         self.turned_ns = 0
         self._stamps: list[int] = []
         self._goals: list[int] = []
@@ -69,6 +80,20 @@ class GoalTrack:
     def restart(self) -> None:
         """Forget goals: torque went on, or the goal was put where the arm is."""
         self._stamps, self._goals, self._direction, self.turned_ns = [], [], 0, 0
+
+    def lose_torque(self) -> None:
+        """The servo has started anew, or has switched its torque off: its RAM may be that of power-up."""
+        self.torque, self.watchdog = False, 0
+        self.switch.forget()
+
+    def turn(self) -> None:
+        """Torque goes on: the position may fall back into one turn, in which a Homing_Offset shifts the ends."""
+        self.turned = []
+        if self.presents:
+            before = self.presents[-1]
+            first = before % TICKS_PER_TURN
+            self.turned = [before, first, first - TICKS_PER_TURN, first + TICKS_PER_TURN]
+        self.presents.clear()
 
     def last(self) -> tuple[int, int] | None:
         """(stamp, goal) of the newest goal."""

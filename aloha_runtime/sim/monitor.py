@@ -11,9 +11,13 @@ While torque is switched on (`torque_watch`) it judges the goal that is in the r
 
 - `leap at torque`: at the first position that the servo reports afterwards, the goal is further away than the lead; and
   `position` of that goal. A goal computed before the position fell back into one turn is a leap of a turn;
-- `moved at torque`: from the switch until a tick after that position, a goal is more than 0.01 rad from the one that
-  was in the register at the switch (or, where none can be known, from the first one written). Of a servo that had
-  torque: from the goal at which it had stood, so that an arm which is let down by each re-arming is seen.
+- `moved at torque`: from the switch until the first goal behind that position, a goal is more than 0.01 rad (of a
+  gripper: what its acceleration allows in 15 ms) from the one that was in the register at the switch or, where none can
+  be known, from the first one written. Of a servo that had torque: the first goal, from the one at which it had stood,
+  so that an arm which each re-arming lets down is seen.
+
+A servo loses its torque by a packet, or when it says so itself, as after a power cut: then its goal is unknown, too. A
+goal that a servo reports counts like one that was written to it: after a power cut or a trip it has put its own there.
 """
 
 from collections import deque
@@ -26,8 +30,6 @@ from aloha_runtime.sim.wire import Host, Tap, reported
 
 GOAL, PRESENT, TORQUE, MODE, WATCHDOG = 116, 132, 64, 11, 98
 WATCHDOG_UNIT_NS = 20_000_000
-MOVED_RAD = 0.01
-"""How far a goal may move while torque is switched on."""
 POSITION_MODES_ALLOWED = (3, 5)
 """Position control and current-based position control; extended position ignores the limits."""
 SPAN_NS = 50_000_000
@@ -163,6 +165,7 @@ class Monitor:
                     self._note_alert(servo, bool(error & _ALERT), stamp_ns)
                 if asked is None or len(data) != asked[1]:
                     continue
+                self._take_state(self._tracks[servo], data, asked, stamp_ns)
                 at = PRESENT - asked[0]
                 if 0 <= at <= asked[1] - 4:
                     tick = int.from_bytes(data[at : at + 4], "little", signed=True)
@@ -170,6 +173,15 @@ class Monitor:
                     self._presents.append((stamp_ns, servo, tick))
                     if self._tracks[servo].switch.unseen:
                         self._judge_switch(servo, self._tracks[servo], stamp_ns)
+
+    def _take_state(self, track: GoalTrack, data: bytes, asked: tuple[int, int], stamp_ns: int) -> None:
+        """What a servo says of its torque and of its goal, where that was asked."""
+        at = TORQUE - asked[0]
+        if 0 <= at < asked[1] and not data[at] and track.torque:
+            track.lose_torque()
+        at = GOAL - asked[0]
+        if 0 <= at <= asked[1] - 4:
+            track.switch.learn(stamp_ns, int.from_bytes(data[at : at + 4], "little", signed=True))
 
     def _note_alert(self, servo: int, alert: bool, stamp_ns: int) -> None:
         if not alert:
@@ -191,8 +203,7 @@ class Monitor:
         for servo in self._reading.rebooted:
             for key, track in self._tracks.items():
                 if servo in (key, _EVERYBODY):
-                    track.torque, track.watchdog = False, 0
-                    track.switch.forget()
+                    track.lose_torque()
         self._reading.rebooted.clear()
 
     def _take(self, servo: int, address: int, data: bytes, stamp_ns: int) -> None:
@@ -218,7 +229,7 @@ class Monitor:
         if on:
             if not track.torque:
                 track.restart()
-                track.presents.clear()  # the position may fall back into one turn
+                track.turn()
             track.switch.on(stamp_ns, not track.torque)
         else:
             track.switch.off()
@@ -226,7 +237,7 @@ class Monitor:
 
     def _judge_switch(self, servo: int, track: GoalTrack, stamp_ns: int) -> None:
         """The goal in the register against the first position behind the switch."""
-        track.switch.sighted(stamp_ns)
+        track.switch.unseen = False
         tick, bound = track.switch.goal, track.bounds.lead + LEAD_MARGIN_RAD / RAD_PER_TICK
         if tick is None:
             return
@@ -235,7 +246,8 @@ class Monitor:
             self._offend(servo, track, "leap at torque", stamp_ns, away, bound, tick)
         else:
             self._note("leap at torque", away, bound)
-        self._judge_position(servo, track, None, stamp_ns, tick)
+        if away > STOP_TICKS:
+            self._judge_position(servo, track, None, stamp_ns, tick)
 
     def _goal(self, servo: int, track: GoalTrack, tick: int, stamp_ns: int) -> None:
         report = self._report
@@ -250,16 +262,18 @@ class Monitor:
             self._offend(servo, track, "mode", stamp_ns, track.mode, POSITION_MODES_ALLOWED[0], tick)
         if moved and self._alerts and stamp_ns - min(self._alerts.values()) > ERROR_GRACE_NS:
             self._offend(servo, track, "moved in error", stamp_ns, tick, tick, tick)
-        track.switch.write(stamp_ns, tick)
+        away, most = track.switch.write(stamp_ns, tick), track.bounds.first_step + 1
         if not track.torque:
             return  # without torque a goal moves nothing
-        away, most = track.switch.moved(stamp_ns, tick), MOVED_RAD / RAD_PER_TICK + 1
         if away > most:
             self._offend(servo, track, "moved at torque", stamp_ns, away, most, tick)
         last = track.last()
-        if (moved or last is None) and not track.switch.unseen:
+        if moved or last is None:
             self._judge_position(servo, track, last, stamp_ns, tick)
-            self._judge_lead(servo, track, stamp_ns, tick)
+            if track.switch.unseen:
+                self._judge_unseen(servo, track, stamp_ns, tick)
+            else:
+                self._judge_lead(servo, track, stamp_ns, tick)
         track.add(stamp_ns, tick)
         if moved and last is not None:
             self._judge_speed(servo, track, last, stamp_ns, tick)
@@ -272,7 +286,7 @@ class Monitor:
         if bounds.low - 1 <= tick <= bounds.high + 1:
             self._note("position", max(bounds.low - tick, tick - bounds.high), 1)
             return
-        stands = [*track.presents, *(last[1:] if last else ())]
+        stands = [*track.presents, *track.turned[:2], *(last[1:] if last else ())]
         if not min([bounds.low, *stands]) <= tick <= max([bounds.high, *stands]):
             nearest = bounds.low if tick < bounds.low else bounds.high
             self._offend(servo, track, "position", stamp_ns, tick, nearest, tick)
@@ -288,6 +302,13 @@ class Monitor:
             return
         if track.runs_away(tick, bound):
             self._offend(servo, track, "lead", stamp_ns, nearest, bound, tick)
+
+    def _judge_unseen(self, servo: int, track: GoalTrack, stamp_ns: int, tick: int) -> None:
+        """A goal behind the switch, before the servo has said where it is: by whichever turn it may be in."""
+        bound = track.bounds.lead + LEAD_MARGIN_RAD / RAD_PER_TICK
+        away = min([abs(tick - present) for present in track.turned], default=0)
+        if away > bound:
+            self._offend(servo, track, "lead", stamp_ns, away, bound, tick)
 
     def _judge_speed(self, servo: int, track: GoalTrack, last: tuple[int, int], stamp_ns: int, tick: int) -> None:
         """Speed of the last step and over one and two spans; then how it grew from the one span to the other."""

@@ -1,15 +1,13 @@
 """What the goal monitor holds against a servo's goal while its torque is switched on.
 
 Judged as for a servo that keeps its goal when torque goes on and whose position falls back into one turn with it: the
-goal in force is the last one written, however long ago, and its distance is taken from the first position that the
-servo reports after the switch. A servo that got no goal since it was rebooted, or since its watchdog may have tripped,
-has no known goal.
+goal in force is the last one written or reported, however long ago, and its distance is taken from the first position
+that the servo reports after the switch. A servo of which neither was heard since it was rebooted, or since its watchdog
+may have tripped, has no known goal.
 """
 
 from collections import deque
 
-SWITCH_NS = 20_000_000
-"""A goal may not move until this long after the first position that is read behind the switch: one tick of 50 Hz."""
 STOOD_NS = 100_000_000
 """A goal that has not changed for so long stood still, and a switch is no reason for another one."""
 _RECENT = 64
@@ -22,8 +20,7 @@ class TorqueWatch:
         self._written: deque[tuple[int, int]] = deque(maxlen=_RECENT)
         self._held: int | None = None
         """The goal from which it may not move; None: the first that is written."""
-        self._switched_ns: int | None = None
-        self._until_ns = 0
+        self._judging = False
         self.unseen = False
         """Torque went on, and the servo has not yet been heard to say where it is."""
 
@@ -35,38 +32,35 @@ class TorqueWatch:
     def forget(self) -> None:
         """The servo has started anew, or has put its own goal there."""
         self._written.clear()
-        self._held, self.unseen, self._switched_ns = None, False, None
+        self._held, self.unseen, self._judging = None, False, False
 
-    def write(self, stamp_ns: int, tick: int) -> None:
-        """Take down a goal, with or without torque."""
+    def write(self, stamp_ns: int, tick: int) -> int:
+        """Take down a goal, with or without torque; how many ticks it is from the one at the switch.
+
+        0 when no switch is being judged. That ends with the first goal behind the first position that is seen: from
+        there on the servo moves.
+        """
+        self.learn(stamp_ns, tick)
+        if not self._judging:
+            return 0
+        if self._held is None:
+            self._held = tick
+        self._judging = self.unseen
+        return abs(tick - self._held)
+
+    def learn(self, stamp_ns: int, tick: int) -> None:
+        """The goal in force: as written, or as the servo itself says, which may have put another one there."""
         if not self._written or self._written[-1][1] != tick:
             self._written.append((stamp_ns, tick))
-        if self._switched_ns is not None and self._held is None:
-            self._held = tick
 
     def on(self, stamp_ns: int, fresh: bool) -> None:
         """Torque is written on; `fresh`: it was off. One that had it must hold the goal at which it stood."""
-        self._switched_ns, self._until_ns = stamp_ns, stamp_ns + SWITCH_NS
-        self.unseen = fresh
+        self._judging, self.unseen = True, fresh
         self._held = self.goal if fresh else self._stood_at(stamp_ns)
 
     def off(self) -> None:
         """Torque is written off: goals move nothing, and stay in the register."""
-        self._switched_ns, self.unseen = None, False
-
-    def sighted(self, stamp_ns: int) -> None:
-        """The servo has said where it is."""
-        if self.unseen:
-            self.unseen, self._until_ns = False, stamp_ns + SWITCH_NS
-
-    def moved(self, stamp_ns: int, tick: int) -> int:
-        """How many ticks a goal is from the one at the switch; 0 when no switch is being judged."""
-        if self._switched_ns is None or self._held is None:
-            return 0
-        if not self.unseen and stamp_ns > self._until_ns:
-            self._switched_ns = None
-            return 0
-        return abs(tick - self._held)
+        self._judging = self.unseen = False
 
     def _stood_at(self, stamp_ns: int) -> int | None:
         """The goal at which the servo stood until the switch, None where it was moving: the newest one that was in

@@ -306,6 +306,9 @@ def test_old_firmware_stays_silent_on_fast_reads(tmp_path: Path) -> None:
 
 
 def test_the_monitor_counts_what_the_sdk_wrote(follower: Sdk) -> None:
+    assert follower.packet.reboot(follower.port, 1) == (OK, 0)  # the monitor then knows of no goal
+    time.sleep(0.25)
+    assert follower.read(1, 132, 4) == 2048
     follower.arm.ask(GetReport(reset=True))
     assert follower.write(1, 64, 1, 1) == (OK, 0)
     assert follower.write(1, 116, 4, 4090) == (OK, 0)

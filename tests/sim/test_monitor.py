@@ -12,7 +12,6 @@ from aloha_runtime.dynamixel import packets
 from aloha_runtime.robot import KITS, RAD_PER_TICK
 from aloha_runtime.sim.goal_track import Bounds, envelope
 from aloha_runtime.sim.monitor import Monitor
-from aloha_runtime.sim.torque_watch import SWITCH_NS
 
 CYCLE_NS = 5 * MS
 IDS = range(1, 10)
@@ -33,7 +32,8 @@ class Wire:
         self.now_ns = 10**9
         self.tell(packets.sync_write(64, 1, [(servo, b"\1") for servo in IDS]))
         self.see(present)
-        self.now_ns += SWITCH_NS
+        self.tell(packets.sync_write(116, 4, [(servo, present.to_bytes(4, "little", signed=True)) for servo in IDS]))
+        self.monitor.reset()
 
     def tell(self, data: bytes) -> None:
         self.monitor.host(data, self.now_ns)

@@ -153,6 +153,42 @@ def test_after_a_trip_of_the_watchdog_the_goal_is_not_known() -> None:
     assert wire.counts() == {}
 
 
+def test_a_servo_that_has_been_without_power_says_what_its_goal_is() -> None:
+    for reads_it in (True, False):
+        wire = Listened()
+        here = {servo: tick for servo, tick in wire.read().items() if servo in MASTERS}
+        wire.goals(here)
+        wire.torque()
+        wire.wait(100, here)
+        wire.torque(on=False)
+        wire.chain.cut_power(wire.now_ns)
+        wire.turn_waist(2300)
+        wire.chain.return_power(wire.now_ns)
+        wire.now_ns += 250 * MS
+        if reads_it:
+            wire.tell(packets.sync_read(MASTERS, 64, 84))
+        wire.torque()
+        wire.wait(20)
+        assert wire.counts() == ({} if reads_it else {"leap at torque": 1})
+
+
+def test_torque_that_a_servo_says_it_has_lost_is_lost() -> None:
+    wire = Listened()
+    here = {servo: tick for servo, tick in wire.read().items() if servo in MASTERS}
+    wire.goals(here)
+    wire.torque()
+    wire.wait(200, here)
+    wire.chain.brown_out(wire.now_ns)
+    wire.now_ns += 250 * MS
+    wire.plant.angles[0] += 0.1
+    wire.tell(packets.sync_read(MASTERS, 64, 1))
+    now = {servo: tick for servo, tick in wire.read().items() if servo in MASTERS}
+    wire.goals(now)
+    wire.torque()
+    wire.wait(50, now)
+    assert wire.counts() == {}
+
+
 def test_a_stop_on_the_way_is_no_offence_of_the_switch() -> None:
     wire = Listened()
     here = {servo: tick for servo, tick in wire.read().items() if servo in MASTERS}
@@ -166,6 +202,19 @@ def test_a_stop_on_the_way_is_no_offence_of_the_switch() -> None:
     wire.torque()
     wire.wait(20, now)
     assert "moved at torque" not in wire.counts()
+
+
+def test_a_goal_is_judged_before_the_servo_has_said_where_it_is() -> None:
+    wire = Listened()
+    wire.turn_waist(4135)
+    wire.read()
+    wire.torque()
+    wire.goals({1: 39})  # in the turn below
+    assert wire.counts() == {}
+    wire = Listened()
+    wire.torque()
+    wire.goals({1: 2600})
+    assert wire.counts() == {"lead": 1}
 
 
 def test_it_shares_no_code_with_driver_and_servos() -> None:
