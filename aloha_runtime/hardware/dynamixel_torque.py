@@ -169,6 +169,7 @@ class TorqueSwitch:
         found = {servo_id: packet.data for servo_id, packet in read_all(self.port, ids, address, size).items()}
         if len(found) == len(ids):
             return found
-        silent = [f"{i} ({self._servos[i].joint})" for i in ids if i not in found]
+        missing = [self._servos[i] for i in ids if i not in found]
+        silent = [f"{s.id} ({s.joint}{'' if s.shadow_of is None else '_shadow'})" for s in missing]
         who = "no servo answers" if len(silent) == len(self._all) else f"no answer from servo {', '.join(silent)}"
         raise ArmSilentError(f"{self._arm}: {who}; check its cable and power, then `aloha arm`, or start again")
