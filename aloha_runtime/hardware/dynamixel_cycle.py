@@ -27,7 +27,7 @@ from aloha_runtime.dynamixel.parser import Parser
 from aloha_runtime.hardware import dynamixel_health as health
 from aloha_runtime.hardware.base import Unread
 from aloha_runtime.hardware.dynamixel_exchange import QUIET_NS, Gathering, pause
-from aloha_runtime.hardware.dynamixel_frames import BLOCKS, StateRead
+from aloha_runtime.hardware.dynamixel_frames import BLOCKS, STATE_SIZE, StateRead
 from aloha_runtime.hardware.dynamixel_roll_call import RollCall
 from aloha_runtime.hardware.serial_port import WAIT_NS, SerialPort
 
@@ -120,12 +120,15 @@ class BusCycle:
         if now < self._quiet_from_ns:  # only when cycling faster than the bus allows with a single read between
             time.sleep((self._quiet_from_ns - now) / 1e9)
             now = time.monotonic_ns()
-        block = next((number for number, (_, size) in enumerate(BLOCKS) if port.late.free(size, now)), None)
-        if block is None:  # every size may still come late
-            if goals:
-                port.write(goals)
-            return False
-        self._block = block
+        if port.late.free(STATE_SIZE, now):
+            self._block = 0
+        else:
+            free = [number for number, (_, size) in enumerate(BLOCKS) if port.late.free(size, now)]
+            if not free:  # every size may still come late
+                if goals:
+                    port.write(goals)
+                return False
+            self._block = free[0]
         self._ask(port, goals, now)
         return True
 
@@ -145,9 +148,9 @@ class BusCycle:
             return
         question = goals + self._read.question(way is Ask.SYNC, self._block)
         port.write(question)
-        reply_size = self._read.reply_size(way is Ask.SYNC, self._block)
-        self._expected_ns = now + (len(question) + reply_size) * port.byte_ns
-        self._gathering = self._gather(self._expected_ns) if way is Ask.SYNC else None
+        sync = way is Ask.SYNC
+        self._expected_ns = now + (len(question) + self._read.reply_size(sync, self._block)) * port.byte_ns
+        self._gathering = self._gather(self._expected_ns) if sync else None
 
     def _gather(self, expected_ns: int) -> Gathering:
         read, block = self._read, self._block

@@ -56,6 +56,8 @@ class HealthRound:
         self._fresh = set(self._packets)
         self._begun_ns = now_ns
         self._next_ns = 0
+        self._look_ns = 0
+        """Nobody has missed a turn before this."""
 
     def hurry(self, servo_id: int) -> None:
         """Ask this servo next."""
@@ -64,10 +66,13 @@ class HealthRound:
 
     def due(self, now_ns: int) -> bytes | None:
         """The question to ask now, if it is time for one."""
+        if now_ns < self._look_ns and not self._hurried and not self._fresh:
+            return None
         if now_ns < self._next_ns - (PERIOD_NS - HURRY_NS) and not self._fresh:
             return None
         servo_id = self._hurried.pop(0) if self._hurried else self._oldest(now_ns)
         if servo_id is None:
+            self._look_ns = min(self._next_ns, now_ns + RETRY_NS)
             return None
         self._fresh.discard(servo_id)
         self._next_ns = now_ns + PERIOD_NS

@@ -20,8 +20,8 @@ ATTEMPTS = 3
 """A lost or damaged packet during set-up is asked for again; three in a row are a fault."""
 _IDLE_S = 0.0002
 _EEPROM_SIZE = 64
-_QUIET_S = 0.02
-"""After this a reply that somebody asked for earlier is on its way no longer."""
+_QUIET_S = 0.05
+"""After this a reply that somebody asked for earlier is on its way no longer: one comes at most 40 ms late."""
 _PATIENCE_MS = 100.0
 
 

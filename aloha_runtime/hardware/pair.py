@@ -92,7 +92,7 @@ class ArmPair:
         for side, index in zip(SIDE_SLICE, GRIPPER_INDEX, strict=True):
             if side in found:
                 goals[SIDE_SLICE[side]] = found[side].goals
-                goals[index] = self._gripper.action_from_angle(float(goals[index]))
+                goals[index] = self._grippers[side].action_from_angle(float(goals[index]))
                 self._forget(side, found[side].goals)
         failures = [switched.failure for switched in found.values() if switched.failure is not None]
         if not failures:

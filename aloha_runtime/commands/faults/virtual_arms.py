@@ -14,7 +14,18 @@ from aloha_runtime.hardware import dynamixel
 from aloha_runtime.hardware.dynamixel import DynamixelArm
 from aloha_runtime.hardware.dynamixel_torque import PATIENCE_NS, TorqueSwitch
 from aloha_runtime.hardware.pair import ArmPair, PairReading
-from aloha_runtime.robot import CENTRE_TICK, KITS, RAD_PER_TICK, SERVOS, START_POSE, Role, Side, Vector, pose_vector
+from aloha_runtime.robot import (
+    CENTRE_TICK,
+    KITS,
+    RAD_PER_TICK,
+    SERVOS,
+    SIDES,
+    START_POSE,
+    Role,
+    Side,
+    Vector,
+    pose_vector,
+)
 from aloha_runtime.sim.chain import Chain
 from aloha_runtime.sim.faults import Faults
 from aloha_runtime.sim.servo import ServoPlant
@@ -100,7 +111,7 @@ class Pair:
         """New drivers, as of a program that has just started."""
         now = self.time.monotonic_ns
         arms = {side: DynamixelArm(f"{self.role}_{side}", self.role, f"/{side}", now=now) for side in self.wires}
-        self.pair = ArmPair(arms, KITS["aloha"].gripper(self.role), pose_vector(START_POSE, 0.0))
+        self.pair = ArmPair(arms, dict.fromkeys(SIDES, KITS["aloha"].gripper(self.role)), pose_vector(START_POSE, 0.0))
         self.pair.connect()
 
     def cycle(self, goal: Vector | None = None, count: int = 1) -> PairReading | None:
