@@ -89,6 +89,7 @@ class ArmsLoop:
             carried=gravity.CARRIED_JOINTS if self.carried_share else (),
             lead_rad=float(self.limits.lead[~IS_GRIPPER].max()),
             patience_ns=NS_PER_S if self.service.clock.virtual else PATIENCE_NS,
+            memory=self.service.run_dir / f"{name}.goals",
             now=self.service.clock.now_ns,
         )
 

@@ -104,6 +104,26 @@ def test_watchdogs_that_tripped_and_are_set_again_let_no_arm_creep(role: Role, a
 
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("at_trip", ["keep", "present"])
+@pytest.mark.parametrize("pause_ms", [0, 600])
+def test_programs_that_start_anew_let_no_arm_creep(role: Role, at_trip: GoalAtTrip, pause_ms: int) -> None:
+    with Pair(role, Faults(goal_at_trip=at_trip)) as table:
+        raised(table)
+        begin = {side: table.angles(side) for side in table.wires}
+        for _ in range(20):
+            table.pair.disconnect()
+            table.time.now += pause_ms * MS
+            for wire in table.wires.values():
+                wire.advance(table.time.now)
+            table.connect()
+            switched = table.pair.torque(True)
+            assert switched.failure is None
+            table.cycle(switched.goals, 100)
+            for side in table.wires:
+                assert np.abs(table.angles(side) - begin[side])[:6].max() <= STILL_RAD
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("at_trip", ["keep", "present"])
 @pytest.mark.parametrize("lead_rad", [0.02, 0.09, 1.0])
 def test_a_new_program_resumes_no_motion_of_a_dead_one(role: Role, at_trip: GoalAtTrip, lead_rad: float) -> None:
     """The goal that it was given last is far ahead when the watchdog trips; the arm goes no further than one sag."""
