@@ -16,6 +16,7 @@ from aloha_runtime.hardware.dynamixel_health import Health
 from aloha_runtime.hardware.dynamixel_stance import (
     LIMIT_SLACK_TICKS,
     SAG_TICKS,
+    STILL_TICKS,
     Hold,
     State,
     hold_driven,
@@ -215,9 +216,14 @@ class TorqueSwitch:
 
     def _prepare(self, joints: Iterable[_Joint]) -> Steps[list[Wrong]]:
         """Goals, RAM and watchdog of every servo that answers, as they must be before torque goes on."""
-        goals = {servo.id: joint.hold.goal for joint in joints if joint.hold for servo in joint.able}
+        held = [(joint.able, joint.hold.goal) for joint in joints if joint.hold]
+        told = {servo.id: goal for able, goal in held for servo in able[:1]}  # a shadow hears what its master is told
         watched = dict.fromkeys(self._all, WATCHDOG)
-        return self._tables.apply({registers.GOAL_POSITION: goals, **self._ram, registers.BUS_WATCHDOG: watched})
+        wrong = yield from self._tables.apply(
+            {registers.GOAL_POSITION: told, **self._ram, registers.BUS_WATCHDOG: watched}
+        )
+        goals = {servo.id: goal for able, goal in held for servo in able}
+        return [*wrong, *(yield from self._tables.apply({registers.GOAL_POSITION: goals}))]
 
     def _give(self, joints: Sequence[_Joint], off: Iterable[int]) -> Steps[list[Wrong]]:
         """Torque on and off. A hand may move a joint until then, so its goal is renewed with the same packets."""
@@ -228,7 +234,7 @@ class TorqueSwitch:
             for joint in joints:
                 if joint.fresh and not any(self._tables.states[servo.id].torque for servo in self._answering(joint)):
                     self._decide(joint)
-                    goals |= {servo.id: joint.hold.goal for servo in joint.able if joint.hold}
+                    goals |= {servo.id: joint.hold.goal for servo in joint.able[:1] if joint.hold}
                 torque |= {servo.id: 1 for servo in self._answering(joint) if joint.hold}
             wrong = self._tables.wrong({registers.TORQUE_ENABLE: torque})
             if not wrong:
@@ -252,7 +258,7 @@ class TorqueSwitch:
                 self.turns[servo_id] = self.turns.get(servo_id, 0) + lost
 
     def _settle(self, joints: Iterable[_Joint]) -> Steps[None]:
-        """What got torque is held where it is, should that be elsewhere than was expected."""
+        """What got torque is held where it is, should that be elsewhere than was expected; pairs have one goal."""
         goals: dict[int, int] = {}
         off: dict[int, int] = {}
         for joint in joints:
@@ -260,7 +266,11 @@ class TorqueSwitch:
             if not joint.fresh or servo is None or hold is None:
                 continue
             state = self._tables.states[servo.id]
-            if not state.torque or abs(state.present - hold.expected) <= MOVED_TICKS:
+            if not state.torque:
+                continue
+            if abs(state.present - hold.expected) <= MOVED_TICKS:
+                apart = [s.id for s in self._answering(joint) if abs(self._goal(s) - state.goal) > STILL_TICKS]
+                goals |= dict.fromkeys(apart, state.goal)
                 continue
             goal = within(servo, state.present)
             if abs(goal - state.present) <= LIMIT_SLACK_TICKS:
@@ -273,6 +283,9 @@ class TorqueSwitch:
             )
         if goals or off:
             yield from self._tables.apply({registers.TORQUE_ENABLE: off, registers.GOAL_POSITION: goals})
+
+    def _goal(self, servo: Servo) -> int:
+        return self._tables.states[servo.id].goal
 
     def _outcome(self, wrong: Iterable[Wrong], troubles: Iterable[str] = ()) -> Outcome:
         """What the servos hold now, and what went wrong."""
