@@ -29,7 +29,7 @@ RETRY_NS = 500 * MS
 TEN_MINUTES_NS = 600_000 * MS
 FED_NS = 50 * MS
 """While nothing happens an arm hears something this often: half of what its watchdog waits."""
-WAITED_MS = 60.0
+WAITED_MS = 30.0
 """Longest pause on the wire of a healthy arm while a dead one is reached for: well within the watchdog's 100 ms."""
 OVERLOAD = 0x20
 
