@@ -70,12 +70,17 @@ class Arm(Protocol):
     joints: tuple[str, ...]
     """The joint of every servo, shadows as `elbow_shadow`."""
 
-    def connect(self) -> None:
+    def connect(self, hold: bool = True) -> None:
         """Take the port for this process alone, check every servo and set it up.
 
-        An arm found with torque on keeps it, and its goal becomes where it is. Raises HardwareError naming arm, servo,
-        value and remedy.
+        An arm found with torque on keeps it, and a goal that moves nothing; without `hold` that waits for `hold_steps`,
+        so that its watchdog does not wait while other arms are set up. Raises HardwareError naming arm, servo, value
+        and remedy.
         """
+
+    def hold_steps(self) -> Steps[Switched]:
+        """Set watchdog, gains and goals of servos as they were found, torque as it is; the arm is not connected after a
+        failure."""
 
     def request(self, goal: ArmVector | None, currents_ma: ArmVector | None = None) -> None:
         """Send goals ((7,) rad; None: none) and ask for the state, without waiting for either.

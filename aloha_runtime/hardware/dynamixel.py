@@ -8,6 +8,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from aloha_runtime.hardware.dynamixel_sdk_port import ServoAccess
 from aloha_runtime.hardware.dynamixel_setup import refuse_without_current, set_up
 from aloha_runtime.hardware.dynamixel_torque import PATIENCE_NS, WATCHDOG_NS, Outcome, TorqueSwitch
 from aloha_runtime.hardware.dynamixel_units import ArmUnits
+from aloha_runtime.hardware.goal_memory import GoalMemory
 from aloha_runtime.hardware.serial_port import PortLostError, SerialPort, check_latency_timer
 from aloha_runtime.hardware.steps import Steps, finish
 from aloha_runtime.robot import JOINTS, SERVOS, Role, Servo, ticks_to_rad
@@ -29,6 +31,7 @@ from aloha_runtime.stillness import stood_still
 REOPEN_NS = 100_000_000
 """Pause between attempts to open a lost port again (promise: back within 2 s)."""
 OFF = "torque is off"
+STARTED = "torque has not been switched on since this program started"
 FEED = packets.ping(packets.MAX_ID)
 """An instruction that no servo of an arm answers, and that feeds the Bus Watchdog of all of them."""
 STALL_NS = WATCHDOG_NS - registers.WATCHDOG_UNIT_MS * 1_000_000
@@ -40,8 +43,8 @@ class DynamixelArm:
 
     `servos`: masters in the order of `robot.JOINTS` with their shadows between, as in `robot.SERVOS`. `carried`: the
     joints that `carry` puts into current control. `lead_rad`: the most that a goal leads a joint that holds.
-    `patience_ns`: how long an exchange that switches torque may wait for answers (monotonic).
-    joints that `carry` puts into current control. `homing_offsets`: servo id -> zero that the rig file records.
+    `patience_ns`: how long an exchange that switches torque may wait for answers (monotonic). `homing_offsets`: servo
+    id -> zero that the rig file records. `memory`: the file of the goals that were sent last.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class DynamixelArm:
         lead_rad: float = 0.10,
         patience_ns: int = PATIENCE_NS,
         homing_offsets: Mapping[int, int] | None = None,
+        memory: Path | None = None,
         now: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.name = name
@@ -71,6 +75,7 @@ class DynamixelArm:
         masters = [servo for servo in self._servos if servo.shadow_of is None]
         shadows = [servo for servo in self._servos if servo.shadow_of is not None]
         self._ids = [servo.id for servo in masters]
+        self._told = GoalMemory(self._ids, memory)
         self._carried = [servo.id for servo in masters if servo.joint in carried]
         self._carrying = False
         self._goals = GoalWrite(self._ids)
@@ -84,7 +89,7 @@ class DynamixelArm:
         self._fast = self._holding = False
         self._rearm_cause = "not connected"
 
-    def connect(self) -> None:
+    def connect(self, hold: bool = True) -> None:
         """See `Arm.connect`."""
         if self._port is not None:
             return
@@ -98,12 +103,14 @@ class DynamixelArm:
             access = ServoAccess(self.name, port, self._labels)
             found = set_up(access, self.role, self._servos, self._gripper_current_ma, self._homing_offsets)
             self._switch = TorqueSwitch(
-                port, self.role, self._servos, self._gripper_current_ma, self._lead_rad, self._patience_ns
+                port,
+                self.role,
+                self._servos,
+                self._gripper_current_ma,
+                self._lead_rad,
+                self._patience_ns,
+                self._told,
             )
-            outcome = finish(self._switch.hold())
-            if outcome.silent or outcome.troubles:
-                why = [self._silence(outcome.silent)] if outcome.silent else []
-                raise HardwareError(f"{self.name}: {'; '.join([*why, *outcome.troubles])}")
         except PortLostError as error:
             port.close()
             raise HardwareError(f"{self.name}: {self._path} was lost during set-up ({error}); replug it") from error
@@ -113,7 +120,18 @@ class DynamixelArm:
         self._holding = found.holding
         self._fast = found.firmware >= registers.FAST_SYNC_READ_FIRMWARE
         self._counts.clear()
-        self._attach(port, "torque has not been switched on since this program started")
+        self._attach(port, STARTED)
+        if hold:
+            _done(finish(self.hold_steps()))
+
+    def hold_steps(self) -> Steps[Switched]:
+        """See `Arm.hold_steps`."""
+        holding = self._holding
+        switched = yield from self._switching(lambda _: self._switch.hold())
+        self._holding, self._rearm_cause = holding, STARTED
+        if switched.failure is not None:
+            self.disconnect()
+        return switched
 
     def _attach(self, port: SerialPort, rearm_cause: str) -> None:
         self._port = port
@@ -164,7 +182,7 @@ class DynamixelArm:
             return b""
         if self._carrying:
             return self._currents.packet(numbers)
-        self._switch.goals.update(zip(self._ids, numbers, strict=True))
+        self._told.note(numbers)
         return self._goals.packet(numbers)
 
     def collect(self, deadline_ns: int) -> ArmReading | None:

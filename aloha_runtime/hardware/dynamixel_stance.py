@@ -113,7 +113,10 @@ def hold_driven(
         for known in (*remembered, goal):
             if abs(known - balanced) <= abs(drive) + STILL_TICKS:
                 return Hold(within(servo, known), present)
-    elif state[registers.POSITION_P_GAIN] == p_gain and abs(goal - present) <= lead_ticks:
+        return Hold(within(servo, balanced), present)
+    # A joint that returns to the goal of before a trip is two sags away from it at first.
+    most = max(lead_ticks, 2 * SAG_TICKS) if goal in remembered else lead_ticks
+    if state[registers.POSITION_P_GAIN] == p_gain and abs(goal - present) <= most:
         return Hold(goal, present)
     return Hold(within(servo, balanced), present)
 

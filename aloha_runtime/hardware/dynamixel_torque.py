@@ -17,6 +17,7 @@ from aloha_runtime.hardware.dynamixel_health import Health
 from aloha_runtime.hardware.dynamixel_stance import (
     LIMIT_SLACK_TICKS,
     SAG_TICKS,
+    STILL_TICKS,
     Hold,
     State,
     hold_driven,
@@ -24,6 +25,7 @@ from aloha_runtime.hardware.dynamixel_stance import (
     within,
 )
 from aloha_runtime.hardware.dynamixel_tables import ATTEMPTS, ServoTables, Wrong
+from aloha_runtime.hardware.goal_memory import GoalMemory
 from aloha_runtime.hardware.serial_port import SerialPort
 from aloha_runtime.hardware.steps import Steps
 from aloha_runtime.robot import MA_PER_UNIT, RAD_PER_TICK, TICKS_PER_TURN, Role, Servo
@@ -35,6 +37,8 @@ STANDARD_P_GAIN = 800
 """Position gain of the kits (with I = 0); a controller used before may have left a soft one, which sags."""
 PATIENCE_NS = 40_000_000
 """So long an exchange with an arm may last: eight cycles, well within the watchdog of servos that wait meanwhile."""
+REST_LOOKS = 40
+"""Looks of 8 ms, five times the lag of a joint under load."""
 MOVED_TICKS = SAG_TICKS + round(0.02 / RAD_PER_TICK)
 """A joint further than this from where it was expected when it got torque has been moved, or was folded otherwise: more
 than a sag and what a hand does between two packets."""
@@ -72,9 +76,11 @@ class TorqueSwitch:
         gripper_current_ma: float,
         lead_rad: float,
         patience_ns: int,
+        goals: GoalMemory,
     ) -> None:
-        self.goals: dict[int, int] = {}
-        """Id of a master -> the goal that it was last told."""
+        """`lead_rad`: the most that a goal leads a joint that holds. `patience_ns`: how long an exchange may last.
+        `goals`: what the masters were told last."""
+        self._goals = goals
         self.turns: dict[int, int] = {}
         """Id of a master -> whole turns that a hand has turned it by, and that its position no longer tells."""
         self._lead_ticks = round(lead_rad / RAD_PER_TICK)
@@ -103,11 +109,13 @@ class TorqueSwitch:
     def hold(self) -> Steps[Outcome]:
         """Watchdog and RAM of every servo set, torque as it is: for an arm that another program may have left."""
         yield from self._tables.begin(())
+        yield from self._come_to_rest()
         return (yield from self._switch({servo_id: state.torque for servo_id, state in self._tables.states.items()}))
 
     def switch(self, joints: bool, gripper: bool, silent: Iterable[int] = ()) -> Steps[Outcome]:
         """Torque of the joints (shadows included) and of the gripper. `silent`: servos that need not be asked."""
         yield from self._tables.begin(silent)
+        yield from self._come_to_rest()
         troubles = yield from self._end_carrying()
         if not (joints or gripper):
             troubles += yield from self._tables.apply({registers.TORQUE_ENABLE: dict.fromkeys(self._all, 0)})
@@ -143,6 +151,14 @@ class TorqueSwitch:
             if troubles or self._tables.silent:
                 break
         return self._outcome(troubles)
+
+    def _come_to_rest(self) -> Steps[None]:
+        """Wait until a joint whose watchdog has tripped has sagged to its end: then its drive tells its load."""
+        for _ in range(REST_LOOKS):
+            states = self._tables.states.values()
+            if not any(state.torque and state.tripped and state[registers.PRESENT_VELOCITY] for state in states):
+                break
+            yield from self._tables.look()
 
     def _end_carrying(self) -> Steps[list[Wrong]]:
         """Back to position control, in which a servo can hold."""
@@ -202,7 +218,7 @@ class TorqueSwitch:
     def _hold_driven(self, servo: Servo) -> Hold:
         state, master = self._tables.states[servo.id], self._master[servo.id]
         p_gain = self._ram.get(registers.POSITION_P_GAIN, {}).get(servo.id, state[registers.POSITION_P_GAIN])
-        known = [self.goals[master]] if master in self.goals else []
+        known = [] if (tick := self._goals.get(master)) is None else [tick]
         grips = self._grips and servo.id == self._gripper
         return hold_driven(servo, state, p_gain, self._lead_ticks, known, grips)
 
@@ -213,9 +229,14 @@ class TorqueSwitch:
 
     def _prepare(self, joints: Iterable[_Joint]) -> Steps[list[Wrong]]:
         """Goals, RAM and watchdog of every servo that answers, as they must be before torque goes on."""
-        goals = {servo.id: joint.hold.goal for joint in joints if joint.hold for servo in joint.able}
+        held = [(joint.able, joint.hold.goal) for joint in joints if joint.hold]
+        told = {servo.id: goal for able, goal in held for servo in able[:1]}  # a shadow hears what its master is told
         watched = dict.fromkeys(self._all, WATCHDOG)
-        return self._tables.apply({registers.GOAL_POSITION: goals, **self._ram, registers.BUS_WATCHDOG: watched})
+        wrong = yield from self._tables.apply(
+            {registers.GOAL_POSITION: told, **self._ram, registers.BUS_WATCHDOG: watched}
+        )
+        goals = {servo.id: goal for able, goal in held for servo in able}
+        return [*wrong, *(yield from self._tables.apply({registers.GOAL_POSITION: goals}))]
 
     def _give(self, joints: Sequence[_Joint], off: Iterable[int]) -> Steps[list[Wrong]]:
         """Torque on and off. A hand may move a joint until then, so its goal is renewed with the same packets."""
@@ -226,7 +247,7 @@ class TorqueSwitch:
             for joint in joints:
                 if joint.fresh and not any(self._tables.states[servo.id].torque for servo in self._answering(joint)):
                     self._decide(joint)
-                    goals |= {servo.id: joint.hold.goal for servo in joint.able if joint.hold}
+                    goals |= {servo.id: joint.hold.goal for servo in joint.able[:1] if joint.hold}
                 torque |= {servo.id: 1 for servo in self._answering(joint) if joint.hold}
             wrong = self._tables.wrong({registers.TORQUE_ENABLE: torque})
             if not wrong:
@@ -250,7 +271,7 @@ class TorqueSwitch:
                 self.turns[servo_id] = self.turns.get(servo_id, 0) + lost
 
     def _settle(self, joints: Iterable[_Joint]) -> Steps[None]:
-        """What got torque is held where it is, should that be elsewhere than was expected."""
+        """What got torque is held where it is, should that be elsewhere than was expected; pairs have one goal."""
         goals: dict[int, int] = {}
         off: dict[int, int] = {}
         for joint in joints:
@@ -258,7 +279,11 @@ class TorqueSwitch:
             if not joint.fresh or servo is None or hold is None:
                 continue
             state = self._tables.states[servo.id]
-            if not state.torque or abs(state.present - hold.expected) <= MOVED_TICKS:
+            if not state.torque:
+                continue
+            if abs(state.present - hold.expected) <= MOVED_TICKS:
+                apart = [s.id for s in self._answering(joint) if abs(self._goal(s) - state.goal) > STILL_TICKS]
+                goals |= dict.fromkeys(apart, state.goal)
                 continue
             goal = within(servo, state.present)
             if abs(goal - state.present) <= LIMIT_SLACK_TICKS:
@@ -272,16 +297,20 @@ class TorqueSwitch:
         if goals or off:
             yield from self._tables.apply({registers.TORQUE_ENABLE: off, registers.GOAL_POSITION: goals})
 
+    def _goal(self, servo: Servo) -> int:
+        return self._tables.states[servo.id].goal
+
     def _outcome(self, wrong: Iterable[Wrong], troubles: Iterable[str] = ()) -> Outcome:
         """What the servos hold now, and what went wrong."""
         ticks: dict[int, int] = {}
-        self.goals = {}
+        goals: dict[int, int] = {}
         for servo_id, state in reversed(self._tables.states.items()):  # a master counts more than its shadow
             master = self._master[servo_id]
             if state.torque:
-                ticks[master] = self.goals[master] = state.goal
+                ticks[master] = goals[master] = state.goal
             else:
                 ticks.setdefault(master, state.present)
+        self._goals.keep(goals)
         self._held = {servo_id: state.torque for servo_id, state in self._tables.states.items()}
         return Outcome(ticks, self._tables.silent, [*troubles, *(self._not_taken(*item) for item in wrong)])
 

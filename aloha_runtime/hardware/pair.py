@@ -50,9 +50,12 @@ class ArmPair:
         self._newest: dict[Side, ArmReading] = {}
 
     def connect(self) -> None:
-        """Connect every arm, left first; raises HardwareError."""
+        """Connect every arm, left first, and let none wait past its watchdog for another; raises HardwareError."""
         for arm in self.arms.values():
-            arm.connect()
+            arm.connect(hold=False)
+        held = self._together({side: arm.hold_steps() for side, arm in self.arms.items()})
+        if held.failure is not None:
+            raise held.failure
 
     def disconnect(self) -> None:
         """Give the ports back; torque stays as it is."""

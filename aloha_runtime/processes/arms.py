@@ -96,6 +96,7 @@ class ArmsLoop:
             lead_rad=float(self.limits.lead[~IS_GRIPPER].max()),
             patience_ns=NS_PER_S if self.service.clock.virtual else PATIENCE_NS,
             homing_offsets=arm.homing_offsets,
+            memory=self.service.run_dir / f"{name}.goals",
             now=self.service.clock.now_ns,
         )
 

@@ -91,7 +91,7 @@ def test_a_power_cut_is_noticed_and_torque_comes_back_only_by_an_operator(arm: D
     assert world("get", 9, reg.GOAL_CURRENT.address, 2) == 200
     assert world("get", 1, reg.BUS_WATCHDOG.address, 1) == 5
     after = cycle_until(arm, lambda reading: reading is not None).angles
-    assert np.abs(after - held).max() < 0.01
+    assert np.abs(after - held).max() < 0.08, "it sags once under where it got torque"
 
 
 @pytest.mark.parametrize(
@@ -155,10 +155,15 @@ def test_after_a_power_cut_an_arm_is_read_before_it_gets_torque(arm: DynamixelAr
     assert {world("get", servo, reg.BUS_WATCHDOG.address, 1) for servo in range(1, 10)} == {5}
 
 
-def test_one_silent_servo_is_named_when_torque_is_refused(arm: DynamixelArm, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_silent_servo_is_named_and_the_others_get_torque(
+    arm: DynamixelArm, world: Emulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(arm._cycle, "silent", lambda now_ns: {6: 50_000_000})
     with pytest.raises(ArmSilentError, match="silent: forearm_roll, so torque cannot be switched"):
         arm.torque(True)
+    torque = [world("get", servo, reg.TORQUE_ENABLE.address, 1) for servo in range(1, 10)]
+    assert torque == [1, 1, 1, 1, 1, 0, 1, 1, 1]
+    assert arm.rearm_cause
 
 
 def test_rebooting_the_gripper_clears_its_error_and_spares_the_joints(arm: DynamixelArm, world: Emulated) -> None:

@@ -90,3 +90,32 @@ def test_one_servo_in_overload_does_not_stop_the_others(role: Role, faulty: int)
             assert "overload; support the arm" in outcome.troubles[0]
             torque = {servo.id: bus.get(servo.id, reg.TORQUE_ENABLE) for servo in SERVOS[role]}
             assert torque == {servo.id: int(servo.id != faulty) for servo in SERVOS[role]}
+
+
+def test_a_servo_that_takes_no_watchdog_gets_no_torque() -> None:
+    """Writes have no acknowledgement, so what must be there before torque is read back."""
+    bus = SingleArm("follower")
+    with virtual_time(bus.time):
+        servo = bus.chain.servo(7)
+        write = servo.write
+        servo.write = lambda address, data: 7 if address == reg.BUS_WATCHDOG.address else write(address, data)  # type: ignore[method-assign]
+        outcome = finish(bus.switch.switch(True, True))
+        assert "servo 7 (wrist_angle) does not take Bus_Watchdog 5: it stays 0" in outcome.troubles[0]
+        assert [bus.get(servo.id, reg.TORQUE_ENABLE) for servo in SERVOS["follower"]] == [1, 1, 1, 1, 1, 1, 0, 1, 1]
+
+
+def test_a_position_that_torque_makes_another_one_is_held_at_once() -> None:
+    """Should a firmware fold otherwise than its manual says, the goal becomes what the servo says then."""
+    bus = SingleArm("follower")
+    with virtual_time(bus.time):
+        servo = bus.chain.servo(1)
+        fold = servo.fold
+
+        def otherwise() -> None:
+            fold()
+            bus.plant.angles[0] += 0.5  # as if a hand had pushed it in that moment
+
+        servo.fold = otherwise  # type: ignore[method-assign]
+        finish(bus.switch.switch(True, True))
+        gap = bus.get(1, reg.GOAL_POSITION) - bus.get(1, reg.PRESENT_POSITION)
+        assert abs(gap) * RAD_PER_TICK <= 0.05

@@ -29,7 +29,7 @@ RETRY_NS = 500 * MS
 TEN_MINUTES_NS = 600_000 * MS
 FED_NS = 50 * MS
 """While nothing happens an arm hears something this often: half of what its watchdog waits."""
-WAITED_MS = 60.0
+WAITED_MS = 30.0
 """Longest pause on the wire of a healthy arm while a dead one is reached for: well within the watchdog's 100 ms."""
 OVERLOAD = 0x20
 
@@ -124,7 +124,7 @@ def _beside(what: str) -> Callable[[None, Random], Trial]:
 
 
 def again_and_again(_rig: None, chance: Random) -> Trial:
-    """A hundred times each: torque again, grippers free and back, the program new, and the watchdog tripped before."""
+    """A hundred times each: torque again, grippers free and back, a tripped watchdog, and a program started anew."""
     role = chance.choice(ROLES)
     with Pair(role, _faults(chance)) as pair:
         goals = _raise(pair)
@@ -137,6 +137,11 @@ def again_and_again(_rig: None, chance: Random) -> Trial:
                 pair.cycle(switched.goals, 5)
             pair.time.now += 150 * MS
             pair.cycle(switched.goals, 40)
+            goals = pair.pair.torque(True).goals
+            pair.cycle(goals, 60)
+            pair.pair.disconnect()
+            pair.time.now += chance.choice((0, 300 * MS))
+            pair.connect()
             goals = pair.pair.torque(True).goals
             pair.cycle(goals, 60)
         moved = max(float(np.abs(pair.angles(side) - begin[side])[:-1].max()) for side in SIDES)
@@ -203,7 +208,7 @@ TORQUE = Family(
         ),
         Scenario(
             "torque a hundred times",
-            "torque again, other grippers, watchdogs that trip: no arm creeps",
+            "torque again, other grippers, watchdogs that trip, programs that start anew: no arm creeps",
             "rad moved",
             GOAL_RAD,
             again_and_again,

@@ -2,7 +2,10 @@
 
 import contextlib
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -13,6 +16,7 @@ from aloha_runtime.dynamixel import registers as reg
 from aloha_runtime.hardware import dynamixel
 from aloha_runtime.hardware.dynamixel import DynamixelArm
 from aloha_runtime.hardware.dynamixel_torque import PATIENCE_NS, TorqueSwitch
+from aloha_runtime.hardware.goal_memory import GoalMemory
 from aloha_runtime.hardware.pair import ArmPair, PairReading
 from aloha_runtime.robot import (
     CENTRE_TICK,
@@ -33,6 +37,7 @@ from aloha_runtime.sim.servo import ServoPlant
 MS = 1_000_000
 CYCLE_NS = 5 * MS
 LEAD_RAD = 0.10
+MASTER_IDS = [servo.id for servo in SERVOS["follower"] if servo.shadow_of is None]
 
 
 @contextlib.contextmanager
@@ -64,7 +69,9 @@ class SingleArm:
         self.wire = Wire(self.time, role, role, self.plant, NoMonitor())  # type: ignore[arg-type]
         self.chain = self.wire.chain = Chain(role, self.plant, mounts={})
         self.chain.set_faults(faults or Faults())
-        self.switch = TorqueSwitch(WirePort(self.wire, 1_000_000), role, SERVOS[role], 538.0, LEAD_RAD, PATIENCE_NS)  # type: ignore[arg-type]
+        port: Any = WirePort(self.wire, 1_000_000)
+        told = GoalMemory(MASTER_IDS)
+        self.switch = TorqueSwitch(port, role, SERVOS[role], 538.0, LEAD_RAD, PATIENCE_NS, told)
 
     def get(self, servo_id: int, register: reg.Register) -> int:
         return self.chain.peek(servo_id, register, self.time.now)
@@ -95,6 +102,7 @@ class Pair:
 
     def __enter__(self) -> "Pair":
         with contextlib.ExitStack() as held:
+            self._folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="aloha-faults-")))
             held.enter_context(virtual_time(self.time))
             held.enter_context(mock.patch.object(dynamixel, "SerialPort", self._port))
             self.connect()
@@ -110,7 +118,12 @@ class Pair:
     def connect(self) -> None:
         """New drivers, as of a program that has just started."""
         now = self.time.monotonic_ns
-        arms = {side: DynamixelArm(f"{self.role}_{side}", self.role, f"/{side}", now=now) for side in self.wires}
+        arms = {
+            side: DynamixelArm(
+                f"{self.role}_{side}", self.role, f"/{side}", memory=self._folder / f"{side}.goals", now=now
+            )
+            for side in self.wires
+        }
         self.pair = ArmPair(arms, dict.fromkeys(SIDES, KITS["aloha"].gripper(self.role)), pose_vector(START_POSE, 0.0))
         self.pair.connect()
 
