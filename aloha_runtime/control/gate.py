@@ -177,7 +177,6 @@ class Gate:
         self.settled = False
         self.hold_cause = ""
         self._stream = None
-        self._later = []
         self._clipped[:] = False
 
     def _end(self, cause: str) -> None:

@@ -121,14 +121,16 @@ class Scene:
         self,
         role: Role,
         bases: Mapping[Side, Base],
-        gripper: Gripper,
+        grippers: Mapping[Side, Gripper],
         table_m: float | None = 0.0,
         hands: bool = False,
         together: bool = True,
     ) -> None:
         self.sides: list[Side] = [side for side in SIDES if side in bases]
         self._shape = shape = SHAPES[role]
-        self._gripper, self._table_m, self._arguments = gripper, table_m, (role, bases, gripper, table_m, hands)
+        self.table_m, self._arguments = table_m, (role, bases, grippers, table_m, hands)
+        self._closed_m = np.array([[grippers[side].position_close] for side in self.sides])
+        self._opening_m = np.array([[grippers[side].position_open] for side in self.sides]) - self._closed_m
         self._places = np.array([bases[side] for side in self.sides])
         self.capsules = [capsule for link in shape.links for capsule in link.capsules] + [shape.finger] * 2
         self.bodies = [capsule.body for capsule in self.capsules]
@@ -146,8 +148,8 @@ class Scene:
 
     def alone(self, side: Side) -> "Scene":
         """One of the arms, above the same table."""
-        role, bases, gripper, table_m, hands = self._arguments
-        return Scene(role, {side: bases[side]}, gripper, table_m, hands)
+        role, bases, grippers, table_m, hands = self._arguments
+        return Scene(role, {side: bases[side]}, grippers, table_m, hands)
 
     def _pair_up(self, meet: set[tuple[str, str]]) -> None:
         """Every pair of parts of two arms that must keep apart: capsules with each other, and with the other base."""
@@ -170,14 +172,14 @@ class Scene:
         for number, link in enumerate(links):
             for capsule in link.capsules:
                 of_capsule.append((number, max(np.linalg.norm(capsule.start), np.linalg.norm(capsule.end))))
-        farthest = max(self._gripper.position_open, self._gripper.position_close)
+        farthest = float(np.maximum(self._closed_m, self._closed_m + self._opening_m).max())
         tip = np.linalg.norm(self._shape.slide) + np.linalg.norm(self._shape.finger.end) + farthest
         of_capsule += [(len(links) - 1, tip)] * 2
         arm = np.zeros((len(self.capsules), JOINTS_PER_ARM))
         for index, (number, far) in enumerate(of_capsule):
             for joint in range(number + 1):
                 arm[index, joint] = sum(length[joint + 1 : number + 1]) + far
-        arm[-2:, -1] = abs(self._gripper.position_open - self._gripper.position_close)
+        arm[-2:, -1] = np.abs(self._opening_m).max()
         none = np.zeros(JOINTS_PER_ARM)
         by_name: dict[str, Array] = {}
         for index, body in enumerate(self.bodies):
@@ -208,8 +210,7 @@ class Scene:
             for capsule in link.capsules:
                 starts.append(place + turn @ np.array(capsule.start))
                 ends.append(place + turn @ np.array(capsule.end))
-        gripper = self._gripper
-        finger = gripper.position_close + part[..., -1:] * (gripper.position_open - gripper.position_close)
+        finger = self._closed_m + part[..., -1:] * self._opening_m
         for sign in (1.0, -1.0):
             middle = place + turn @ np.array(self._shape.slide) + sign * finger * turn[..., 1]
             mirror = np.array((1.0, sign, 1.0))
@@ -217,14 +218,30 @@ class Scene:
             ends.append(middle + turn @ (mirror * self._shape.finger.end))
         return np.stack(starts, axis=2), np.stack(ends, axis=2)
 
+    def parts(self, position: Vector) -> list[tuple[Side, Capsule]]:
+        """Every capsule where it is at joints (14,), in the world's frame."""
+        starts, ends = self.segments(position[None])
+        return [
+            (side, Capsule(capsule.body, tuple(starts[0, arm, index]), tuple(ends[0, arm, index]), capsule.radius))
+            for arm, side in enumerate(self.sides)
+            for index, capsule in enumerate(self.capsules)
+        ]
+
+    def base_corners(self, side: Side) -> Array:
+        """(8, 3) m: corners of the box around an arm's base, the lower four first, in order around it."""
+        middle, half = (np.array(size) for size in self._shape.base)
+        signs = [(x, y, z) for z in (-1, 1) for x, y in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
+        x, y, heading = self._places[self.sides.index(side)]
+        return (middle + half * signs) @ _about(Z, np.array(heading)).T + (x, y, 0.0)
+
     def distances(self, poses: Array) -> Array:
         """(N, pairs) m, in the order of `pairs`, for joints (N, 14)."""
         starts, ends = self.segments(poses)
         count = len(poses)
         found = []
-        if self._table_m is not None:
+        if self.table_m is not None:
             lowest = np.minimum(starts[:, :, self._low, 2], ends[:, :, self._low, 2])
-            found.append((lowest - self._radius[self._low] - self._table_m).reshape(count, -1))
+            found.append((lowest - self._radius[self._low] - self.table_m).reshape(count, -1))
         if self._together:
             apart = _between_segments(
                 starts[:, 0, self._first], ends[:, 0, self._first], starts[:, 1, self._second], ends[:, 1, self._second]
@@ -259,7 +276,9 @@ def scene_of(rig: RigConfig, role: Role, hands: bool = False) -> Scene:
     geometry = rig.guard or GuardConfig()
     known = geometry.bases(role)
     bases: dict[Side, Base] = {side: known.get(side, (0.0, 0.0, 0.0)) for side in rig.arms_of(role)}
-    return Scene(role, bases, rig.gripper(role), geometry.table(role), hands, together=bool(known))
+    return Scene(
+        role, bases, dict.fromkeys(SIDES, rig.gripper(role)), geometry.table(role), hands, together=bool(known)
+    )
 
 
 def _about(axis: Point, angle: Array) -> Array:

@@ -531,8 +531,8 @@ def test_a_ramp_to_where_the_arms_are_settles_at_once():
 def test_the_stages_of_a_ramp_wait_for_the_arms():
     """A shoulder that is held back in the first stage: the waist of the second does not set out."""
     raised, end = HOME.copy(), HOME.copy()
-    raised[1] += 0.3
-    end[[0, 1]] += (0.5, 0.3)
+    raised[1] += 0.095  # within the lead, so that the goal arrives and the shoulder does not
+    end[[0, 1]] += (0.5, 0.095)
     gate, servos = gate_at(), Servos(HOME)
     gate.ramp(0, end, via=[raised])
     released_ns = 2000 * MS

@@ -15,7 +15,7 @@ from aloha_runtime.control.pilot import Pilot, Torque
 from aloha_runtime.control.ramp import Planner, Way, finished, planner_for
 from aloha_runtime.control.shape import Scene
 from aloha_runtime.messages import MS, Mode, ModeHeartbeat
-from aloha_runtime.robot import KITS, NAMES, START_POSE, Role, Vector, pose_vector
+from aloha_runtime.robot import KITS, NAMES, SIDES, START_POSE, Role, Vector, pose_vector
 
 CYCLE_NS = 5 * MS
 SLEEP_POSE = KITS["aloha"].follower_sleep
@@ -40,7 +40,7 @@ def way(start: Vector, end: Vector = HOME, **geometry: object) -> Way:
 
 def least_m(start: Vector, stages: Sequence[Vector]) -> float:
     """Smallest distance along a way, looked at every 5 mrad."""
-    scene = Scene("follower", GuardConfig().bases(), KITS["aloha"].follower_gripper, hands=True)
+    scene = Scene("follower", GuardConfig().bases(), dict.fromkeys(SIDES, KITS["aloha"].follower_gripper), hands=True)
     poses = [start]
     for stage in stages:
         count = int(np.abs(stage - poses[-1]).max() / 0.005) + 1
@@ -76,7 +76,7 @@ def test_ways_are_the_same_every_time() -> None:
 def test_a_part_that_is_nearer_than_the_margin_may_leave_and_may_arrive() -> None:
     low = HOME.copy()
     low[[1, 8]] = -0.14
-    scene = Scene("follower", GuardConfig().bases(), KITS["aloha"].follower_gripper, hands=True)
+    scene = Scene("follower", GuardConfig().bases(), dict.fromkeys(SIDES, KITS["aloha"].follower_gripper), hands=True)
     assert 0.0 < scene.nearest(low).distance_m < 0.02
     assert way(low).stages == (HOME,) == way(low).stages
     assert way(HOME, low).stages == (low,)

@@ -104,6 +104,8 @@ def test_a_part_that_comes_near_for_a_moment_is_seen() -> None:
         for change in np.eye(14)[[0, 1, 2, 7, 8, 9]]:
             end = np.clip(start + 1.5 * change, *joint_limits("follower"))
             straight = Way((end,))
+            if judge.nearest(end).distance_m <= 0:
+                continue
             if finished(planner._blocked(planner._scene, [start, end])) is None:
                 distances = np.array([judge.distances(pose) for pose in swept(start, straight)])
                 least = np.minimum(MINIMUM_M, np.minimum(distances[0], distances[-1])) - YIELD_M - FINEST_M / 2

@@ -44,7 +44,7 @@ CAPSULES = {
 
 @pytest.fixture(scope="module")
 def arms() -> Scene:
-    return Scene("follower", GuardConfig().bases(), KIT.follower_gripper)
+    return Scene("follower", GuardConfig().bases(), dict.fromkeys(SIDES, KIT.follower_gripper))
 
 
 def outside(points: np.ndarray, model: mujoco.MjModel, data: mujoco.MjData, capsule: str) -> np.ndarray:
@@ -98,7 +98,7 @@ def _vertices(rig: mujoco.MjModel, data: mujoco.MjData, geom: str) -> np.ndarray
 def test_distances_are_those_of_mujoco(role: Role, hands: bool) -> None:
     """Overlapping parts only have to be below zero on both sides: how deep is not asked for."""
     bases: dict = {"left": (-0.3, 0.1, 0.4), "right": (0.35, 0.0, 2.6)}
-    scene = Scene(role, bases, KIT.gripper(role), 0.05, hands)
+    scene = Scene(role, bases, dict.fromkeys(SIDES, KIT.gripper(role)), 0.05, hands)
     judge = MujocoArms(role, bases, KIT.gripper(role), 0.05, hands)
     random = np.random.default_rng(0)
     poses = random.uniform(*joint_limits(role), (150, 14))
@@ -113,7 +113,7 @@ def test_distances_are_those_of_mujoco(role: Role, hands: bool) -> None:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_no_distance_changes_by_more_than_the_reach_says(role: Role) -> None:
-    scene = Scene(role, GuardConfig().bases(), KIT.gripper(role), hands=True)
+    scene = Scene(role, GuardConfig().bases(), dict.fromkeys(SIDES, KIT.gripper(role)), hands=True)
     random = np.random.default_rng(0)
     poses = random.uniform(*joint_limits(role), (300, 14))
     moved = poses + random.uniform(-0.05, 0.05, poses.shape) * (random.uniform(size=poses.shape) < 0.3)
@@ -123,10 +123,10 @@ def test_no_distance_changes_by_more_than_the_reach_says(role: Role) -> None:
 
 def test_arms_whose_places_are_unknown_have_to_do_with_the_table_only() -> None:
     here = {"left": (0.0, 0.0, 0.0), "right": (0.0, 0.0, 0.0)}
-    scene = Scene("leader", here, KIT.leader_gripper, together=False)
+    scene = Scene("leader", here, dict.fromkeys(SIDES, KIT.leader_gripper), together=False)
     assert {second for _, second in scene.pairs} == {"table"}
     assert scene.nearest(pose_vector(START_POSE, 0.0)).distance_m > 0.05
-    nothing = Scene("leader", here, KIT.leader_gripper, table_m=None, together=False)
+    nothing = Scene("leader", here, dict.fromkeys(SIDES, KIT.leader_gripper), table_m=None, together=False)
     assert nothing.nearest(pose_vector(START_POSE, 0.0)) == (FAR_M, "", "")
 
 
@@ -154,12 +154,12 @@ def test_hands_may_meet_and_a_hand_may_not_meet_a_wrist(arms: Scene) -> None:
     distances = []
     for half in (0.70, 0.62):
         apart = {"left": (-half, 0.5, 0.0), "right": (half, 0.5, math.pi)}
-        distances.append(Scene("follower", apart, KIT.follower_gripper).nearest(level))
+        distances.append(Scene("follower", apart, dict.fromkeys(SIDES, KIT.follower_gripper)).nearest(level))
     assert distances[0].distance_m > 0.02
     assert distances[1].distance_m < distances[0].distance_m
 
 
 def test_one_follower_has_the_table_only() -> None:
-    arm = Scene("follower", {"right": (0.0, 0.0, 0.0)}, KIT.follower_gripper)
+    arm = Scene("follower", {"right": (0.0, 0.0, 0.0)}, dict.fromkeys(SIDES, KIT.follower_gripper))
     assert arm.nearest(pose_vector(START_POSE, 0.0)).second == "table"
     assert arm.nearest(pose_vector((0.0, -1.0, -0.5, 0.0, 0.0, 0.0), 0.0)).distance_m <= FAR_M
