@@ -36,7 +36,7 @@ REDRAW_S = 0.5
 VIEWS = (("from the front", 0, 2), ("from the right", 1, 2), ("from above", 0, 1))
 """Title, and which of x, y, z go to the right and up."""
 AXES = ("x (m)", "y (m)", "z (m)")
-ACROSS_M, UP_M = 2.0, (-0.4, 1.0)
+ACROSS_M, UP_M = 1.8, (-0.2, 0.8)
 """What the views show: both arms of a published kit, stretched out."""
 PAGE = """<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="1"><title>aloha guard view</title>
 <img src="{picture}" alt="the arms as the guard sees them" style="max-width: 100%">
@@ -93,9 +93,9 @@ def _heard(states: Subscriber, role: Role) -> Vector:
     """Where the arms of a running rig are now. Raises TransportError when they do not say."""
     end = time.monotonic() + FIRST_S
     while time.monotonic() < end:
-        state: ArmsState | None = states.fresh(time.monotonic_ns())
-        if state is not None:
-            return np.array(state.position)
+        said: list[ArmsState] = states.drain()
+        if said:
+            return np.array(said[-1].position)
         time.sleep(0.02)
     raise TransportError(f"the {role}s have not said where they are for {FIRST_S:g} s: see `aloha status`")
 

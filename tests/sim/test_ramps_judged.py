@@ -108,8 +108,8 @@ def test_a_part_that_comes_near_for_a_moment_is_seen() -> None:
                 continue
             if finished(planner._blocked(planner._scene, [start, end])) is None:
                 distances = np.array([judge.distances(pose) for pose in swept(start, straight)])
-                least = np.minimum(MINIMUM_M, np.minimum(distances[0], distances[-1])) - YIELD_M - FINEST_M / 2
-                unseen += bool((distances < least).any())
+                least = np.minimum(planner._margin_m, np.minimum(distances[0], distances[-1]))
+                unseen += bool((distances < least - YIELD_M - FINEST_M / 2).any())
     assert unseen == 0
 
 
