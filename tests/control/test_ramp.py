@@ -101,6 +101,28 @@ def test_what_counts_as_clear(distances_m: list[float], clear: bool) -> None:
     assert (found is None) is clear
 
 
+class Dip:
+    """One pair of parts that meet for a moment, where the waist passes 0.5, at a metre for each radian."""
+
+    sides: tuple = ()
+    pairs = (("left wrist", "right wrist"),)
+    reach = np.eye(1, 14)
+
+    def distances(self, poses: np.ndarray) -> np.ndarray:
+        return np.abs(poses[:, :1] - 0.5)
+
+
+def test_a_moment_between_the_first_looks_is_seen() -> None:
+    corners = np.zeros((2, 14))
+    corners[1, 0] = 1.0
+    first = np.arange(10) / 9
+    assert np.abs(first - 0.5).min() > 0.05, "nine looks on a metre see nothing"
+    search = Planner(Dip(), 0.02, START_POSE, corners[0], corners[1])  # type: ignore[arg-type]
+    blocked = finished(search._blocked(Dip(), corners))  # type: ignore[arg-type]
+    assert blocked is not None
+    assert blocked.distance_m < 0.05
+
+
 def test_a_refusal_names_the_parts_and_the_joint_to_move_and_moving_it_helps() -> None:
     refusal = way(TANGLED, **SIDE_BY_SIDE).refusal
     said = re.fullmatch(
