@@ -140,16 +140,39 @@ BasePlace = tuple[Finite, Finite, Finite]
 
 
 class GuardConfig(Strict):
-    """Followers kept apart from each other and from the table (`control/guard.py`). The bases, as measured, are those
-    of the published rig: 0.938 m between them, face to face, both on the table's top."""
+    """Where arms and table are; with it in the rig file followers are kept apart from each other and from the table
+    (`control/guard.py`). Ramps are planned by it with or without (`control/ramp.py`).
+
+    The followers' bases are those of both published kits: 0.938 m between them, face to face (gym-aloha's model of the
+    ALOHA simulation that came with ACT, and `aloha.xml` in MuJoCo Menagerie for ALOHA 2). Where the leaders stand is
+    published for neither, so each of theirs has to do with its own table only, until both are given.
+    """
 
     minimum_distance_m: float = Field(0.02, gt=0, le=0.2)
     left_base: BasePlace = (-0.469, 0.5, 0.0)
     right_base: BasePlace = (0.469, 0.5, math.pi)
+    table_m: float | None = Field(0.0, ge=-1, le=0.3, description="of its top above the followers' feet; null: none")
+    leader_left_base: BasePlace | None = None
+    leader_right_base: BasePlace | None = None
+    leader_table_m: float | None = Field(0.0, ge=-1, le=0.3, description="... above the leaders' feet")
 
-    def bases(self) -> dict[Literal["left", "right"], BasePlace]:
-        """By side."""
-        return {"left": self.left_base, "right": self.right_base}
+    @model_validator(mode="after")
+    def _leaders_are_both_known(self) -> "GuardConfig":
+        if (self.leader_left_base is None) != (self.leader_right_base is None):
+            raise ValueError("leader_left_base: give both bases of the leaders, or neither")
+        return self
+
+    def bases(self, role: Literal["leader", "follower"] = "follower") -> dict[Literal["left", "right"], BasePlace]:
+        """By side; empty where nobody has said."""
+        if role == "follower":
+            return {"left": self.left_base, "right": self.right_base}
+        if self.leader_left_base is None or self.leader_right_base is None:
+            return {}
+        return {"left": self.leader_left_base, "right": self.leader_right_base}
+
+    def table(self, role: Literal["leader", "follower"]) -> float | None:
+        """Height of the table's top above the feet of a role's arms (m); None where there is none."""
+        return self.table_m if role == "follower" else self.leader_table_m
 
 
 class RealtimeConfig(Strict):

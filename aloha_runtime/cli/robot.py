@@ -1,13 +1,15 @@
 """Sub-commands for the robot PC."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from aloha_runtime.cli.options import Rig, RunDir
 
 app = typer.Typer()
+guard_app = typer.Typer(no_args_is_help=True, help="How near the arms are to each other and to the table.")
+app.add_typer(guard_app, name="guard")
 
 Root = Annotated[Path, typer.Option("--root", help="install into this tree instead of the running system")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="only say what would be done")]
@@ -64,14 +66,36 @@ def setup(
     rig: Annotated[
         str, typer.Option("--rig", help="kit (aloha, aloha2, sim), or a rig file to redo steps of")
     ] = "aloha",
-    only: Annotated[list[str] | None, typer.Option("--only", help="ports, servos, grippers, zero or cameras")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="ports, servos, grippers, zero, table or cameras")
+    ] = None,
     answers: Annotated[Path | None, typer.Option("--answers", help="YAML file of answers, to run unattended")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="take every default; what hands must do is done")] = False,
     run_dir: RunDir = None,
 ) -> None:
-    """From a new robot to its rig file: ports by plugging, servos, grippers, zero, cameras. Nothing moves."""
+    """From a new robot to its rig file: ports by plugging, servos, grippers, zero, table, cameras. Nothing moves."""
     from aloha_runtime.commands import setup as command
     from aloha_runtime.commands.setup_talk import Person, read_answers
 
     person = Person(read_answers(answers) if answers is not None else None, yes)
     command.setup(rig, out, only or command.USUAL, person, run_dir)
+
+
+@guard_app.command("view")
+def guard_view(
+    rig: Annotated[str | None, typer.Option("--rig", help="with --pose or --angles: whose; default: aloha")] = None,
+    role: Annotated[Literal["follower", "leader"], typer.Option("--role", help="which pair of arms")] = "follower",
+    pose: Annotated[Literal["start", "sleep"] | None, typer.Option("--pose", help="a pose of the rig file")] = None,
+    angles: Annotated[
+        str | None, typer.Option("--angles", help="6 angles (rad) for both arms or 12, left first, in quotes")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="PNG to write")] = Path("outputs/guard/view.png"),
+    follow: Annotated[
+        bool, typer.Option("--follow", help="draw it anew until Ctrl-C, with a page that shows it")
+    ] = False,
+    run_dir: RunDir = None,
+) -> None:
+    """Draw the arms as the guard sees them: of the running rig, of a pose or of angles. Nothing moves."""
+    from aloha_runtime.commands.guard_view import view
+
+    view(rig, role, pose, angles, out, follow, run_dir)

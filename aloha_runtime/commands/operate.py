@@ -23,10 +23,11 @@ from aloha_runtime.processes.table import Job
 from aloha_runtime.realtime import NS_PER_S, WallClock
 from aloha_runtime.run_directory import RUN_LOCK, default_run_dir, lock_holder
 
-RAMP_TIMEOUT_S = 40.0
-"""The longest ramp to the start pose (about 3 rad) at the lowest velocity limit there is (0.2 rad/s), twice over."""
-DOWN_TIMEOUT_S = 60.0
-"""Parking takes 40 s at most, ending the processes 5 s."""
+RAMP_TIMEOUT_S = 60.0
+"""A ramp of 3 rad at the lowest velocity limit there is (0.2 rad/s), twice over, and as long again for the stages of
+arms that have to be raised first, one after the other."""
+DOWN_TIMEOUT_S = 80.0
+"""Parking takes 60 s at most, ending the processes 5 s."""
 SUPERVISOR_LOCK = f"{SUPERVISOR}.requests.lock"
 SQUEEZE_TIMEOUT_S = 3600.0
 """A person may take their time before they squeeze the grippers."""

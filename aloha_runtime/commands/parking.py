@@ -12,8 +12,9 @@ from aloha_runtime.stillness import is_stall
 if TYPE_CHECKING:
     from aloha_runtime.commands.stack import Stack
 
-PARK_TIMEOUT_S = 40.0
-"""The longest ramp to the sleep pose (3 rad) at the lowest velocity limit there is (0.2 rad/s), twice over."""
+PARK_TIMEOUT_S = 60.0
+"""A ramp of 3 rad at the lowest velocity limit there is (0.2 rad/s), twice over, and as long again for the stages of
+arms that have to be raised first, one after the other."""
 TRIES = 4
 """What fails once (no answer within 2 s on a busy computer, a HOLD because it stood still, no memory) may go well a
 moment later."""

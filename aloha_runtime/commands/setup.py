@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from aloha_runtime import config, durable
-from aloha_runtime.commands import setup_calibrate, setup_cameras, setup_ports, setup_servos
+from aloha_runtime.commands import setup_calibrate, setup_cameras, setup_ports, setup_servos, setup_table
 from aloha_runtime.commands.setup_ports import Adapters
 from aloha_runtime.commands.setup_talk import Person
 from aloha_runtime.config import RigConfig
@@ -17,8 +17,8 @@ from aloha_runtime.errors import ConfigError
 from aloha_runtime.hardware.dynamixel_sdk_port import ServoAccess
 from aloha_runtime.robot import KITS, ROLES, Role
 
-STEPS = ("ports", "servos", "grippers", "zero", "cameras")
-USUAL = ("ports", "servos", "grippers", "cameras")
+STEPS = ("ports", "servos", "grippers", "zero", "table", "cameras")
+USUAL = ("ports", "servos", "grippers", "table", "cameras")
 """Kits are delivered with their zero set."""
 HEADER = (
     "# Written by `aloha setup` from {base}. configs/aloha.yaml explains every key; `aloha config check` checks this.\n"
@@ -87,6 +87,7 @@ def _work(robot: Robot, steps: Sequence[str]) -> None:
         "servos": _servos,
         "grippers": _grippers,
         "zero": _zero,
+        "table": _table,
         "cameras": _cameras,
     }
     for step in STEPS[1:]:
@@ -148,6 +149,11 @@ def _zero(robot: Robot) -> None:
         entry.pop("homing_offsets", None)
         if offsets:
             entry["homing_offsets"] = offsets
+
+
+def _table(robot: Robot) -> None:
+    known = robot.data.get("guard") or {}
+    robot.data["guard"] = setup_table.ask_for_table(known, robot.arms, robot.rig.kit, robot.person)
 
 
 def _servos_of(robot: Robot, arm: str, role: Role) -> contextlib.AbstractContextManager[ServoAccess]:

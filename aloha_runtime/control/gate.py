@@ -14,6 +14,7 @@ Whoever commands, and whatever arrives:
 """
 
 import math
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -88,6 +89,9 @@ class Gate:
         self._clipped = np.zeros(DOF, dtype=bool)
         self._ramp_deadline_ns = 0
         self._pose = self._tracker.goal.copy()
+        self._later: list[Vector] = []
+        """Poses of the ramp under way that come after `_pose`."""
+        self._ramp_speed = self._tracker.goal.copy()
 
     @property
     def goal(self) -> Vector:
@@ -113,23 +117,35 @@ class Gate:
         self._enter(Motion.FOLLOW)
         self._stream = ActionStream(self.timing, self.counters, now_ns)
 
-    def ramp(self, now_ns: int, pose: Vector, speed_rad_s: float = RAMP_SPEED_RAD_S) -> None:
-        """Move to a pose (14,) at bounded speed, all joints arriving together; `settled` says when.
+    def ramp(
+        self, now_ns: int, pose: Vector, speed_rad_s: float = RAMP_SPEED_RAD_S, via: Sequence[Vector] = ()
+    ) -> None:
+        """Move to a pose (14,) at bounded speed, all joints arriving together; `settled` says when. `via`: poses to go
+        to before, each settled before the next.
 
         Raises ValueError for a pose that is not 14 finite numbers, or a speed that is not above 0.
         """
-        end = numbers(pose)
-        if isinstance(end, str):
-            raise ValueError(f"ramp: the pose cannot be used, because {end}")
+        stages = []
+        for stage in (*via, pose):
+            end = numbers(stage)
+            if isinstance(end, str):
+                raise ValueError(f"ramp: the pose cannot be used, because {end}")
+            stages.append(np.minimum(np.maximum(end, self.limits.low), self.limits.high))
         if not speed_rad_s > 0:
             raise ValueError(f"ramp: the speed is {speed_rad_s} rad/s; it must be above 0")
-        self._pose = np.minimum(np.maximum(end, self.limits.low), self.limits.high)
-        self._tracker.rest()
-        self._enter(Motion.RAMP)
         scale = speed_rad_s / RAMP_SPEED_RAD_S
         speed = np.minimum(np.where(IS_GRIPPER, RAMP_GRIPPER_S * scale, speed_rad_s), self.limits.velocity)
-        duration_ns = int(1e9 * float((np.abs(self._pose - self._tracker.goal) / speed).max()))
-        self._tracker.aim(now_ns, duration_ns, self._pose, speed)
+        self._ramp_speed = speed
+        self._enter(Motion.RAMP)
+        self._later = stages
+        self._next_stage(now_ns)
+
+    def _next_stage(self, now_ns: int) -> None:
+        """Set out for the next pose of the ramp, from where the goal is."""
+        self._pose = self._later.pop(0)
+        self._tracker.rest()
+        duration_ns = int(1e9 * float((np.abs(self._pose - self._tracker.goal) / self._ramp_speed).max()))
+        self._tracker.aim(now_ns, duration_ns, self._pose, self._ramp_speed)
         self._ramp_deadline_ns = now_ns + 2 * duration_ns + 2000 * MS
 
     def step(self, now_ns: int, present: Vector, target: Target | None = None) -> GateOutput:
@@ -213,9 +229,12 @@ class Gate:
             self.motion = Motion.PAUSED
 
     def _watch_ramp(self, now_ns: int) -> None:
-        """Settled, or too late."""
+        """Settled, on with the next stage, or too late."""
         gap = np.where(IS_GRIPPER, 0.0, np.abs(self._pose - self._present))
         if self._tracker.arrived(now_ns, ARRIVED) and gap.max() <= SETTLED_RAD:
+            if self._later:
+                self._next_stage(now_ns)
+                return
             self._tracker.rest()
             self._enter(Motion.FROZEN)
             self.settled = True

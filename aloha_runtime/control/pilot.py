@@ -7,6 +7,8 @@ The pilot alone decides about torque, and by these rules an arm never falls beca
 - the servos say which goals they hold once they have it (`switched`), and only from there motion begins: where an arm
   stands is a sag below its goal, and not even that when torque has changed what its position says;
 - IDLE, HOLD and FAULT change nothing for followers; leaders that a person may have let go of get their torque back;
+- no ramp begins before a way is found that is clear of the table and of the other arm (`control/ramp.py`): until then
+  the arms stay as they are, and where there is none they hold and say which joint a person should move;
 - an order is carried out once. One that was given before this pilot started, before it was without the supervisor's
   word, or before it last held is void, whatever the supervisor repeats; so is everything that builds on it.
 """
@@ -19,6 +21,7 @@ import numpy as np
 
 from aloha_runtime.control.gate import Gate, GateOutput, GateTiming, Motion, Target
 from aloha_runtime.control.limits import Limits
+from aloha_runtime.control.ramp import Planner, Turns, Way, moved_meanwhile, within_a_turn
 from aloha_runtime.messages import MODE, MOVING, MS, POWERED, Mode, ModeHeartbeat
 from aloha_runtime.robot import IS_GRIPPER, Pose, Role, Vector, pose_vector
 
@@ -75,9 +78,11 @@ class Pilot:
         timing: GateTiming,
         follows: bool = False,
         carries: bool = False,
+        planner: Planner | None = None,
     ) -> None:
         """`torque` is how the servos were found; an arm that was found holding goes on holding. `follows`: leaders go
-        where the followers go while a policy moves them. `carries`: leaders bear their own weight in TELEOP."""
+        where the followers go while a policy moves them. `carries`: leaders bear their own weight in TELEOP.
+        `planner`: finds the way of every ramp; without one ramps are straight."""
         self.role = role
         self._follows = follows
         self._led = Torque.CARRYING if carries else Torque.OFF
@@ -100,6 +105,10 @@ class Pilot:
         self._gripper = ""
         self._begin: Begin | None = None
         """What begins once the servos have the torque that it needs."""
+        self._planner = planner
+        self._planning: Turns[Way] | None = None
+        """The way to the pose of the last order is being sought; a turn of it in each cycle."""
+        self._planned_from = self.gate.goal
 
     def step(
         self,
@@ -118,6 +127,7 @@ class Pilot:
         for heartbeat in heartbeats:
             self._hear(now_ns, heartbeat, present, rearm_cause, trouble)
         self._notice_silence(now_ns, present)
+        self._plan_on(now_ns, present, rearm_cause)
         if self.mode in POWERED and (cause := trouble or self._disobedience(rearm_cause)):
             self._hold(now_ns, present, cause)
         if self.torque in LIMP:
@@ -127,10 +137,10 @@ class Pilot:
             self._hold(now_ns, present, output.hold_cause)
             output = self.gate.step(now_ns, present)
         armed = self.mode is Mode.ARMED and output.motion is Motion.FROZEN and self._begin is None
-        settled = output.settled or armed
+        settled = (output.settled or armed) and self._planning is None
         if self.mode is Mode.ARMED and settled and self.role == "leader" and self._pose == "start":
             self.torque = Torque.GRIPPERS_FREE
-        if self.mode is Mode.PARK and (output.settled or self.torque is Torque.OFF):
+        if self.mode is Mode.PARK and self._planning is None and (output.settled or self.torque is Torque.OFF):
             self.torque, settled = Torque.OFF, True
             self._may_move = False  # a parked arm stays without torque, whatever becomes of the supervisor
         return Command(
@@ -154,6 +164,8 @@ class Pilot:
 
     def _disobedience(self, rearm_cause: str) -> str:
         """Servos that do not obey while they should."""
+        if self._planning is not None:
+            return ""
         return "" if self.torque is Torque.OFF or self._rearm else rearm_cause
 
     def _hear(self, now_ns: int, heartbeat: ModeHeartbeat, present: Vector, rearm_cause: str, trouble: str) -> None:
@@ -163,6 +175,7 @@ class Pilot:
         if heartbeat.order_ns <= self.order_ns:
             return
         self.order_ns, self._pose, self._cause = heartbeat.order_ns, heartbeat.pose, ""
+        self._planning = None
         mode = Mode(heartbeat.mode)
         if mode not in POWERED:
             self._stand(present)
@@ -191,6 +204,7 @@ class Pilot:
 
     def _hold(self, now_ns: int, present: Vector, cause: str) -> None:
         """Hold by itself: the order that was being carried out, and every earlier one, is void."""
+        self._planning = None
         self._stand(present)
         self.mode, self._cause = Mode.HOLD, cause
         self._void_ns, self._voided_by = max(self._void_ns, now_ns), "these arms held"
@@ -205,10 +219,46 @@ class Pilot:
         refusal = trouble or (self.gate.limits.outside(present) if anew else "")
         if refusal:
             self._hold(now_ns, present, refusal)
+        elif pose and self._planner is not None:
+            self._stand(present)
+            self._planned_from = self._standing(present, rearm_cause)
+            self._planning = self._planner.plan(self._planned_from, self._goal_of(pose, self._planned_from), pose)
+        else:
+            ways = (self._goal_of(pose, self.gate.goal),) if pose else ()
+            self._set_out(now_ns, ways, present, anew)
+
+    def _goal_of(self, pose: str, held: Vector) -> Vector:
+        """Where a ramp to `pose` ends; what a gripper holds it goes on holding on the way to sleep."""
+        goal = self._poses[pose].copy()
+        if pose == "sleep":
+            goal[IS_GRIPPER] = held[IS_GRIPPER]
+        return goal
+
+    def _plan_on(self, now_ns: int, present: Vector, rearm_cause: str) -> None:
+        """Another turn of the search for a way; at its end set out, or hold and say why."""
+        if self._planning is None:
             return
-        self._after_switch(now_ns, present, lambda at_ns: self._ramp(at_ns, pose), anew)
-        self.torque = Torque.ON
+        try:
+            next(self._planning)
+        except StopIteration as stop:
+            way: Way = stop.value
+            self._planning = None
+            moved = moved_meanwhile(self._planned_from, self._standing(present, rearm_cause))
+            if refusal := way.refusal or moved:
+                self._hold(now_ns, present, refusal)
+            else:
+                self._set_out(now_ns, way.stages, present, self.torque is not Torque.ON or bool(rearm_cause))
+
+    def _standing(self, present: Vector, rearm_cause: str) -> Vector:
+        """Where a ramp begins: at the goal that is held, or where the arms are when they do not hold one."""
+        held = self.torque is Torque.ON and not rearm_cause
+        return self.gate.goal if held else within_a_turn(present)
+
+    def _set_out(self, now_ns: int, stages: Sequence[Vector], present: Vector, anew: bool) -> None:
+        """Torque on where it is not, then ramp through poses, or stay where there is none."""
         self._may_move = True
+        self._after_switch(now_ns, present, lambda at_ns: self._ramp(at_ns, stages), anew)
+        self.torque = Torque.ON
 
     def _after_switch(self, now_ns: int, present: Vector, begin: Begin, anew: bool) -> None:
         """Begin at once, or, where torque has to be switched, when it has been. Until then the goals are where the
@@ -219,15 +269,14 @@ class Pilot:
         self._rest(present)
         self._rearm, self._begin = True, begin
 
-    def _ramp(self, now_ns: int, pose: str) -> None:
-        """Go to a pose; none: stay."""
-        if not pose:
+    def _ramp(self, now_ns: int, stages: Sequence[Vector]) -> None:
+        """Go through poses, from where the servos hold the arms; none: stay. A way was found from where they were."""
+        if not stages:
             self.gate.hold()
-            return
-        goal = self._poses[pose].copy()
-        if pose == "sleep":  # what a gripper holds it goes on holding
-            goal[IS_GRIPPER] = self.gate.goal[IS_GRIPPER]
-        self.gate.ramp(now_ns, goal)
+        elif moved := moved_meanwhile(self._planned_from, self.gate.goal):
+            self._hold(now_ns, self.gate.goal, moved)
+        else:
+            self.gate.ramp(now_ns, stages[-1], via=stages[:-1])
 
     def _rest(self, present: Vector) -> None:
         """Goals at rest: where the servos hold them already, else where the arms are."""

@@ -17,6 +17,7 @@ from aloha_runtime.control.gate import GateTiming, Target
 from aloha_runtime.control.limits import rig_limits
 from aloha_runtime.control.margins import margins_for
 from aloha_runtime.control.pilot import Command, Pilot, Torque
+from aloha_runtime.control.ramp import planner_for
 from aloha_runtime.control.zeros import ZeroWatch
 from aloha_runtime.hardware.base import ArmSilentError
 from aloha_runtime.hardware.dynamixel import DynamixelArm
@@ -115,6 +116,7 @@ class ArmsLoop:
             GateTiming(period_ns=self.period_ns, hold_after_ns=int(self.service.rig.limits.hold_after_ms * MS)),
             follows=self.followers is not None,
             carries=self.carried_share > 0,
+            planner=planner_for(self.service.rig, self.role),
         )
         self.torque: Torque | None = self.pilot.torque
         """What the servos were told last; None while that is not certain."""

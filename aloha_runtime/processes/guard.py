@@ -1,13 +1,13 @@
 """guard: looks 50 times a second whether the followers come too near to each other or to the table, and asks for HOLD.
 
-See `control.guard` for what it judges and why in time, `collision` for the arms' shape.
+See `control.guard` for what it judges and why in time, `control.shape` for the arms' shape.
 """
 
 import numpy as np
 
 from aloha_runtime import messages
-from aloha_runtime.collision import ArmsModel, Near
 from aloha_runtime.control.guard import PERIOD_NS, Foresight, too_near
+from aloha_runtime.control.shape import Near, scene_of
 from aloha_runtime.messages import ArmsState, GuardState
 from aloha_runtime.realtime import Pacer
 from aloha_runtime.robot import GRIPPER_INDEX, Vector
@@ -20,11 +20,7 @@ class GuardLoop:
     def __init__(self, service: Service) -> None:
         config = service.rig.guard
         assert config is not None, "the table starts this process on rigs with a guard only"
-        sides = service.rig.arms_of("follower")
-        bases = {side: base for side, base in config.bases().items() if side in sides}
-        self.model = ArmsModel(
-            bases, max(service.rig.grippers("follower").values(), key=lambda each: each.position_open)
-        )
+        self.scene = scene_of(service.rig, "follower")
         self.minimum_m = config.minimum_distance_m
         self.followers = service.bus.subscribe(messages.FOLLOWERS)
         self.state = service.bus.publisher(messages.GUARD)
@@ -52,9 +48,8 @@ class GuardLoop:
     def _judged(self, stamp_ns: int, position: Vector, goal: Vector) -> tuple[Near, Near]:
         """Nearest pair now and soon, of where the arms are and of where they are told to be."""
         way = self.foresight.way(stamp_ns, goal)
-        nearest = self.model.nearest
-        now = min(nearest(position), nearest(goal))
-        return now, min(nearest(position + way), nearest(goal + way)) if way.any() else now
+        nearest = self.scene.nearest_of(np.array([position, goal, position + way, goal + way]))
+        return min(nearest[:2]), min(nearest[2:])
 
     def figures(self) -> dict[str, float]:
         """Named numbers for the health report."""

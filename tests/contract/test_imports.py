@@ -17,7 +17,6 @@ LAYERS = [
     {"service"},
     {"witnesses"},
     {"act"},
-    {"collision"},
     {"flight_log"},
     {"sim", "data", "inputs"},
     {"control"},

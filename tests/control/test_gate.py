@@ -528,6 +528,27 @@ def test_a_ramp_to_where_the_arms_are_settles_at_once():
     assert rows[0][2].settled
 
 
+def test_the_stages_of_a_ramp_wait_for_the_arms():
+    """A shoulder that is held back in the first stage: the waist of the second does not set out."""
+    raised, end = HOME.copy(), HOME.copy()
+    raised[1] += 0.095  # within the lead, so that the goal arrives and the shoulder does not
+    end[[0, 1]] += (0.5, 0.095)
+    gate, servos = gate_at(), Servos(HOME)
+    gate.ramp(0, end, via=[raised])
+    released_ns = 2000 * MS
+    for now in range(CYCLE, 8000 * MS, CYCLE):
+        output = gate.step(now, servos.position)
+        servos.move(output.goal, 0.005)
+        if now < released_ns:
+            servos.position[1] = HOME[1]
+            assert output.goal[0] == HOME[0]
+            assert not output.settled
+        if output.settled:
+            break
+    assert output.settled
+    assert servos.position[[0, 1]] == pytest.approx(end[[0, 1]], abs=0.03)
+
+
 def test_a_blocked_ramp_stops_at_the_lead_and_names_the_joint():
     pose = HOME.copy()
     pose[10] += 0.6

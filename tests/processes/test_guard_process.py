@@ -7,16 +7,15 @@ import pytest
 from process_fakes import fake_service
 
 from aloha_runtime import config, messages
-from aloha_runtime.collision import ArmsModel
 from aloha_runtime.commands import operate
 from aloha_runtime.commands.stack import Stack
-from aloha_runtime.config_parts import GuardConfig
+from aloha_runtime.control.shape import scene_of
 from aloha_runtime.data.writer import DatasetWriter
 from aloha_runtime.messages import ArmsState, GuardState, Mode, Request
 from aloha_runtime.processes.guard import GuardLoop
 from aloha_runtime.processes.supervisor import SupervisorLoop
 from aloha_runtime.processes.table import Job
-from aloha_runtime.robot import CONTROL_HZ, KITS, NAMES, START_POSE, TICK_NS, pose_vector
+from aloha_runtime.robot import CONTROL_HZ, NAMES, START_POSE, TICK_NS, pose_vector
 
 HOME = pose_vector(START_POSE, 0.2)
 SPEED_RAD_S = 1.0
@@ -132,7 +131,7 @@ def test_a_replay_into_each_other_ends_before_they_meet(tmp_path: Path) -> None:
             action = HOME + share * lean
             writer.add_frame({"action": action, "observation.state": action})
         writer.save_episode("meeting")
-    model = ArmsModel(GuardConfig().bases(), KITS["aloha"].follower_gripper)
+    model = scene_of(config.load("sim"), "follower")
     assert model.nearest(HOME + lean).distance_m < 0, "the recorded way ends in a collision"
     rig = operate.with_task(config.load("sim"), 3, "transfer_cube", "virtual")
     with Stack(rig, Job.REPLAY, tmp_path / "run", episode=(str(path), 0)) as stack:
