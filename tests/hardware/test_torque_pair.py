@@ -92,7 +92,7 @@ def test_watchdogs_that_tripped_and_are_set_again_let_no_arm_creep(role: Role, a
         goals = raised(table)
         begin = {side: table.angles(side) for side in table.wires}
         for _ in range(30):
-            table.time.now += 150 * MS
+            table.leave(150)
             table.cycle(goals, 100)
             assert "watchdog" in table.pair.rearm_cause()
             switched = table.pair.torque(True)
@@ -111,9 +111,7 @@ def test_programs_that_start_anew_let_no_arm_creep(role: Role, at_trip: GoalAtTr
         begin = {side: table.angles(side) for side in table.wires}
         for _ in range(20):
             table.pair.disconnect()
-            table.time.now += pause_ms * MS
-            for wire in table.wires.values():
-                wire.advance(table.time.now)
+            table.leave(pause_ms)
             table.connect()
             switched = table.pair.torque(True)
             assert switched.failure is None
@@ -131,9 +129,7 @@ def test_a_new_program_resumes_no_motion_of_a_dead_one(role: Role, at_trip: Goal
         goals = raised(table)
         goals[0] += lead_rad
         table.cycle(goals, 2)
-        table.time.now += 600 * MS  # the trip lets it sag once more
-        for wire in table.wires.values():
-            wire.advance(table.time.now)
+        table.leave(600)  # the trip lets it sag once more
         here = {side: table.angles(side) for side in table.wires}
         table.pair.disconnect()
         table.connect()

@@ -135,12 +135,12 @@ def again_and_again(_rig: None, chance: Random) -> Trial:
                 switched = pair.pair.torque(True, grippers)
                 trouble = trouble or str(switched.failure or "")
                 pair.cycle(switched.goals, 5)
-            pair.time.now += 150 * MS
+            pair.leave(150)
             pair.cycle(switched.goals, 40)
             goals = pair.pair.torque(True).goals
             pair.cycle(goals, 60)
             pair.pair.disconnect()
-            pair.time.now += chance.choice((0, 300 * MS))
+            pair.leave(chance.choice((0, 300)))
             pair.connect()
             goals = pair.pair.torque(True).goals
             pair.cycle(goals, 60)

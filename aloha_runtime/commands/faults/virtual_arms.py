@@ -138,6 +138,13 @@ class Pair:
                 wire.advance(self.time.now)
         return reading
 
+    def leave(self, ms: float) -> None:
+        """Let time pass with nothing on the wires, as when the program is gone."""
+        for _ in range(round(ms / 5)):
+            self.time.now += CYCLE_NS
+            for wire in self.wires.values():
+                wire.advance(self.time.now)
+
     def angles(self, side: Side) -> NDArray[np.float64]:
         return np.array(self.wires[side].plant.read(self.time.now).angles)
 
