@@ -224,6 +224,7 @@ class Pilot:
             self._planned_from = self._standing(present, rearm_cause)
             self._planning = self._planner.plan(self._planned_from, self._goal_of(pose, self._planned_from), pose)
         else:
+            self._planned_from = self._standing(present, rearm_cause)
             ways = (self._goal_of(pose, self.gate.goal),) if pose else ()
             self._set_out(now_ns, ways, present, anew)
 

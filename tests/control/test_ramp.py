@@ -193,7 +193,7 @@ class Arms:
             GateTiming(period_ns=CYCLE_NS),
             planner=planner or planner_for(config.load("aloha"), role),
         )
-        self.mode, self.pose = Mode.IDLE, ""
+        self.mode, self.pose, self.torque = Mode.IDLE, "", Torque.OFF
         self.went = [present.copy()]
 
     def turn(self, mode: Mode, pose: str = "", anew: bool = False):
@@ -203,7 +203,10 @@ class Arms:
         order = {"order_ns": self.order_ns, "asked_ns": self.order_ns}
         heartbeat = ModeHeartbeat(stamp_ns=self.now_ns, mode=mode, pose=pose, **order)
         command = self.pilot.step(self.now_ns, [heartbeat], self.present, None)
-        if command.goal is not None:
+        if command.rearm or command.torque is not self.torque:  # no goal is sent in a cycle that switches torque
+            self.torque = command.torque
+            self.pilot.switched(self.now_ns, self.present, done=True)
+        elif command.goal is not None:
             self.present = command.goal.copy()
             self.went.append(self.present)
         return command

@@ -101,7 +101,7 @@ def _arm(port: str, attached: bool) -> DynamixelArm:
     arm = DynamixelArm("follower_left", "follower", port)
     arm._port = SerialPort(port, 1_000_000)
     arm._fast = True
-    arm._switch = SimpleNamespace(port=None, complaint=lambda *_: "")  # type: ignore[assignment]
+    arm._switch = SimpleNamespace(use=lambda port: None, complaint=lambda *_: "")  # type: ignore[assignment]
     arm._attach(arm._port, "")
     if not attached:
         arm._lose_port()
