@@ -10,12 +10,15 @@ from pathlib import Path
 from types import TracebackType
 
 from aloha_runtime.errors import TransportError
+from aloha_runtime.robot import ROLES, SIDES
 
 IPC_PATH_LIMIT = 107
 """Bytes of a Unix socket's path (sun_path holds 108 with the terminating zero; man 7 unix)."""
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  (the kernel's shared memory, names are ours and files are 0600)
 RING = "aloha-ring-"
 """What the names of all frame rings begin with."""
+GOALS = tuple(f"{role}_{side}.goals" for role in ROLES for side in SIDES)
+"""What the arms processes were to hold last (`hardware.goal_memory`): kept for programs that start after a kill."""
 RUN_LOCK = "run.lock"
 """Held by whoever owns the run directory."""
 RIG_FILE = "rig.yaml"
@@ -138,7 +141,7 @@ def _is_foreign(path: Path) -> bool:
         empty = path.stat().st_size == 0
     except FileNotFoundError:  # of a process that ends just now
         return False
-    return path.name != RIG_FILE and not (path.suffix == ".ipc" and (path.is_socket() or empty))
+    return path.name not in (RIG_FILE, *GOALS) and not (path.suffix == ".ipc" and (path.is_socket() or empty))
 
 
 def lock_holder(path: Path) -> int | None:
@@ -210,8 +213,11 @@ class RunDirectory:
         return removed
 
     def cleanup(self) -> None:
-        """Remove every socket, lock and ring of dead processes, then the directory; call when the children are gone."""
+        """Remove every socket, lock and ring of dead processes and the remembered goals, then the directory; call when
+        the children are gone."""
         self._remove_dead()
+        for name in GOALS:
+            (self.path / name).unlink(missing_ok=True)
         self._lock.release()
         with contextlib.suppress(OSError):  # a live process still has its socket there, or it is systemd's directory
             self.path.rmdir()

@@ -69,6 +69,9 @@ class FakePair:
     def turned(self) -> str:
         return self.twist
 
+    def names(self) -> list[str]:
+        return []
+
     def rearm_cause(self) -> str:
         return self.rearm
 
@@ -316,6 +319,7 @@ def test_what_is_wrong_with_the_arms_holds_them_before_the_supervisor_has_heard(
     if mode is Mode.ARMED:
         followers.turn(Mode.HOLD)
         followers.pair.position = AWAY.copy()
+        followers.turn(Mode.HOLD)  # it is seen where they are now
         followers.pair.rearm = "a tripped watchdog"
     action = None if mode in (Mode.ARMED, Mode.PARK) else AWAY
     before = followers.turn(mode, 30, pose, action=action)
