@@ -37,9 +37,9 @@ class Scene:
         self.stack.wait(lambda: self.mode is mode, 20.0, f"mode {mode}")
 
     def goals_changed_ns(self) -> int:
-        """When a follower's goal last changed, by its wire."""
+        """When a follower's goal last changed, by its wire; 0: there was none yet."""
         reports = [ask(self.stack.run_dir, arm, GetReport()).report for arm in FOLLOWERS]
-        return max(stamp for report in reports if report for stamp in report.last_change_ns.values())
+        return max((stamp for report in reports if report for stamp in report.last_change_ns.values()), default=0)
 
     def press(self) -> None:
         """While something moves the followers; they stand still then, torque on, and stay."""
