@@ -154,6 +154,11 @@ class Pilot:
             gripper=self._gripper,
         )
 
+    @property
+    def planning(self) -> bool:
+        """The way of the last order is still being sought; nothing has been switched for it."""
+        return self._planning is not None
+
     def switched(self, now_ns: int, held: Vector, done: bool) -> None:
         """The servos have been switched: `held` (14,) are the goals that they hold now, NaN where nobody knows. `done`:
         every servo has what `step` asked for, so that what waited for it begins."""
@@ -253,7 +258,10 @@ class Pilot:
     def _standing(self, present: Vector, rearm_cause: str) -> Vector:
         """Where a ramp begins: at the goal that is held, or where the arms are when they do not hold one."""
         held = self.torque is Torque.ON and not rearm_cause
-        return self.gate.goal if held else within_a_turn(present)
+        if held:
+            return self.gate.goal
+        limits = self.gate.limits  # where an arm lies on its stop, torque moves it in
+        return np.clip(within_a_turn(present), limits.low, limits.high)
 
     def _set_out(self, now_ns: int, stages: Sequence[Vector], present: Vector, anew: bool) -> None:
         """Torque on where it is not, then ramp through poses, or stay where there is none."""

@@ -100,8 +100,9 @@ class Arm(Protocol):
         is. A tripped servo watchdog is cleared. Raises HardwareError when not every servo has what it should.
         """
 
-    def torque_steps(self, on: bool, gripper: bool | None = None) -> Steps[Switched]:
-        """`torque` in pieces that wait for nothing, and whose result says what went wrong: for several arms at once."""
+    def torque_steps(self, on: bool, gripper: bool | None = None, again: bool = False) -> Steps[Switched]:
+        """`torque` in pieces that wait for nothing, and whose result says what went wrong: for several arms at once.
+        `again`: of an order that has been tried before; servos that have lost their torque since get none by it."""
 
     def carry(self, currents_ma: ArmVector) -> ArmVector:
         """Current control of the joints that bear the arm's weight, torque off elsewhere: the arm is free to move by

@@ -20,7 +20,7 @@ from aloha_runtime.hardware.dynamixel_cycle import BusCycle
 from aloha_runtime.hardware.dynamixel_frames import ERROR, ID, STRIDE, GoalWrite
 from aloha_runtime.hardware.dynamixel_sdk_port import ServoAccess
 from aloha_runtime.hardware.dynamixel_setup import refuse_without_current, set_up
-from aloha_runtime.hardware.dynamixel_torque import PATIENCE_NS, WATCHDOG_NS, Outcome, TorqueSwitch
+from aloha_runtime.hardware.dynamixel_torque import NO_ERROR, PATIENCE_NS, WATCHDOG_NS, Outcome, TorqueSwitch
 from aloha_runtime.hardware.dynamixel_units import ArmUnits
 from aloha_runtime.hardware.goal_memory import GoalMemory
 from aloha_runtime.hardware.serial_port import PortLostError, SerialPort, check_latency_timer
@@ -233,10 +233,10 @@ class DynamixelArm:
         """See `Arm.torque`."""
         return _done(finish(self.torque_steps(on, gripper)))
 
-    def torque_steps(self, on: bool, gripper: bool | None = None) -> Steps[Switched]:
+    def torque_steps(self, on: bool, gripper: bool | None = None, again: bool = False) -> Steps[Switched]:
         """See `Arm.torque_steps`."""
         grips = on if gripper is None else gripper
-        switched = yield from self._switching(lambda silent: self._switch.switch(on, grips, silent))
+        switched = yield from self._switching(lambda silent: self._switch.switch(on, grips, silent, again))
         if switched.failure is None:
             self._carrying, self._holding = False, on or grips
             self._rearm_cause = "" if on else OFF
@@ -270,6 +270,7 @@ class DynamixelArm:
             self._rearm_cause = self._rearm_cause or "servos were silent"
             return self._failed(ArmSilentError, self._silence(silent))
         self._rearm_cause, self._holding = OFF, True  # until known better, should it fail half-way
+        self._cycle.give_up()
         try:
             outcome = yield from switch(silent)
         except PortLostError:
@@ -278,9 +279,9 @@ class DynamixelArm:
         self._attach(self._port, OFF)
         held = [outcome.ticks.get(servo_id) for servo_id in self._ids]
         goals = np.array([np.nan if tick is None else ticks_to_rad(tick) for tick in held])
-        if outcome.silent:
-            troubles = [self._silence(outcome.silent), *outcome.troubles]
-            return self._failed(ArmSilentError, "; ".join(troubles), goals)
+        if outcome.silent or outcome.lost:
+            silence = [self._silence(outcome.silent)] if outcome.silent else []
+            return self._failed(ArmSilentError, "; ".join([*silence, *outcome.troubles]), goals)
         return self._failed(HardwareError, "; ".join(outcome.troubles), goals) if outcome.troubles else Switched(goals)
 
     def _silence(self, silent: Sequence[int]) -> str:
@@ -309,7 +310,7 @@ class DynamixelArm:
         """See `Arm.reset_gripper_steps`."""
         before = self._rearm_cause, self._holding
         switched = yield from self._switching(lambda _: self._switch.reset_gripper())
-        if switched.failure is None:
+        if switched.failure is None or NO_ERROR in str(switched.failure):
             self._rearm_cause, self._holding = before
         return switched
 

@@ -254,6 +254,12 @@ class BusCycle:
             self._port.late.expect(BLOCKS[self._block][1], time.monotonic_ns())
         self._parser.reset()
 
+    def give_up(self) -> None:
+        """Somebody else asks on this port now: an answer that is still due must not be taken for theirs."""
+        if self._port is not None and self._open:
+            self._open = False
+            self._port.late.expect(BLOCKS[self._block][1], time.monotonic_ns())
+
     def silent(self, now_ns: int) -> dict[int, int]:
         """Servo id -> ns since it last answered, for those that are silent now."""
         return self._roll.silent(now_ns) if self._port is not None and self._failures else {}

@@ -104,7 +104,7 @@ def hold_driven(
     that is known. `grips`: it holds things, under a limit of its current, so that its goal may lie inside of them."""
     present, goal = state.present, state.goal
     if grips:
-        return Hold(remembered[0] if state.tripped and remembered else goal, present)
+        return Hold(goal, present)
     drive = drive_ticks(state, p_gain)
     balanced = present + drive
     if state.tripped:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from aloha_runtime.dynamixel import registers
+from aloha_runtime.dynamixel.packets import Packet
 from aloha_runtime.dynamixel.registers import Register
 from aloha_runtime.hardware.dynamixel_blocks import reading, writing
 from aloha_runtime.hardware.dynamixel_stance import ADDRESS, EEPROM_ADDRESS, EEPROM_SIZE, SIZE, State
@@ -92,7 +93,12 @@ class ServoTables:
         self.states = {i: self.states[i].with_eeprom(self._eeprom[i]) for i in self._here}
 
     def _read(self, address: int, size: int) -> Steps[dict[int, bytes]]:
-        answers = (yield from reading(self.port, self._here, address, size, self._patience_ns)) if self._here else {}
+        answers: dict[int, Packet] = {}
+        for _ in range(ATTEMPTS):  # the computer or the adapter may be late, and a bad line loses answers
+            missing = [servo_id for servo_id in self._here if servo_id not in answers]
+            if not missing:
+                break
+            answers |= yield from reading(self.port, missing, address, size, self._patience_ns)
         self._here = [servo_id for servo_id in self._here if servo_id in answers]
         return {servo_id: answers[servo_id].data for servo_id in self._here}
 

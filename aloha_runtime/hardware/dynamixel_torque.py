@@ -52,6 +52,11 @@ class Outcome(NamedTuple):
     ticks: Mapping[int, int]
     silent: Sequence[int]
     troubles: Sequence[str]
+    lost: bool = False
+    """Nothing was switched, because servos have lost what torque they had: their power was away."""
+
+
+NO_ERROR = "the gripper reports no error, so it is not restarted"
 
 
 @dataclass
@@ -118,9 +123,12 @@ class TorqueSwitch:
         yield from self._come_to_rest()
         return (yield from self._switch({servo_id: state.torque for servo_id, state in self._tables.states.items()}))
 
-    def switch(self, joints: bool, gripper: bool, silent: Iterable[int] = ()) -> Steps[Outcome]:
-        """Torque of the joints (shadows included) and of the gripper. `silent`: servos that need not be asked."""
+    def switch(self, joints: bool, gripper: bool, silent: Iterable[int] = (), again: bool = False) -> Steps[Outcome]:
+        """Torque of the joints (shadows included) and of the gripper. `silent`: servos that need not be asked. `again`:
+        by an order that has been tried before, so that a servo which has lost its torque since stays without."""
         yield from self._tables.begin(silent)
+        if again and (joints or gripper) and (lost := self._lost()):
+            return lost
         yield from self._come_to_rest()
         troubles = yield from self._end_carrying()
         if not (joints or gripper):
@@ -134,7 +142,7 @@ class TorqueSwitch:
         yield from self._tables.begin(())
         state = self._tables.states.get(self._gripper)
         if state is None or not state[registers.HARDWARE_ERROR_STATUS]:
-            return self._outcome((), ["the gripper reports no error, so it is not restarted"])
+            return self._outcome((), [NO_ERROR])
         yield from rebooting(self._tables.port, self._gripper)
         yield from self._tables.begin(())
         wanted = {servo_id: state.torque for servo_id, state in self._tables.states.items()}
@@ -170,19 +178,36 @@ class TorqueSwitch:
         """Back to position control, in which a servo can hold."""
         if not self._carrying:
             return []
-        wrong = yield from self._tables.apply({registers.TORQUE_ENABLE: dict.fromkeys(self._all, 0)})
+        wrong = yield from self._tables.apply({registers.TORQUE_ENABLE: dict.fromkeys(self._carrying, 0)})
         wrong += yield from self._tables.apply(
             {registers.OPERATING_MODE: dict.fromkeys(self._carrying, registers.MODE_POSITION)}
         )
-        self._carrying = []
+        states = self._tables.states
+        self._carrying = [  # who is silent now is put right when it answers again
+            servo_id
+            for servo_id in self._carrying
+            if servo_id not in states or states[servo_id][registers.OPERATING_MODE] != registers.MODE_POSITION
+        ]
         return wrong
+
+    def _lost(self) -> Outcome | None:
+        """Servos that had torque after the last switch and have none now, though they report no error."""
+        states, held = self._tables.states, self._held
+        lost = [
+            f"servo {servo_id} ({self._servos[servo_id].joint})"
+            for servo_id, state in states.items()
+            if held.get(servo_id) and not state.torque and not state[registers.HARDWARE_ERROR_STATUS]
+        ]
+        if not lost:
+            return None
+        why = f"{lost[0]} has lost its torque (a power cut?); `aloha arm`, when its power is steady"
+        outcome = self._outcome((), [why])
+        self._held = held
+        return outcome._replace(lost=True)
 
     def _switch(self, wanted: Mapping[int, bool]) -> Steps[Outcome]:
         """Torque of the servos that answer as `wanted`; those that have it keep their goal."""
-        if any(
-            on and servo_id in self._tables.states and not self._tables.states[servo_id].torque
-            for servo_id, on in wanted.items()
-        ):
+        if any(wanted.values()):
             yield from self._tables.look_at_eeprom()
         joints: dict[int, _Joint] = {}
         for servo_id in self._tables.states:
@@ -200,12 +225,18 @@ class TorqueSwitch:
 
     def _decide(self, joint: _Joint) -> None:
         """Set the goal that a joint is to hold. Of a pair, a servo with torque knows; without, the master."""
-        able = [servo for servo in joint.servos if not self._shut_down(servo.id)]
+        here = [servo for servo in joint.servos if servo.id in self._tables.states]  # others died since
+        able = [servo for servo in here if not self._shut_down(servo.id) and not self._deaf(servo.id)]
         driven = [servo for servo in able if self._tables.states[servo.id].torque]
         joint.able, joint.hold, joint.troubles = able, None, []
-        for servo in joint.servos:
-            if servo not in able:
+        for servo in here:
+            if self._shut_down(servo.id):
                 joint.troubles.append(self._not_taken(servo.id, registers.TORQUE_ENABLE, 1, 0))
+            elif servo not in able:
+                joint.troubles.append(
+                    f"servo {servo.id} ({servo.joint}) has torque in a mode in which it holds no position; "
+                    "support the arm, switch its power off and on, then start again"
+                )
         if driven:
             joint.hold = self._hold_driven(driven[0])
         elif able:
@@ -232,6 +263,11 @@ class TorqueSwitch:
         """An error has switched its torque off; only a reboot brings it back."""
         state = self._tables.states[servo_id]
         return bool(state[registers.HARDWARE_ERROR_STATUS]) and not state.torque
+
+    def _deaf(self, servo_id: int) -> bool:
+        """It has torque, and goals mean nothing to it."""
+        state = self._tables.states[servo_id]
+        return state.torque and state[registers.OPERATING_MODE] not in registers.POSITION_MODES
 
     def _prepare(self, joints: Iterable[_Joint]) -> Steps[list[Wrong]]:
         """Goals, RAM and watchdog of every servo that answers, as they must be before torque goes on."""

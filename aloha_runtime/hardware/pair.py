@@ -62,10 +62,10 @@ class ArmPair:
         for arm in self.arms.values():
             arm.disconnect()
 
-    def torque(self, on: bool, grippers: bool | None = None) -> Switched:
+    def torque(self, on: bool, grippers: bool | None = None, again: bool = False) -> Switched:
         """Torque of all joints; `grippers` where they differ. Of both arms together: what fails for one does not keep
-        the other from it, nor waiting past its servos' watchdog."""
-        return self._together({side: arm.torque_steps(on, grippers) for side, arm in self.arms.items()})
+        the other from it, nor waiting past its servos' watchdog. `again`: as of `Arm.torque_steps`."""
+        return self._together({side: arm.torque_steps(on, grippers, again) for side, arm in self.arms.items()})
 
     def carry(self, currents_ma: Vector) -> Switched:
         """Current control of both arms with these currents (14,)."""

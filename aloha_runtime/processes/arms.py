@@ -139,8 +139,9 @@ class ArmsLoop:
             self._reset_gripper(now_ns, command.gripper)
             goal = None
         elif command.rearm or (command.torque is not self.torque and due):
+            again = not command.rearm and command.torque is self.tried
             self.tried = command.torque
-            self._switch(now_ns, command.torque)
+            self._switch(now_ns, command.torque, again)
             goal = None
         currents = self._carrying_currents() if command.torque is Torque.CARRYING else None
         reading = self.pair.cycle(goal, self._reply_deadline_ns(), currents)
@@ -170,12 +171,12 @@ class ArmsLoop:
         period_ns = int(NS_PER_S / actions.topic.rate_hz) if actions else 0
         return Target(action.position, action.stamp_ns, action.tick, period_ns)
 
-    def _switch(self, now_ns: int, torque: Torque) -> None:
+    def _switch(self, now_ns: int, torque: Torque, again: bool) -> None:
         """Torque as the pilot wants it; where an arm cannot be reached now, once more a little later."""
         if torque is Torque.CARRYING:
             switched = self.pair.carry(self._carrying_currents())
         else:
-            switched = self.pair.torque(torque is not Torque.OFF, grippers=torque is Torque.ON)
+            switched = self.pair.torque(torque is not Torque.OFF, grippers=torque is Torque.ON, again=again)
         error = switched.failure
         if error is None:
             self.service.log.info("torque %s", torque)
@@ -235,11 +236,15 @@ class ArmsLoop:
                 limited=command.gate.limited,
                 order_ns=self.pilot.order_ns,
                 settled=command.settled,
-                hold_cause=self.fault or self.trouble or self.torque_trouble or self._held_for(command),
+                hold_cause=self.fault or self.trouble or self._switch_trouble() or self._held_for(command),
                 fault=bool(self.fault),
                 unready="" if self.fault or self.trouble else self.unknown,
             )
         )
+
+    def _switch_trouble(self) -> str:
+        """Why torque could not be switched; of an order whose way is still being sought, nobody knows yet."""
+        return "" if self.pilot.planning else self.torque_trouble
 
     def _held_for(self, command: Command) -> str:
         """The pilot's own cause; a silence that the computer is to blame for says so."""

@@ -86,6 +86,7 @@ def test_torque_switching_takes_no_answer_to_an_earlier_question(
         turns = iter(delays_us * 1000)
         port.line.delay_ns = lambda: next(turns) * 1000
         arms.turns(cycles)
+        arms.cycles[0].give_up()
         ages_ns = [age_ns for _ in range(3) for age_ns in goals_of(port, time)]
         assert max(ages_ns) <= TICK_NS  # a tick of rounding
 

@@ -57,7 +57,7 @@ class FakePair:
     def newest(self) -> PairReading:
         return self.reading(self.now_ns)
 
-    def torque(self, on: bool, grippers: bool | None = None) -> Switched:
+    def torque(self, on: bool, grippers: bool | None = None, again: bool = False) -> Switched:
         held = self.position if self.held is None else self.held
         if self.broken:
             kind = ArmSilentError if "no servo answers" in self.broken else HardwareError

@@ -133,6 +133,7 @@ def replies_late(_rig: None, chance: Random) -> Trial:
         for bus in buses:
             bus.line.delay_ns = lambda: most if constant else chance.randint(least, most)
         ages_ms = [(reading.stamp_ns - reading.sampled_ns) / MS for reading in arms.turns(TURNS)]
+        arms.cycles[0].give_up()
         asked_ns = time.now
         found = read_all(buses[0], EVERYBODY, *registers.STATE_BLOCK)
         if 1 in found:
