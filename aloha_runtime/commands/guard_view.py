@@ -5,6 +5,7 @@ do not count for the guard. Over ssh: copy the file, or run `python -m http.serv
 """
 
 import math
+import stat
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -47,6 +48,11 @@ def view(
     rig: str | None, role: Role, pose: str | None, angles: str | None, out: Path, follow: bool, run_dir: Path | None
 ) -> None:
     """Draw the arms of a role once, or with `follow` until Ctrl-C. Raises ConfigError or TransportError."""
+    if pose is not None and angles is not None:
+        raise ConfigError(f"--pose {pose} and --angles {angles!r}: give one of them")
+    if follow and (pose is not None or angles is not None):
+        raise ConfigError("--follow draws the running rig: leave it out, or leave out --pose and --angles")
+    _refuse_to_replace(out, follow)
     durable.make_directory(out.parent.absolute())
     if pose is not None or angles is not None:
         settings = config.load(rig or "aloha")
@@ -68,6 +74,27 @@ def view(
             if not follow:
                 return
             time.sleep(REDRAW_S)
+
+
+def _refuse_to_replace(out: Path, follow: bool) -> None:
+    """ConfigError unless `out` is a PNG, and everything that is written for it is new or a regular file."""
+    if out.suffix != ".png":
+        raise ConfigError(f"--out {out}: give the path of a picture, which ends in .png")
+    for path in (out, _aside(out), *([out.with_suffix(".html")] if follow else [])):
+        try:
+            mode = path.lstat().st_mode
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISREG(mode):
+            raise ConfigError(
+                f"--out {out}: {path} is a link, a device or a folder, and is not replaced: give the path of a new"
+                " .png, or of one to replace"
+            )
+
+
+def _aside(out: Path) -> Path:
+    """Where a picture is written before it takes its place."""
+    return out.with_name(f".{out.stem}.new.png")
 
 
 def _minimum_m(rig: RigConfig) -> float:
@@ -105,7 +132,7 @@ def print_and_draw(scene: Scene, position: Vector, minimum_m: float, out: Path) 
     near = scene.nearest(position)
     said = f"{near.first} and {near.second}: {near.distance_m * 1000:.0f} mm" if near.first else "nothing within 0.5 m"
     typer.echo(f"{out}: {said} (the guard keeps {minimum_m * 1000:.0f} mm)")
-    aside = out.with_name(f".{out.stem}.new.png")
+    aside = _aside(out)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(16, 5), dpi=90, layout="constrained")
         for panel, (title, across, up) in zip(figure.subplots(1, len(VIEWS)), VIEWS, strict=True):
@@ -114,8 +141,11 @@ def print_and_draw(scene: Scene, position: Vector, minimum_m: float, out: Path) 
             panel.set(xlim=_span(scene, across), ylim=_span(scene, up))
         colour = NEAR if near.distance_m < minimum_m else "#1f2937"
         figure.suptitle(f"nearest: {said}", color=colour, fontsize=12)
-        figure.savefig(aside)
-    aside.replace(out)
+        try:
+            figure.savefig(aside)
+            aside.replace(out)
+        finally:
+            aside.unlink(missing_ok=True)
 
 
 def _draw(panel: Axes, scene: Scene, position: Vector, across: int, up: int) -> None:

@@ -153,7 +153,7 @@ def _zero(robot: Robot) -> None:
 
 def _table(robot: Robot) -> None:
     known = robot.data.get("guard") or {}
-    robot.data["guard"] = setup_table.ask_for_table(known, robot.arms, robot.rig.kit, robot.person)
+    robot.data["guard"] = setup_table.ask_for_table(known, robot.arms, robot.rig, robot.person)
 
 
 def _servos_of(robot: Robot, arm: str, role: Role) -> contextlib.AbstractContextManager[ServoAccess]:

@@ -42,6 +42,10 @@ class Person:
             answer if answer is not None else str(typer.prompt(question, default=default, show_default=bool(default)))
         )
 
+    def types(self, name: str) -> bool:
+        """A person answers this one, and can be asked again."""
+        return self.known(name) is None and not self._yes and sys.stdin.isatty()
+
     def agrees(self, name: str, question: str, default: bool = True) -> bool:
         """Yes or no."""
         return self.ask(name, f"{question} (yes/no)", "yes" if default else "no").lower().startswith("y")

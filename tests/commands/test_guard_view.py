@@ -1,5 +1,6 @@
 """`aloha guard view`: which points it marks, and its picture of a pose, of angles and of a running rig."""
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -58,6 +59,64 @@ def test_a_pose_and_angles_are_drawn_without_a_rig(tmp_path: Path, capsys: pytes
 def test_angles_that_are_none_are_refused(tmp_path: Path, angles: str) -> None:
     with pytest.raises(ConfigError, match="give 6 angles"):
         guard_view.view(None, "follower", None, angles, tmp_path / "view.png", False, None)
+
+
+def test_only_a_new_png_or_a_regular_file_is_replaced(tmp_path: Path) -> None:
+    def draw(name: str) -> None:
+        guard_view.view(None, "follower", "start", None, tmp_path / name, False, None)
+
+    (tmp_path / "target.png").write_text("kept")
+    (tmp_path / "link.png").symlink_to("target.png")
+    (tmp_path / "dangling.png").symlink_to("nowhere.png")
+    (tmp_path / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / ".aside.new.png").symlink_to("target.png")
+    (tmp_path / "page.html").symlink_to("target.png")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    for name in ("link", "dangling", "folder", "pipe", "aside"):
+        with pytest.raises(
+            ConfigError, match=rf"--out .*/{name}\.png: .* is not replaced: give the path of a new \.png"
+        ):
+            draw(f"{name}.png")
+    with pytest.raises(ConfigError, match=r"page\.html is a link"):
+        guard_view.view(None, "follower", None, None, tmp_path / "page.png", True, tmp_path)
+    for name in ("rig.yaml", "view", ".png", "new/full"):
+        with pytest.raises(ConfigError, match=rf"--out .*/{name}: give the path of a picture, which ends in \.png"):
+            draw(name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert (tmp_path / "pipe.png").is_fifo()
+    assert (tmp_path / "target.png").read_text() == "kept"
+    draw("target.png")
+    assert red(tmp_path / "target.png") > 20
+
+
+def test_a_picture_that_cannot_be_written_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: object, path: Path) -> None:
+        path.write_text("half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    with pytest.raises(OSError, match="disk full"):
+        guard_view.view(None, "follower", "start", None, tmp_path / "view.png", False, None)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("pose", "angles", "follow", "said"),
+    [
+        ("start", "0 0 0 0 0 0", False, "give one of them"),
+        ("start", None, True, "--follow draws the running rig"),
+        (None, "0 0 0 0 0 0", True, "--follow draws the running rig"),
+    ],
+)
+def test_options_that_exclude_each_other_are_refused(
+    tmp_path: Path, pose: str | None, angles: str | None, follow: bool, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        guard_view.view(None, "follower", pose, angles, tmp_path / "view.png", follow, None)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_running_rig_is_drawn_where_it_is_now(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,11 +12,10 @@ from emulated import Emulated, emulated_chain
 from power_cut import watch
 
 from aloha_runtime import config
-from aloha_runtime.commands import setup, setup_calibrate, setup_cameras, setup_table
+from aloha_runtime.commands import setup, setup_calibrate, setup_cameras
 from aloha_runtime.commands.setup_ports import Adapter, emulated_adapters, find_ports
 from aloha_runtime.commands.setup_servos import set_up_servos
 from aloha_runtime.commands.setup_talk import Person, read_answers
-from aloha_runtime.config_parts import GuardConfig
 from aloha_runtime.dynamixel import registers
 from aloha_runtime.dynamixel.registers import Register
 from aloha_runtime.errors import ConfigError, HardwareError
@@ -227,68 +226,6 @@ def test_cameras_get_the_names_that_a_person_gives(tmp_path: Path) -> None:
         "cam_high": {"type": "realsense", "serial": "827112070893"},
         "cam_left_wrist": {"type": "opencv", "device": "/dev/CAM_LEFT_WRIST", "serial": "C1"},
     }
-
-
-BOTH = dict.fromkeys(ARMS, "follower")
-
-
-def test_where_arms_and_table_are_is_asked_for_and_switches_the_guard_on(tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    out = tmp_path / "mobile.yaml"
-    answers = {
-        "table.follower_left": "0, 0.25, 0",
-        "table.follower_right": "0 -0.25 0",
-        "table.height": "none",
-        "table.leader_left": "-0.9 0.3 0",
-        "table.leader_right": "-0.9 -0.3 0",
-        "table.leader_height": "-0.05",
-    }
-    assert config.load("aloha").guard is None
-    setup.setup("aloha", out, ["table"], Person(answers, yes=True), tmp_path / "run")
-    guard = config.load(str(out)).guard
-    assert guard is not None
-    assert guard.bases() == {"left": (0.0, 0.25, 0.0), "right": (0.0, -0.25, 0.0)}
-    assert guard.bases("leader") == {"left": (-0.9, 0.3, 0.0), "right": (-0.9, -0.3, 0.0)}
-    assert (guard.table("follower"), guard.table("leader")) == (None, -0.05)
-
-    # Asked again, what was answered is the default.
-    setup.setup(str(out), out, ["table"], Person(yes=True), tmp_path / "run")
-    assert config.load(str(out)).guard == guard
-
-
-def test_the_published_places_are_the_default_and_said_to_be_so() -> None:
-    person = Operator({})
-    found = setup_table.ask_for_table({}, BOTH, "aloha2", person)
-    guard = GuardConfig.model_validate(found)
-    assert guard.bases()["left"] == GuardConfig().left_base
-    assert guard.bases()["right"] == pytest.approx(GuardConfig().right_base, abs=1e-5)
-    assert (guard.table_m, guard.leader_table_m) == (-0.021, 0.0)
-    assert "0.938 m apart" in " ".join(person.heard)
-    assert "MuJoCo Menagerie" in " ".join(person.heard)
-
-
-@pytest.mark.parametrize(
-    ("name", "answer"),
-    [
-        ("follower_left", "here"),
-        ("follower_left", "0 0"),
-        ("follower_left", "0 0 0 0"),
-        ("follower_left", "0 nan 0"),
-        ("follower_left", "unknown"),
-        ("height", "inf"),
-        ("height", ""),
-        ("leader_left", "somewhere"),
-    ],
-)
-def test_an_answer_that_is_no_place_is_refused_with_what_is_wanted(name: str, answer: str) -> None:
-    with pytest.raises(ConfigError, match=rf"table\.{name}: .* is not .*metres"):
-        setup_table.ask_for_table({}, BOTH, "aloha", Person({f"table.{name}": answer}, yes=True))
-
-
-def test_a_leader_whose_place_is_known_alone_is_planned_for_by_its_table() -> None:
-    person = Person({"table.leader_left": "0 0 0"}, yes=True)
-    found = setup_table.ask_for_table({}, BOTH, "aloha", person)
-    assert GuardConfig.model_validate(found).bases("leader") == {}
 
 
 def test_answers_that_nobody_asked_for_and_questions_that_nobody_answers(tmp_path: Path) -> None:
