@@ -250,14 +250,18 @@ class BusCycle:
             self._roll = RollCall(self.all_ids, self._heard_all_ns)
         self._open = False
         self._failures += 1
-        if self._port is not None:
-            self._port.late.expect(BLOCKS[self._block][1], time.monotonic_ns())
+        self._expect_late()
         self._parser.reset()
 
     def give_up(self) -> None:
         """Somebody else asks on this port now: an answer that is still due must not be taken for theirs."""
-        if self._port is not None and self._open:
+        if self._open:
             self._open = False
+            self._expect_late()
+
+    def _expect_late(self) -> None:
+        """The answer to the last question may still come."""
+        if self._port is not None:
             self._port.late.expect(BLOCKS[self._block][1], time.monotonic_ns())
 
     def silent(self, now_ns: int) -> dict[int, int]:

@@ -15,6 +15,10 @@ from aloha_runtime.hardware.steps import Steps
 ATTEMPTS = 3
 """Block writes have no acknowledgement: a lost one shows when reading back, and is sent again."""
 
+READS = 2
+"""Who is missing in one read is asked in another: the computer or the adapter may be late, and a bad line loses
+answers. Together they are shorter than the watchdog of servos that wait meanwhile."""
+
 
 class Wrong(NamedTuple):
     """A register that does not hold what it should."""
@@ -94,7 +98,7 @@ class ServoTables:
 
     def _read(self, address: int, size: int) -> Steps[dict[int, bytes]]:
         answers: dict[int, Packet] = {}
-        for _ in range(ATTEMPTS):  # the computer or the adapter may be late, and a bad line loses answers
+        for _ in range(READS):
             missing = [servo_id for servo_id in self._here if servo_id not in answers]
             if not missing:
                 break
