@@ -262,7 +262,9 @@ class ModeMachine:
             self._enter(Mode.HOLD, cause, now_ns)
 
     def _fault(self, source: str, cause: str, now_ns: int) -> None:
-        self.faults.pop(source, None)
+        before = self.faults.pop(source, "")
+        if before and not cause and self.gripper and not self.faults:
+            self.cause = f"{self.gripper}: its gripper was restarted; look at its fingers, then `aloha arm`"
         if cause:
             self.faults[source] = cause
             if self.mode is not Mode.FAULT:

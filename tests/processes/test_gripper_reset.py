@@ -59,6 +59,7 @@ def test_the_operator_brings_it_back_with_the_command_that_the_fault_names(jam: 
     assert rig.ask("reset_gripper", arm).ok
     rig.run(1.5, look)
     assert lost == []
+    assert rig.word.cause == f"{arm}: its gripper was restarted; look at its fingers, then `aloha arm`"
     assert jam.torque()[GRIPPER]
     assert not jam.servos[GRIPPER].get(reg.HARDWARE_ERROR_STATUS)
     assert jam.servos[GRIPPER].watchdog > 0
