@@ -59,7 +59,7 @@ def test_a_recorded_dataset_says_on_which_rig(tmp_path: Path) -> None:
     found = provenance.recorded_on(tmp_path / "dataset")
     assert found["rig"]["kit"] == "aloha2"
     assert found["rig"]["cameras"]["cam_high"]["serial"] == "000000000001"
-    assert found["calibration"]["grippers"]["follower"]["angle_open"] == 1.6214
+    assert found["calibration"]["grippers"]["follower_left"]["angle_open"] == 1.6214
     assert "grippers" not in found["rig"]
     (tmp_path / "dataset" / reports.RIG_PATH).unlink()
     assert provenance.recorded_on(tmp_path / "dataset") == {}

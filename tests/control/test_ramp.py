@@ -270,7 +270,7 @@ def test_arms_without_a_clear_way_get_no_torque_and_say_why() -> None:
 def test_arms_that_a_hand_moves_while_a_way_is_sought_are_held() -> None:
     arms = Arms(LOW_AND_ASIDE)
     arms.turn(Mode.ARMED, "start")
-    arms.present[2] += 0.1
+    arms.present[2] -= 0.1
     command = arms.until_settled(Mode.ARMED, "start")
     assert command.hold_cause.startswith("left_elbow was moved")
     assert command.torque is Torque.OFF

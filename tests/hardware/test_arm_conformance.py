@@ -364,7 +364,7 @@ def test_a_noisy_line_makes_no_bad_sample(rig: Rig) -> None:
     assert readings > 50
     counts = rig.arm.counts
     assert counts["foreign"] > 0
-    assert counts["incomplete"] > 0
+    assert counts["corrupt"] > 0, "the line damaged nothing, so nothing was tried"
 
 
 def test_temperatures_come_by_themselves(rig: Rig) -> None:
