@@ -27,7 +27,7 @@ WIDTH, QUALITY = 240, 80
 LARGEST = 640
 """Pixels a side of a picture that is read, and ..."""
 LARGEST_BYTES = 200_000
-"""... its size: whoever made the checkpoint may not have been us."""
+"""... its size in bytes, because a checkpoint may come from somebody else."""
 
 
 def take(dataset: Dataset, cameras: Sequence[str]) -> dict[str, list[bytes]]:

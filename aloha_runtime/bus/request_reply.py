@@ -80,7 +80,7 @@ class Server(Closeable):
             if self._sender:
                 self._received[self._sender[0]] = self._sender[1]
             elif self._clock.virtual:
-                request.stamp_ns = 0  # whoever is outside virtual time knows nothing of it
+                request.stamp_ns = 0  # a client outside virtual time has another clock
             return request
         return None
 

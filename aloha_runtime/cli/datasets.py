@@ -121,7 +121,7 @@ def trim(
 
 @app.command()
 def stats(dataset: DatasetPath) -> None:
-    """Compute every statistic anew."""
+    """Compute all statistics again."""
     _edit(lambda edit, advance: edit.restat(dataset, advance), dataset)
 
 
@@ -129,7 +129,7 @@ def stats(dataset: DatasetPath) -> None:
 def reencode(
     dataset: DatasetPath, codec: Annotated[Literal["h264", "av1", "lossless"], typer.Option("--codec")] = "h264"
 ) -> None:
-    """Encode every video anew."""
+    """Encode all videos again."""
     _edit(lambda edit, advance: edit.reencode(dataset, codec, advance), dataset)
 
 

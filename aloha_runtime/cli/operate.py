@@ -215,7 +215,7 @@ def arm(run_dir: RunDir = None) -> None:
 
 @app.command()
 def start(driver: Driver = "policy", run_dir: RunDir = None) -> None:
-    """The arms are armed and at rest: now whoever drives them begins."""
+    """Begin to move the armed arms: by the policy, the leaders or a recorded episode."""
     _ask(driver, run_dir)
 
 

@@ -98,11 +98,11 @@ class ServoTables:
 
     def _read(self, address: int, size: int) -> Steps[dict[int, bytes]]:
         answers: dict[int, Packet] = {}
-        for _ in range(READS):
+        for number in range(1, READS + 1):
             missing = [servo_id for servo_id in self._here if servo_id not in answers]
             if not missing:
                 break
-            answers |= yield from reading(self.port, missing, address, size, self._patience_ns)
+            answers |= yield from reading(self.port, missing, address, size, self._patience_ns // number)
         self._here = [servo_id for servo_id in self._here if servo_id in answers]
         return {servo_id: answers[servo_id].data for servo_id in self._here}
 

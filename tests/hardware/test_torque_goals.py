@@ -75,7 +75,7 @@ def test_one_dead_servo_leaves_the_others_their_torque(role: Role, behind: Behin
             outcome = finish(bus.switch.switch(True, True, known))
             assert outcome.silent == [dead]
             assert not outcome.troubles
-            assert (bus.time.now - began_ns) / 1e6 < (150 if not known else 40)
+            assert (bus.time.now - began_ns) / 1e6 < (90 if not known else 40)
             torque = {servo.id: bus.get(servo.id, reg.TORQUE_ENABLE) for servo in SERVOS[role]}
             assert torque == {servo.id: int(servo.id != dead) for servo in SERVOS[role]}
 
