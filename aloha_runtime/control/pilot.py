@@ -102,6 +102,8 @@ class Pilot:
         """Why this pair holds by itself; kept until the next order."""
         self._may_move = False
         self._rearm = False
+        self._before = torque, False
+        """The torque that the servos have been asked for, and `_may_move`, before the orders of this cycle."""
         self._gripper = ""
         self._begin: Begin | None = None
         """What begins once the servos have the torque that it needs."""
@@ -123,7 +125,7 @@ class Pilot:
         `rearm_cause`: why the servos would not obey goals now; empty when they would. `trouble`: what else is wrong
         with the arms themselves (an error, a silent servo), on which both stop at once, before the supervisor has heard
         of it."""
-        self._rearm, self._gripper = False, ""
+        self._rearm, self._gripper, self._before = False, "", (self.torque, self._may_move)
         for heartbeat in heartbeats:
             self._hear(now_ns, heartbeat, present, rearm_cause, trouble)
         self._notice_silence(now_ns, present)
@@ -180,7 +182,7 @@ class Pilot:
         if heartbeat.order_ns <= self.order_ns:
             return
         self.order_ns, self._pose, self._cause = heartbeat.order_ns, heartbeat.pose, ""
-        self._planning = None
+        self._planning, self._gripper = None, ""
         mode = Mode(heartbeat.mode)
         if mode not in POWERED:
             self._stand(present)
@@ -313,7 +315,11 @@ class Pilot:
             self.gate.hold()
 
     def _stand(self, present: Vector) -> None:
-        """Stay where the arms are. Leaders in a person's hands get torque, so that they can be let go."""
+        """Stay where the arms are. Leaders in a person's hands get torque, so that they can be let go. Torque that an
+        order of this cycle asked for is not switched on: the order is void before it was carried out."""
+        if self._rearm:
+            self._rearm = False
+            self.torque, self._may_move = self._before
         self._rest(present)
         if self._may_move and self.torque is not Torque.ON:
             self.torque = Torque.ON

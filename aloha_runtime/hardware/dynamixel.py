@@ -25,6 +25,7 @@ from aloha_runtime.hardware.dynamixel_units import ArmUnits
 from aloha_runtime.hardware.goal_memory import GoalMemory
 from aloha_runtime.hardware.serial_port import PortLostError, SerialPort, check_latency_timer
 from aloha_runtime.hardware.steps import Steps, finish
+from aloha_runtime.messages import NOT_NAMED_YET
 from aloha_runtime.robot import JOINTS, SERVOS, Role, Servo, ticks_to_rad
 from aloha_runtime.stillness import stood_still
 
@@ -280,11 +281,13 @@ class DynamixelArm:
         held = [outcome.ticks.get(servo_id) for servo_id in self._ids]
         goals = np.array([np.nan if tick is None else ticks_to_rad(tick) for tick in held])
         if outcome.silent or outcome.lost:
-            silence = [self._silence(outcome.silent)] if outcome.silent else []
+            silence = [self._silence(outcome.silent, outcome.certain)] if outcome.silent else []
             return self._failed(ArmSilentError, "; ".join([*silence, *outcome.troubles]), goals)
         return self._failed(HardwareError, "; ".join(outcome.troubles), goals) if outcome.troubles else Switched(goals)
 
-    def _silence(self, silent: Sequence[int]) -> str:
+    def _silence(self, silent: Sequence[int], certain: bool = True) -> str:
+        if not certain:
+            return f"{NOT_NAMED_YET}, so torque cannot be switched; then `aloha arm`"
         names = ", ".join(self._labels[servo_id] for servo_id in silent)
         who = "no servo answers" if len(silent) == len(self._labels) else f"silent: {names}"
         return f"{who}, so torque cannot be switched; check its power and cables, then `aloha arm`"

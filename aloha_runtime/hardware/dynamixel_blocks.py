@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 
 from aloha_runtime.dynamixel import packets
-from aloha_runtime.dynamixel.packets import Packet
 from aloha_runtime.dynamixel.parser import Parser
 from aloha_runtime.dynamixel.registers import Register
 from aloha_runtime.hardware.dynamixel_exchange import BlockRead
@@ -33,15 +32,13 @@ def rebooting(port: SerialPort, servo_id: int) -> Steps[None]:
             return
 
 
-def reading(
-    port: SerialPort, ids: Sequence[int], address: int, size: int, patience_ns: int
-) -> Steps[dict[int, Packet]]:
+def reading(port: SerialPort, ids: Sequence[int], address: int, size: int, patience_ns: int) -> Steps[BlockRead]:
     """One block of several servos. Who is missing is asked alone, again and again in turns; who stays silent, or has
     not answered within `patience_ns`, is absent. Raises PortLostError."""
     block = BlockRead(port, ids, address, size, patience_ns)
     while not block.poll():
         yield block.due_ns
-    return block.found
+    return block
 
 
 def writing(port: SerialPort, writes: Iterable[tuple[Register, Mapping[int, int]]]) -> Steps[None]:

@@ -48,6 +48,8 @@ class Gathering:
         self.answers: dict[int, Packet] = {}
         self.strays: list[Packet] = []
         self.asked_again = False
+        self.late = False
+        """Somebody answered when another servo's turn had come: who is missing may be late as well."""
         self.expected_ns = expected_ns
         self._parser = parser
         self._wanted = list(ids)
@@ -89,6 +91,7 @@ class Gathering:
         if packet.instruction != Instruction.STATUS:
             self.strays.append(packet)
             return
+        self.late = self.late or (self.asked_again and packet.id != self._asked)
         fits = len(packet.params) == self._size + 1 and packet.id in self._wanted
         self._roll.heard(packet.id, now_ns, late=not fits)
         if not fits:
@@ -111,7 +114,8 @@ class Gathering:
 
 class BlockRead:
     """One block of several servos, asked for now; `poll` from `due_ns` on, until True. Servos that are silent, or that
-    have not answered within `patience_ns`, are missing in `found`.
+    have not answered within `patience_ns`, are missing in `found`; `late` says that these may live, because others
+    answered late.
 
     So that no late answer to an earlier question is taken, it asks for a longer block where the size may still come.
     """
@@ -123,6 +127,7 @@ class BlockRead:
         port.flush()
         now = time.monotonic_ns()
         self.found: dict[int, Packet] = {}
+        self.late = False
         self._port = port
         self._size, self._wanted = size, size
         while not port.late.free(self._size, now):
@@ -145,6 +150,7 @@ class BlockRead:
         complete = gathering.complete
         if not complete and not gathering.given_up(now) and now < self._give_up_ns:
             return False
+        self.late = gathering.late and not gathering.given_up(now)
         if not complete or gathering.asked_again:
             self._port.late.expect(self._size, now)
         for servo_id, packet in gathering.answers.items():

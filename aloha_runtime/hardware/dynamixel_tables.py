@@ -40,6 +40,8 @@ class ServoTables:
         self._ids, self._patience_ns = list(ids), patience_ns
         self._eeprom: dict[int, bytes] = {}
         self._here: list[int] = []
+        self.certain = True
+        """`silent` names the dead alone; False: answers come late, so that some of these may live."""
 
     @property
     def silent(self) -> list[int]:
@@ -84,6 +86,7 @@ class ServoTables:
         """Look at all servos but those that are known to be silent."""
         self._here = [servo_id for servo_id in self._ids if servo_id not in set(silent)]
         self._eeprom = {}
+        self.certain = True
         yield from self.look()
 
     def look(self) -> Steps[None]:
@@ -98,11 +101,16 @@ class ServoTables:
 
     def _read(self, address: int, size: int) -> Steps[dict[int, bytes]]:
         answers: dict[int, Packet] = {}
+        late = False
         for number in range(1, READS + 1):
             missing = [servo_id for servo_id in self._here if servo_id not in answers]
             if not missing:
                 break
-            answers |= yield from reading(self.port, missing, address, size, self._patience_ns // number)
+            block = yield from reading(self.port, missing, address, size, self._patience_ns // number)
+            answers |= block.found
+            late = late or block.late
+        if late and len(answers) < len(self._here):
+            self.certain = False
         self._here = [servo_id for servo_id in self._here if servo_id in answers]
         return {servo_id: answers[servo_id].data for servo_id in self._here}
 

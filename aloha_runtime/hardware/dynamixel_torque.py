@@ -52,6 +52,8 @@ class Outcome(NamedTuple):
     ticks: Mapping[int, int]
     silent: Sequence[int]
     troubles: Sequence[str]
+    certain: bool = True
+    """Whether those that are `silent` are dead; False: answers come late, so that some of them may live."""
     lost: bool = False
     """Nothing was switched, because servos have lost what torque they had: their power was away."""
 
@@ -354,7 +356,8 @@ class TorqueSwitch:
                 ticks.setdefault(master, state.present)
         self._goals.keep(goals)
         self._held = {servo_id: state.torque for servo_id, state in self._tables.states.items()}
-        return Outcome(ticks, self._tables.silent, [*troubles, *(self._not_taken(*item) for item in wrong)])
+        told = [*troubles, *(self._not_taken(*item) for item in wrong)]
+        return Outcome(ticks, self._tables.silent, told, self._tables.certain)
 
     def complaint(self, heard: Mapping[int, Health], since_ns: int) -> str:
         """Which servo has lost what `switch` gave it, by what it said after `since_ns`; empty when all is well."""

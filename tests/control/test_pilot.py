@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -72,6 +73,14 @@ class Arms:
                 self.present = command.goal.copy()
             rearm = "" if command.rearm else rearm
         return self.last
+
+
+def heard_together(now_ns: int, *modes: Mode) -> list[ModeHeartbeat]:
+    """Orders that come between two cycles, in this order."""
+    stamps = range(now_ns + 1, now_ns + 1 + len(modes))
+    return [
+        ModeHeartbeat(stamp_ns=at, mode=mode, order_ns=at, asked_ns=at) for at, mode in zip(stamps, modes, strict=True)
+    ]
 
 
 @pytest.fixture(params=["follower", "leader"])
@@ -433,6 +442,35 @@ def test_an_order_that_comes_with_the_arming_waits_for_torque_too() -> None:
         command = pilot.step(now_ns, [], followers.present, target)
     assert command.mode is Mode.TELEOP
     assert command.goal[0] > followers.present[0] + 0.02
+
+
+@pytest.mark.parametrize("torque", [Torque.OFF, Torque.ON])
+@pytest.mark.parametrize("mode", STANDING)
+def test_torque_that_a_stop_of_the_same_cycle_overtakes_is_not_switched(arms: Arms, mode: Mode, torque: Torque) -> None:
+    arms = Arms(arms.role, torque)
+    before = arms.turn(Mode.IDLE)
+    command = arms.pilot.step(
+        arms.now_ns + CYCLE_NS, heard_together(arms.now_ns, Mode.ARMED, mode), arms.present, None, TRIPPED
+    )
+    assert (command.mode, command.torque, command.rearm) == (mode, before.torque, False)
+    later = arms.pilot.step(arms.now_ns + 2 * CYCLE_NS, [], arms.present, None, TRIPPED)
+    assert (later.torque, later.rearm) == (before.torque, False)
+
+
+def test_leaders_that_a_person_holds_get_torque_when_a_stop_overtakes_their_arming() -> None:
+    leaders = armed(Arms("leader"))
+    leaders.turn(Mode.TELEOP, 5)
+    orders = heard_together(leaders.now_ns, Mode.ARMED, Mode.HOLD)
+    assert leaders.pilot.step(leaders.now_ns + CYCLE_NS, orders, leaders.present, None).torque is Torque.ON
+
+
+def test_an_arming_that_overtakes_the_restart_of_a_gripper_is_carried_out_alone() -> None:
+    followers = armed(Arms("follower"))
+    now_ns = followers.now_ns
+    fault, arm = heard_together(now_ns, Mode.FAULT, Mode.ARMED)
+    fault = msgspec.structs.replace(fault, gripper="follower_left")
+    command = followers.pilot.step(now_ns + CYCLE_NS, [fault, arm], followers.present, None, TRIPPED)
+    assert (command.mode, command.gripper, command.rearm) == (Mode.ARMED, "", True)
 
 
 def test_servos_are_not_switched_on_anew_where_that_would_snap_the_arm_into_its_range() -> None:

@@ -8,7 +8,7 @@ from aloha_runtime.commands.faults.virtual_rig import VirtualRig
 from aloha_runtime.control.limits import rig_limits
 from aloha_runtime.dynamixel import registers as reg
 from aloha_runtime.dynamixel.packets import HardwareErrorBit
-from aloha_runtime.messages import MS, Mode
+from aloha_runtime.messages import MS, NOT_NAMED_YET, Mode
 from aloha_runtime.robot import SERVOS, START_POSE
 from aloha_runtime.sim.faults import Faults
 from aloha_runtime.sim.servo import ServoPlant
@@ -34,6 +34,24 @@ def test_a_servo_that_dies_while_torque_is_switched_is_named(servo: int, after_m
         rig.run(1.2)
         assert rig.word.mode is Mode.HOLD
         assert f"follower_left: silent: {LABELS[servo]}, so torque cannot be switched" in rig.word.cause
+
+
+@pytest.mark.parametrize("late_ms", [20, 38])
+@pytest.mark.parametrize("servo", [1, 5, 7])
+def test_servos_that_answer_late_are_not_named_with_the_dead_one(servo: int, late_ms: int) -> None:
+    """While torque is switched there is no time to wait for all of them; the readings after it tell who is dead."""
+    with VirtualRig(config.load("sim"), lambda arm: ServoPlant(arm.partition("_")[0])) as rig:  # type: ignore[arg-type]
+        rig.run(0.3)
+        faults = Faults(silent=[servo], behind_missing="silent", late=1.0, late_ns=late_ms * MS)
+        rig.wires["leader_right"].at(
+            rig.time.now + 4 * MS, lambda _: rig.wires["leader_right"].chain.set_faults(faults)
+        )
+        rig.ask("arm", "start")
+        rig.run(0.5)
+        causes = dict.fromkeys(beat.cause for beat in rig.beats if beat.mode is Mode.HOLD)
+        assert list(causes), rig.word
+        assert NOT_NAMED_YET in next(iter(causes)) or len(causes) == 1
+        assert f"leader_right: {LABELS[servo]} silent for" in rig.word.cause
 
 
 @pytest.mark.parametrize("gap_s", [0.05, 0.2, 0.4])
