@@ -14,9 +14,9 @@ from aloha_runtime.bus import SUPERVISOR, Bus
 from aloha_runtime.commands.going_on import advice
 from aloha_runtime.commands.keyboard import STOP_KEY, Keyboard
 from aloha_runtime.commands.stack import POLL_S, Stack
+from aloha_runtime.commands.zero_question import ask_about_zeros
 from aloha_runtime.config import RigConfig, TaskName, TeleopConfig
 from aloha_runtime.control.modes import TIME_IS_OVER
-from aloha_runtime.control.zeros import DOUBT
 from aloha_runtime.errors import AlohaError, ArmsStopped, ConfigError
 from aloha_runtime.messages import MOVING, Health, Mode, ModeHeartbeat, Reply, Request
 from aloha_runtime.processes.table import Job
@@ -31,8 +31,6 @@ DOWN_TIMEOUT_S = 80.0
 SUPERVISOR_LOCK = f"{SUPERVISOR}.requests.lock"
 SQUEEZE_TIMEOUT_S = 3600.0
 """A person may take their time before they squeeze the grippers."""
-DOUBT_S = 0.6
-"""Until a doubt about a zero is heard: still for 0.3 s, and a health report every 0.2 s."""
 
 
 def with_task(rig: RigConfig, seed: int | None, task: str | None, clock: str | None = None) -> RigConfig:
@@ -133,16 +131,8 @@ def raise_arms(stack: Stack) -> None:
         return all(state is not None and state.mode is Mode.ARMED and state.settled for state in states)
 
     stack.wait(settled, RAMP_TIMEOUT_S, "the ramp of all arms to the start pose")
-    _ask_about_zeros(stack)
-
-
-def _ask_about_zeros(stack: Stack) -> None:
-    """What the arms processes doubt once their arms stand still: said before anything moves them."""
     if mode_of(stack) is Mode.ARMED:
-        stack.pause(DOUBT_S)
-    for report in (stack.health[name].latest() for name in stack.arms):
-        if report is not None and DOUBT in report.message:
-            stack.say(f"{report.message}\nspace is STOP: press it if an arm does not stand in the start pose")
+        ask_about_zeros(stack, lambda: mode_of(stack) is Mode.ARMED)
 
 
 def mode_of(stack: Stack) -> Mode | None:

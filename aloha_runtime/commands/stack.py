@@ -69,6 +69,8 @@ class Stack:
         self._died_ns: dict[str, int] = {}
         self.armed = False
         """The arms have been armed since this stack began, so leaving it parks them."""
+        self.zeros_confirmed = False
+        """The operator has looked at the start pose, where the currents of the arms did not fit it."""
 
     def __enter__(self) -> "Stack":
         self._interrupts.begin()
