@@ -8,9 +8,9 @@ Whoever commands, and whatever arrives:
 - No fresh action for `hold_after` (60 ms): the goal stays where it is. By then it has come to rest at the last target
   by itself, or else it stops at once. Back within 500 ms the motion goes on under the same limits; later only the
   operator can go on.
-- A goal at rest is not stubborn: when something pushes a joint further than `lead` away, the goal yields and stays
-  there, so that nothing snaps back on release. No load sinks by that: within the lead the servo already gives all the
-  force that it has (`limits.ARM_LEAD_RAD`), so a goal that yields takes none of it away.
+- A goal at rest is not stubborn: when something keeps a joint further than `lead` away for half a second, the goal
+  yields and stays there, so that nothing snaps back on release. No load sinks by that: within the lead the servo
+  already gives all the force that it has (`limits.ARM_LEAD_RAD`), so a goal that yields takes none of it away.
 """
 
 import math
