@@ -65,8 +65,10 @@ class ArmsState(Message):
     action_tick: int = -1
     action_stamp_ns: int = 0
     mode: Mode = Mode.IDLE
-    limited: int = 0
-    """Bit i set: limits changed number i of the target in this cycle."""
+    held_off: int = 0
+    """Bit i set: the lead or a position limit kept number i off its target in this cycle: the arm cannot get there."""
+    shaped: int = 0
+    """Bit i set: number i moved, or gained speed, as fast as it may: it gets to its target a little later."""
     order_ns: int = 0
     """The order that the pair has taken up last, carried out or refused (`ModeHeartbeat.order_ns`); 0: none yet."""
     settled: bool = False

@@ -49,7 +49,9 @@ LOOK_S = 0.9
 AGAIN_S = 30.0
 """Starting again, the ramp to the start pose and the squeeze, in virtual time, which a slow import lets run away."""
 FROZEN_MS = 70.0
-TRAVEL_RAD = 0.10
+TRAVEL_RAD = 0.27
+"""From the last action; and from the death of the arms process:"""
+ARMS_TRAVEL_RAD = 0.30
 SEED = 3
 DRIVEN_NS = 100 * MS
 """Actions older than this have ended."""
@@ -77,6 +79,16 @@ class Outcome:
     """Every servo of the followers has torque."""
     again: str
     """Why the arms could not be armed and moved once more after the restart; empty when they could."""
+
+    @property
+    def allowed_rad(self) -> float:
+        """How far a joint may travel."""
+        return ARMS_TRAVEL_RAD if self.victim == "arms@followers" else TRAVEL_RAD
+
+    @property
+    def stopped(self) -> bool:
+        """No joint travelled further than it may."""
+        return self.travel_rad <= self.allowed_rad
 
 
 def run(checkpoint: str = "demo", clock: Literal["virtual", "wall"] = "virtual") -> list[Row]:
@@ -241,7 +253,7 @@ def rows(outcome: Outcome) -> list[Row]:
                 FROZEN_MS,
                 outcome.after_action_ms <= FROZEN_MS,
             ),
-            Row(f"{name}: travel", outcome.travel_rad, "rad", None, TRAVEL_RAD, outcome.travel_rad <= TRAVEL_RAD),
+            Row(f"{name}: travel", outcome.travel_rad, "rad", None, outcome.allowed_rad, outcome.stopped),
         ]
     )
     return [

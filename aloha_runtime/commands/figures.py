@@ -26,7 +26,7 @@ SUCCESS_HELD_NS = 500 * MS
 FLICKER_NS = 100 * MS
 """A grasped object loses contact for single physics steps; a shorter interruption of a stage is none."""
 ARM_BITS = sum(1 << index for index in range(DOF) if index not in GRIPPER_INDEX)
-"""Of `ArmsState.limited`. A gripper that squeezes an object is at its limit by design, and left out."""
+"""Of `ArmsState.held_off`. A gripper that squeezes an object is held off by design, and left out."""
 OUTSIDE = "goals_outside_envelope"
 """Figure in the health of `chain@ARM`."""
 START_PERIODS = 2
@@ -154,20 +154,20 @@ def _tick_figures(log: Log) -> dict[str, Figure]:
 
 
 def _arms_figures(log: Log) -> dict[str, Figure]:
-    """`arms_hz`: cycles of the followers' process a second; `arms_skipped`: cycles that it left out; `arms_limited`:
-    share of cycles in which a limit changed an arm joint's target; `goals_outside_envelope`: goals outside the envelope
+    """`arms_hz`: cycles of the followers' process a second; `arms_skipped`: cycles that it left out; `arms_held_off`:
+    share of cycles in which a limit kept an arm joint off its target; `goals_outside_envelope`: goals outside the envelope
     that the emulated chains' own monitors have seen on the wire since they started."""
     states = log.followers
     judged = [log.health(f"chain@{arm}").get(OUTSIDE) for arm in log.rig.arms]
     seen = [count for count in judged if count is not None]
     found: dict[str, Figure] = {OUTSIDE: int(sum(seen)) if seen else None}
     if len(states) < 2:
-        return found | {"arms_hz": None, "arms_skipped": None, "arms_limited": None}
+        return found | {"arms_hz": None, "arms_skipped": None, "arms_held_off": None}
     cycles, elapsed_ns = _cycles(states), states[-1].stamp_ns - states[0].stamp_ns
     return found | {
         "arms_hz": cycles * NS_PER_S / elapsed_ns,
         "arms_skipped": max(0, round(elapsed_ns * log.rig.arms_hz / NS_PER_S) - cycles),
-        "arms_limited": sum(state.limited & ARM_BITS != 0 for state in states) / len(states),
+        "arms_held_off": sum(state.held_off & ARM_BITS != 0 for state in states) / len(states),
     }
 
 

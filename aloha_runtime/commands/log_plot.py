@@ -55,12 +55,12 @@ def _draw(track: story.Track, event_ns: int, marks: list[tuple[int, int]], title
         figure.suptitle(title, color=RED, x=0.01, ha="left", fontsize=11)
         panels = joint_panels(figure, time_s, curves)
         for index, panel in enumerate(panels):
-            mark_limits(panel, time_s, track.limited[:, index])
+            mark_limits(panel, time_s, track.held_off[:, index])
             for stamp_ns, level in marks:
                 colour = RED if level == LEVELS["error"] else SOFT
                 panel.axvline((stamp_ns - event_ns) / NS_PER_S, color=colour, linewidth=0.8, linestyle=":")
             panel.axvline(0, color=RED, linewidth=1.0)
-        panels[0].plot([], [], "|", color=RED, label="a limit stepped in")
+        panels[0].plot([], [], "|", color=RED, label="held off its target")
         panels[0].plot([], [], color=SOFT, linewidth=0.8, linestyle=":", label="mode changed")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
         panels[len(panels) * 3 // 4].set_xlabel("seconds from the event", fontsize=9, color=SOFT)

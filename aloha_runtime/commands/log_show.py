@@ -118,7 +118,7 @@ def _joints(name: str, state: ArmsState) -> Table:
         position = state.position[index]
         goal = state.goal[index] if state.goal is not None else np.nan
         target = state.target[index] if state.target is not None else np.nan
-        limited = "a limit stepped in" if state.limited >> index & 1 else ""
+        limited = "held off its target" if state.held_off >> index & 1 else ""
         numbers = [position, goal, target, goal - position, state.velocity[index]]
         table.add_row(joint, *map(_number, numbers), f"{state.effort_ma[index]:.0f}", limited)
     return table

@@ -53,10 +53,10 @@ def tiles_of(found: dict[str, Figure]) -> list[Tile]:
             "goals outside the limits", _number(found["goals_outside_envelope"], ".0f"), "", "judged on the servo wire"
         ),
         Tile(
-            "cycles with a limited joint",
-            _number(found["arms_limited"], ".1%").removesuffix("%"),
+            "cycles with a joint held off its target",
+            _number(found["arms_held_off"], ".1%").removesuffix("%"),
             "%",
-            "by the safety gate, grippers aside",
+            "by the lead or a position limit, grippers aside",
         ),
         Tile("CPU", cpu, "%", f"of one core, {processes} processes; {os.cpu_count()} cores here"),
     ]

@@ -62,15 +62,15 @@ class Chart:
 
 
 def joints_chart(log: Log) -> Chart:
-    """Fourteen panels: the commanded target and the measured position of each joint, and where a limit stepped in."""
+    """Fourteen panels: the commanded target and the measured position of each joint, and where a limit kept it off its target."""
     states = [state for state in log.followers if state.valid]
     starts = np.arange(0, len(states), max(1, len(states) // POINTS))
     shown = [states[start] for start in starts]
     time_s = _time_s(log, [state.stamp_ns for state in shown])
     position = _vectors([state.position for state in shown])
     target = _vectors([state.target for state in shown])
-    bits = np.array([state.limited for state in states], dtype=np.int64)
-    limited = np.bitwise_or.reduceat(bits, starts)[:, None] >> np.arange(DOF) & 1 > 0
+    bits = np.array([state.held_off for state in states], dtype=np.int64)
+    held_off = np.bitwise_or.reduceat(bits, starts)[:, None] >> np.arange(DOF) & 1 > 0
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(12, 9.2), layout="constrained")
         grid = figure.subplots(2 * len(SIDES), PANELS_PER_ROW, sharex=True)
@@ -81,7 +81,7 @@ def joints_chart(log: Log) -> Chart:
                 index = len(panels)
                 panel.plot(time_s, target[:, index], color=ORANGE, linewidth=1.4)
                 panel.plot(time_s, position[:, index], color=BLUE, linewidth=1.2)
-                mark_limits(panel, time_s, limited[:, index])
+                mark_limits(panel, time_s, held_off[:, index])
                 _joint_axis(panel, f"{side} {joint.replace('_', ' ')}", index)
                 panels.append(panel)
             _legend(spare)
@@ -158,11 +158,11 @@ def widen(panel: Axes, least: float) -> None:
         panel.set_ylim((low + high - least) / 2, (low + high + least) / 2)
 
 
-def mark_limits(panel: Axes, time_s: NDArray[np.float64], limited: NDArray[np.bool_]) -> None:
-    """A red tick at the foot of the panel for each moment at which a limit changed this joint's target."""
-    if limited.any():
+def mark_limits(panel: Axes, time_s: NDArray[np.float64], held_off: NDArray[np.bool_]) -> None:
+    """A red tick at the foot of the panel for each moment at which a limit kept this joint off its target."""
+    if held_off.any():
         panel.plot(
-            time_s[limited], np.zeros(int(limited.sum())), "|", color=RED, markersize=5,
+            time_s[held_off], np.zeros(int(held_off.sum())), "|", color=RED, markersize=5,
             transform=panel.get_xaxis_transform(), clip_on=False,
         )  # fmt: skip
 
@@ -172,7 +172,7 @@ def _legend(panel: Axes) -> None:
     panel.axis("off")
     panel.plot([], [], color=ORANGE, linewidth=1.6, label="target (action as commanded)")
     panel.plot([], [], color=BLUE, linewidth=1.6, label="position (measured)")
-    panel.plot([], [], "|", color=RED, markersize=7, label="a limit stepped in")
+    panel.plot([], [], "|", color=RED, markersize=7, label="held off its target")
     panel.legend(loc="center left", fontsize=10)
 
 

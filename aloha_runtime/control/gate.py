@@ -3,14 +3,14 @@
 Whoever commands, and whatever arrives:
 
 - An action that is not 14 finite numbers is refused as a whole; three in a row end the motion.
-- An action moves a joint at most `lead` away from where the joint stands when the action arrives. So whatever dies
-  after it, no joint travels further than `lead` (0.10 rad).
+- An action moves a joint at most `REACH_RATIO` times `lead` (0.27 rad) away from where the joint stands when the action
+  arrives, however far it points; and no goal leads a joint by more than `lead` (0.24 rad) in any cycle.
 - No fresh action for `hold_after` (60 ms): the goal stays where it is. By then it has come to rest at the last target
   by itself, or else it stops at once. Back within 500 ms the motion goes on under the same limits; later only the
   operator can go on.
-- A goal at rest is not stubborn: when something pushes a joint further than `lead` away, the goal yields and stays
-  there, so that the force stays bounded and nothing snaps back on release. An arm's own weight cannot do that, because
-  every pose was reached under the same lead.
+- A goal at rest is not stubborn: when something keeps a joint further than `lead` away for half a second, the goal
+  yields and stays there, so that nothing snaps back on release. No load sinks by that: within the lead the servo
+  already gives all the force that it has (`limits.ARM_LEAD_RAD`), so a goal that yields takes none of it away.
 """
 
 import math
@@ -19,8 +19,9 @@ from enum import StrEnum
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from aloha_runtime.control.limits import Limits
+from aloha_runtime.control.limits import REACH_RATIO, Limits
 from aloha_runtime.control.stream import ActionStream, GateCounters, GateTiming, Target, numbers
 from aloha_runtime.control.trajectory import Tracker
 from aloha_runtime.messages import MS
@@ -52,8 +53,10 @@ class GateOutput(NamedTuple):
 
     goal: Vector
     """(14,) in action convention; a copy."""
-    limited: int
-    """Bit i set: a limit changed number i in this cycle."""
+    held_off: int
+    """Bit i set: number i was kept off what was asked for in this cycle, by the lead or a position limit."""
+    shaped: int
+    """Bit i set: number i moved as fast, or gained speed as fast, as it may, and will be where it was asked to be."""
     motion: Motion
     settled: bool
     """The last ramp has arrived."""
@@ -86,6 +89,7 @@ class Gate:
         self._present_ns = now_ns
         self._now_ns = now_ns
         self._stream: ActionStream | None = None
+        self._reach = REACH_RATIO * limits.lead
         self._clipped = np.zeros(DOF, dtype=bool)
         self._ramp_deadline_ns = 0
         self._pose = self._tracker.goal.copy()
@@ -207,7 +211,7 @@ class Gate:
             self.counters.resumes += 1
             self.motion = Motion.FOLLOW
         limits = self.limits
-        reach = np.minimum(np.maximum(position, self._present - limits.lead), self._present + limits.lead)
+        reach = np.minimum(np.maximum(position, self._present - self._reach), self._present + self._reach)
         reach = np.minimum(np.maximum(reach, limits.low), limits.high)
         np.not_equal(reach, position, out=self._clipped)
         # The reference starts with the cycle that this action arrived in, so this cycle already moves.
@@ -246,13 +250,14 @@ class Gate:
             )
 
     def _output(self) -> GateOutput:
-        joints = self._tracker.limited | self._clipped
-        limited = int.from_bytes(np.packbits(joints, bitorder="little").tobytes(), "little")
-        self.counters.limited_cycles += limited != 0
+        held_off, shaped = _bits(self._tracker.held_off | self._clipped), _bits(self._tracker.shaped & ~self._clipped)
+        self.counters.held_off_cycles += held_off != 0
+        self.counters.shaped_cycles += shaped != 0
         action = self._stream.newest if self._stream is not None else None
         return GateOutput(
             goal=self._tracker.goal.copy(),
-            limited=limited,
+            held_off=held_off,
+            shaped=shaped,
             motion=self.motion,
             settled=self.settled,
             hold_cause=self.hold_cause,
@@ -260,6 +265,11 @@ class Gate:
             action_tick=action.tick if action is not None else -1,
             action_stamp_ns=action.stamp_ns if action is not None else 0,
         )
+
+
+def _bits(joints: NDArray[np.bool_]) -> int:
+    """(14,) as a number, the first as its lowest bit."""
+    return int.from_bytes(np.packbits(joints, bitorder="little").tobytes(), "little")
 
 
 def _is_finite(position: Vector) -> bool:

@@ -8,6 +8,9 @@ The envelope, as an independent monitor may check it on consecutive goals g (dt 
     braking       |v| falls by at most braking * dt; a HOLD, a STOP and the lead limit may shed speed at once,
                   because a stop must never wait for a limit
     lead          no goal moves away from the present position while it is further than `lead` from it
+
+A goal further than FULL_DRIVE_RAD from its joint drives no harder than one at that distance, so what it does there is
+not felt; one that was there in the last 0.1 s (`trajectory.FREED_S`) may gain speed at the braking limit.
 """
 
 from collections.abc import Mapping
@@ -29,13 +32,26 @@ ARM_VELOCITY_RAD_S = 2.5
 ARM_ACCELERATION_RAD_S2 = 30.0
 """Full speed from rest in 83 ms: quicker than a person teleoperates, slow enough not to shake the table."""
 
-BRAKING_RATIO = 3.0
-"""Braking over acceleration: at rest from full speed in 28 ms (grippers 17 ms), so that a stream which dies has come to
-rest smoothly, one tick and the braking time later, before `hold_after` (60 ms) freezes the goal."""
+BRAKING_RATIO = 10.0
+"""Braking over acceleration: at rest from full speed in 8 ms (grippers 5 ms), so that a stream which dies has come to
+rest, one tick and the braking time later, before `hold_after` (60 ms) freezes the goal. A goal stays v^2 / 2b behind its
+action, a delay that grows with speed: 4 ms at full speed. (At 3 it was 14 ms, 5 % of the amplitude of a fast swing.)"""
 
-ARM_LEAD_RAD = 0.10
-"""Goal minus present position. In position mode it bounds the force (46 % of full drive at the standard P gain of 800)
-and the way that an arm still travels after any death."""
+FULL_DRIVE_RAD = 0.217
+"""Goal minus position at which a servo applies its full voltage: 885 units of PWM at the standard P gain of 800."""
+
+ARM_LEAD_RAD = 0.24
+"""Goal minus present position, where more of it adds no force: FULL_DRIVE_RAD, and the 0.025 rad by which a joint moves
+on at 2.5 rad/s in the two cycles of 5 ms that a reading may be old. Less of it takes away the force that carries a load (0.10 rad let a stretched arm with 0.5 kg sink); more of it
+only adds to the way that an arm travels after a death."""
+
+REACH_RATIO = 1.125
+"""Of the lead: how far from the joint an action's target may lie when it arrives (0.27 rad). The joint moves on while
+the target is followed, so that a target cut at the lead itself would let the force fall within every tick."""
+
+OUTSIDE_RAD = 0.02
+"""A joint may stand this far outside its limits when torque goes on: with the margin of 0.02 rad these are the limits
+of the servo itself."""
 
 GRIPPER_VELOCITY_S = 5.0
 """Openings per second: closes in 0.2 s, as fast as the servo can."""
@@ -98,13 +114,13 @@ class Limits:
         return bool(rates and (inner.low >= self.low).all() and (inner.high <= self.high).all())
 
     def outside(self, position: Vector) -> str:
-        """Which arm joint of a (14,) position stands further outside its range than the lead, and what to do about it.
+        """Which arm joint of a (14,) position stands further outside its range than OUTSIDE_RAD, and what to do.
 
-        Empty when the arms may be powered where they are: torque would otherwise snap the arm to its limit.
+        Empty when the arms may be powered where they are: torque would otherwise move the arm to its limit.
         """
         if position.shape != (DOF,):
             return f"the arms' position has shape {position.shape} instead of ({DOF},); check their servos"
-        gap = np.where(IS_GRIPPER, 0.0, np.maximum(self.low - position, position - self.high)) - self.lead
+        gap = np.where(IS_GRIPPER, 0.0, np.maximum(self.low - position, position - self.high)) - OUTSIDE_RAD
         index = int(np.argmax(gap))
         if not np.isfinite(gap).all():
             index = int(np.argmax(~np.isfinite(gap)))

@@ -47,7 +47,8 @@ class GateCounters:
 
     cycles: int = 0
     late_cycles: int = 0
-    limited_cycles: int = 0
+    held_off_cycles: int = 0
+    shaped_cycles: int = 0
     bad_present: int = 0
     accepted: int = 0
     invalid: int = 0

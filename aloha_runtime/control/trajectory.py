@@ -17,8 +17,17 @@ v / (2 b): 5.6 ms per rad/s by default. When the stream ends, it comes to rest o
 
 import numpy as np
 
-from aloha_runtime.control.limits import Limits
-from aloha_runtime.robot import DOF, Vector
+from aloha_runtime.control.limits import FULL_DRIVE_RAD, Limits
+from aloha_runtime.robot import DOF, IS_GRIPPER, Vector
+
+FULL_DRIVE = np.where(IS_GRIPPER, np.inf, FULL_DRIVE_RAD)
+FREED_S = 0.1
+"""A goal whose servo gave all it has so lately may gain speed at the braking limit: longer than full speed takes within
+the acceleration limit (83 ms). The servo then drives as it would with the action itself for its goal."""
+
+YIELD_AFTER_S = 0.5
+"""A goal at rest yields to what has kept its joint further than the lead away for so long. An arm that swings on under
+its load when its goal stops is back sooner: its goal must not follow it down."""
 
 
 class Tracker:
@@ -28,8 +37,16 @@ class Tracker:
         self.limits = limits
         self.goal = np.zeros(DOF)
         self.velocity = np.zeros(DOF)
-        self.limited = np.zeros(DOF, dtype=bool)
-        """Joints that a limit held back in the last cycle."""
+        self.held_off = np.zeros(DOF, dtype=bool)
+        """Joints whose goal the lead or a position limit kept off the reference in the last cycle."""
+        self.shaped = np.zeros(DOF, dtype=bool)
+        """Joints whose goal gained speed, or ran, as fast as the limits allow and would have gone faster."""
+        self._free_s = np.full(DOF, np.inf)
+        """How long ago each joint's servo gave all it has."""
+        self._pushed_s = np.zeros(DOF)
+        """For how long each joint has been further than its lead from its goal, at rest."""
+        self._at_rest = True
+        """The goal has nowhere to go: it stays, unless it yields."""
         self._reference = np.zeros(DOF)
         self._start = np.zeros(DOF)
         self._end = np.zeros(DOF)
@@ -53,6 +70,8 @@ class Tracker:
         self._end[:] = self.goal
         self._start[:] = self.goal
         self._speed = self.limits.velocity
+        self._free_s[:] = np.inf
+        self._at_rest = True
 
     def aim(self, start_ns: int, duration_ns: int, target: Vector, speed: Vector | None = None) -> None:
         """Let the reference run from where it is at `start_ns` to a (14,) target inside the position limits.
@@ -62,6 +81,7 @@ class Tracker:
         self._start[:] = self._reference
         self._end[:] = target
         self._start_ns, self._duration_ns = start_ns, max(duration_ns, 1)
+        self._at_rest = False
         self._speed = self.limits.velocity if speed is None else np.minimum(speed, self.limits.velocity)
 
     def arrived(self, now_ns: int, tolerance: Vector) -> bool:
@@ -88,6 +108,7 @@ class Tracker:
         # The lead: a band around the present position, of which the goal follows only the part inside the limits.
         np.add(present, limits.lead, out=upper)
         np.subtract(present, limits.lead, out=lower)
+        self._wait_to_yield(elapsed_s, lower, upper)
         np.minimum(np.maximum(reference, lower, out=aim), upper, out=aim)
         np.minimum(np.maximum(aim, limits.low, out=aim), limits.high, out=aim)
 
@@ -112,8 +133,12 @@ class Tracker:
         # `aim` is inside the position limits already; this is for rounding, and for whatever is wrong above.
         np.minimum(np.maximum(moved, limits.low, out=moved), limits.high, out=moved)
 
-        np.not_equal(moved, wanted, out=self.limited)
-        self.limited |= aim != reference
+        np.not_equal(aim, reference, out=self.held_off)
+        np.not_equal(moved, wanted, out=self.shaped)
+        self.shaped &= ~self.held_off
+        self._free_s += elapsed_s
+        np.abs(np.subtract(moved, present, out=a), out=a)
+        self._free_s[a >= FULL_DRIVE] = 0.0
         np.subtract(moved, goal, out=a)
         np.multiply(a, 1.0 / elapsed_s, out=self.velocity)
         goal[:] = moved
@@ -122,17 +147,32 @@ class Tracker:
         """Clip `speed` to what one cycle dt can reach from the velocity v, with `braking` = b dt.
 
         At most min(v + b dt, max(v, 0) + a dt): gaining speed at a, shedding it at b, and never both beyond a dt in one
-        cycle. Downwards the mirror image.
+        cycle. Downwards the mirror image. A goal whose servo gave all it has a moment ago gains speed at b as well:
+        it has to be where the reference is when the drive depends on it again.
         """
         _, _, _, _, _, a, b, c, _ = self._scratch
         np.multiply(self.limits.acceleration, allowed_s, out=c)
+        np.copyto(c, braking, where=self._free_s < FREED_S)
         np.add(np.maximum(self.velocity, self._zero, out=a), c, out=a)
         np.minimum(speed, np.minimum(a, np.add(self.velocity, braking, out=b), out=a), out=speed)
         np.subtract(np.minimum(self.velocity, self._zero, out=a), c, out=a)
         np.maximum(speed, np.maximum(a, np.subtract(self.velocity, braking, out=b), out=a), out=speed)
 
+    def _wait_to_yield(self, elapsed_s: float, lower: Vector, upper: Vector) -> None:
+        """Widen the band around the joints to a goal at rest that has not been out of it for long."""
+        outside = (self.goal > upper) | (self.goal < lower)
+        self._pushed_s += elapsed_s
+        self._pushed_s[~outside] = 0.0
+        if not self._at_rest:
+            self._pushed_s[:] = 0.0
+        elif outside.any():
+            patient = outside & (self._pushed_s <= YIELD_AFTER_S)
+            np.maximum(upper, self.goal, out=upper, where=patient)
+            np.minimum(lower, self.goal, out=lower, where=patient)
+
     def stay(self) -> None:
         """Let the motion end where the goal is now, within the limits (unlike `rest`)."""
+        self._at_rest = True
         self._reference[:] = self.goal
         self._end[:] = self.goal
         self._start[:] = self.goal

@@ -104,7 +104,7 @@ def _expected(name: str, before_ns: int, after_ns: int, moving: list[tuple[int, 
 
 class Track:
     """A pair of arms over a span. `time_ns`: (T,) wall time; `position`, `goal`, `target`: (T, 14), NaN where there is
-    none; `limited`: (T, 14) where the limits changed a target; `states`: the messages themselves."""
+    none; `held_off`: (T, 14) where a limit kept a joint off its target; `states`: the messages themselves."""
 
     def __init__(self, log: FlightLog, topic: messages.Topic, start_ns: int | None, end_ns: int | None) -> None:
         found = list(log.messages(name_of(topic), ArmsState, start_ns, end_ns))
@@ -113,8 +113,8 @@ class Track:
         self.position = _rows([state.position for state in self.states])
         self.goal = _rows([state.goal for state in self.states])
         self.target = _rows([state.target for state in self.states])
-        bits = np.array([state.limited for state in self.states], dtype=np.int64)
-        self.limited: NDArray[np.bool_] = (bits[:, None] >> np.arange(DOF) & 1).astype(bool)
+        bits = np.array([state.held_off for state in self.states], dtype=np.int64)
+        self.held_off: NDArray[np.bool_] = (bits[:, None] >> np.arange(DOF) & 1).astype(bool)
 
     def at(self, stamp_ns: int) -> ArmsState | None:
         """The newest state not after an instant; None when there is none."""

@@ -59,7 +59,7 @@ class DynamixelArm:
         gripper_current_ma: float = 538.0,
         servos: Sequence[Servo] | None = None,
         carried: Sequence[str] = (),
-        lead_rad: float = 0.10,
+        lead_rad: float = 0.24,
         margin_rad: float = 0.0,
         patience_ns: int = PATIENCE_NS,
         homing_offsets: Mapping[int, int] | None = None,

@@ -1,7 +1,7 @@
 """Scripted demonstrators: what a skilled operator would do with the two leader arms.
 
 A demonstrator knows the object poses at the start and plans once: tool waypoints, inverse kinematics along the way
-between them, timing slow enough for the followers under the default safety limits (2.5 rad/s, 30 rad/s^2, 0.10 rad
+between them, timing slow enough for the followers under the default safety limits (2.5 rad/s, 30 rad/s^2, 0.24 rad
 lead). Goals lie ahead of the wanted pose by the servos' sag, as an operator's hands learn to do.
 """
 
@@ -17,7 +17,7 @@ from aloha_runtime.sim.model import Task, build_model
 
 SPEED_RAD_S = np.array([1.2, 0.8, 0.8, 1.0, 1.1, 1.6])
 """Peak joint speeds of a plan. A follower lags by 0.069 s of speed (wrist_rotate 0.045 s), and with the sag of shoulder
-and elbow (0.03 rad) that has to stay below the gate's lead of 0.10 rad."""
+and elbow (0.03 rad) that has to stay below the gate's lead of 0.24 rad."""
 
 RAMP = 0.3
 """Share of a motion's time in which it gathers speed, and the same at its end."""

@@ -73,6 +73,8 @@ class GoalTrack:
         self.turned: list[int] = []
         """Where it may be since its torque went on: as before, within one turn, or a turn beside that."""
         self.turned_ns = 0
+        self.far_ns = -(1 << 62)
+        """When a goal was last so far away that the servo gave all it has."""
         self._stamps: list[int] = []
         self._goals: list[int] = []
         self._direction = 0

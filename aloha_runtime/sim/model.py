@@ -49,6 +49,9 @@ it stands where an operator would, with both arms in the picture."""
 WRIST_CAMERA = ((-0.08, 0.0, 0.09), (0.16, 0.0, 0.0), 70.0)
 """Camera on a gripper, in the frame of `gripper_link`: position, point looked at, field of view (a D405 has 58)."""
 
+PAYLOAD_PLACE = (0.10, 0.0, 0.0)
+"""Where a payload is held, in the frame of `gripper_link` (m)."""
+
 HEAVY_MESHES = ("vx300s_7_gripper", "vx300s_9_gripper_bar")
 """Meshes with 55 % of all triangles; without them a frame takes half the time and no task object is hidden by them."""
 
@@ -89,10 +92,11 @@ def model_file(task: Task) -> Path:
 
 
 def build_model(
-    task: Task, gripper: Gripper, gripper_current_ma: float, *, heavy_meshes: bool = True
+    task: Task, gripper: Gripper, gripper_current_ma: float, *, heavy_meshes: bool = True, payload_kg: float = 0.0
 ) -> mujoco.MjModel:
     """Compile the model of physics and rendering: `gripper` and its current limit are the kit's follower gripper.
 
+    `payload_kg`: a mass between the fingers of each arm, as firm as if it were screwed on.
     Without its heavy meshes it has less mass, so it is for pictures only, and needs 30 MB less.
     """
     spec = mujoco.MjSpec.from_file(str(model_file(task)))
@@ -104,6 +108,8 @@ def build_model(
         for joint, (motor, count) in FOLLOWER_MOTORS.items():
             _set_servo(spec, f"vx300s_{side}/{joint}", motor, count)
         _set_gripper(spec, f"vx300s_{side}", gripper, gripper_current_ma)
+        if payload_kg:
+            _add_payload(spec.body(f"vx300s_{side}/gripper_link"), payload_kg)
     _set_cameras(spec)
     for geom in [geom for geom in spec.geoms if geom.meshname in HEAVY_MESHES]:
         if heavy_meshes:
@@ -161,6 +167,13 @@ def _set_gripper(spec: mujoco.MjSpec, prefix: str, gripper: Gripper, current_ma:
     coupling.objtype = mujoco.mjtObj.mjOBJ_JOINT
     coupling.name1, coupling.name2 = f"{prefix}/right_finger", f"{prefix}/left_finger"
     coupling.data[:2] = [0.0, -1.0]
+
+
+def _add_payload(hand: mujoco.MjsBody, mass_kg: float) -> None:
+    """A ball of 60 mm between the fingertips."""
+    ball = hand.add_body(pos=PAYLOAD_PLACE)
+    ball.mass, ball.inertia = mass_kg, [0.4 * mass_kg * 0.03**2] * 3
+    ball.explicitinertial = True
 
 
 def _set_cameras(spec: mujoco.MjSpec) -> None:

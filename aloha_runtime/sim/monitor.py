@@ -6,7 +6,7 @@ when they arrive. Rounding is worth a tick in a difference; `jitter_s` is how fa
 which the goal was computed (0 in virtual time).
 
 Of a servo with torque it judges each new goal: `position` (the limits), `lead` (distance from where the servo was last
-seen), `velocity` and `acceleration`; `mode`, and `moved in error` of an arm in error. Without torque it judges none.
+seen), `velocity` and `acceleration` (this not while or shortly after it is so far away that the servo gives all it has); `mode`, and `moved in error` of an arm in error. Without torque it judges none.
 While torque is switched on (`torque_watch`) it judges the goal that is in the register, also one written long before:
 
 - `leap at torque`: at the first position that the servo reports afterwards, the goal is further away than the lead; and
@@ -36,6 +36,8 @@ SPAN_NS = 50_000_000
 """Speeds are judged over this and over twice this, besides every single step: rounding hides little of 50 ms."""
 LEAD_MARGIN_RAD = 0.02
 """The gate measures the lead against a reading up to two cycles old."""
+FULL_DRIVE_RAD, FREED_NS = 0.217, 100_000_000
+"""Of a goal this far from its joint the servo notices no more; for so long afterwards the goal may gain speed quickly."""
 BATCH, MOST_HEARD = 24, 200
 """Chunks judged together, eight cycles or more: the judging costs a fifth of what it costs chunk by chunk, because the
 processor's caches then hold it. Stamps are those of the arrival."""
@@ -297,6 +299,8 @@ class Monitor:
         if not track.presents:
             return
         nearest = abs(tick - track.presents[-1])
+        if nearest >= (FULL_DRIVE_RAD - LEAD_MARGIN_RAD) / RAD_PER_TICK:
+            track.far_ns = stamp_ns
         if nearest <= bound:
             self._note("lead", nearest, bound)
             return
@@ -315,6 +319,7 @@ class Monitor:
         middle = track.before(stamp_ns - SPAN_NS)
         first = None if middle is None else track.before(middle[0] - SPAN_NS)
         kind, value, bound = "velocity", 0.0, 0.0
+        freed = track.bounds.joint != "gripper" and stamp_ns - FREED_NS - 2 * SPAN_NS < track.far_ns
         for start in (last, middle, first):
             if start is None:
                 return
@@ -324,6 +329,8 @@ class Monitor:
                 break
             self._note(kind, value, bound)
         else:
+            if freed:
+                return
             kind, (value, bound) = "acceleration", self._growth(track, stamp_ns, tick)
         if value <= bound:
             self._note(kind, value, bound)

@@ -40,10 +40,10 @@ class Snapshot:
 class World:
     """One task's world. Deterministic: the same seed and the same commands give the same bytes."""
 
-    def __init__(self, task: Task, seed: int = 0, kit: Kit = KITS["aloha"]) -> None:
+    def __init__(self, task: Task, seed: int = 0, kit: Kit = KITS["aloha"], payload_kg: float = 0.0) -> None:
         self.task: Task = task
         self.gripper = kit.follower_gripper
-        self.model = build_model(task, self.gripper, kit.gripper_current_ma)
+        self.model = build_model(task, self.gripper, kit.gripper_current_ma, payload_kg=payload_kg)
         self.data = mujoco.MjData(self.model)
         joints = [self.model.joint(name) for side in SIDES for name in joint_names(side)]
         self._qpos = np.array([joint.qposadr[0] for joint in joints])

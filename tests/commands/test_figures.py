@@ -139,13 +139,13 @@ def test_a_hold_says_its_cause() -> None:
     assert figures(log({"mode": stopped}))["hold_cause"] == "no action for 512 ms"
 
 
-def test_a_squeezing_gripper_is_no_limited_joint() -> None:
+def test_a_squeezing_gripper_and_a_shaped_motion_are_no_joint_held_off() -> None:
     states = followers(10)
     for state in states:
-        state.limited = 1 << 6 | 1 << 13
-    assert figures(log({"followers": states}))["arms_limited"] == 0.0
-    states[0].limited |= 1 << 2
-    assert figures(log({"followers": states}))["arms_limited"] == pytest.approx(0.1)
+        state.held_off, state.shaped = 1 << 6 | 1 << 13, 1 << 2
+    assert figures(log({"followers": states}))["arms_held_off"] == 0.0
+    states[0].held_off |= 1 << 2
+    assert figures(log({"followers": states}))["arms_held_off"] == pytest.approx(0.1)
 
 
 def test_goals_outside_the_envelope_are_added_up_over_the_chains() -> None:

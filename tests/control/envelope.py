@@ -1,8 +1,8 @@
 """An independent judge of goals, and joints to drive: shares no code and no number with `aloha_runtime.control`.
 
 Plain floats, one joint at a time, written from the safety promises: position limits are the servo table's ticks less
-0.02 rad, then 2.5 rad/s, 30 rad/s^2 (braking three times that), lead 0.10 rad; grippers 0..1, 5 and 100 per second,
-lead 0.5.
+0.02 rad, then 2.5 rad/s, 30 rad/s^2 (braking ten times that), lead 0.24 rad; grippers 0..1, 5 and 100 per second,
+lead 0.5. An arm joint whose goal was 0.217 rad or more away (full voltage) in the last 0.1 s may gain speed as it brakes.
 """
 
 import math
@@ -14,6 +14,7 @@ TOLERANCE = 1e-9
 ROUNDING = 4e-15
 """Of the difference of two goals of a few rad; a speed over a very short cycle is uncertain by this over the cycle."""
 TICKS = [(0, 4095), (841, 2867), (898, 3094), (0, 4095), (830, 3504), (0, 4095), None] * 2
+FREED_NS = 100_000_000
 STALL_S = 0.010
 """After a longer cycle the goal has stood still, so the speed before it may be shed."""
 
@@ -30,9 +31,9 @@ class Joint:
 
 def _joint(ticks: tuple[int, int] | None) -> Joint:
     if ticks is None:
-        return Joint(0.0, 1.0, 5.0, 100.0, 300.0, 0.5)
+        return Joint(0.0, 1.0, 5.0, 100.0, 1000.0, 0.5)
     low, high = ((tick - 2048) * 2 * math.pi / 4096 for tick in ticks)
-    return Joint(low + 0.02, high - 0.02, 2.5, 30.0, 90.0, 0.10)
+    return Joint(low + 0.02, high - 0.02, 2.5, 30.0, 300.0, 0.24)
 
 
 JOINTS = [_joint(ticks) for ticks in TICKS]
@@ -50,6 +51,8 @@ class Judge:
         """The arms had no torque: the goal may have jumped."""
         self.now_ns, self.goal, self.speed = now_ns, list(goal), [0.0] * 14
         self.noise = 0.0
+        self.led_ns = [-FREED_NS - 1] * 14
+        """When each goal was last further away than 0.217 rad, which is all that a servo notices."""
 
     def look(self, now_ns: int, goal: np.ndarray, present: np.ndarray, stop: bool) -> None:
         """`present`: the joints at this goal; `stop`: speed may be shed at once, because motion was ended or paused."""
@@ -66,8 +69,11 @@ class Judge:
             before, after = self.speed[index], step / dt
             assert abs(after) <= joint.velocity + noise, f"velocity {after}, {where}"
             gained = abs(before) if after * before > 0 else 0.0
-            assert abs(after) <= gained + joint.acceleration * dt + uncertain, f"speed {before} to {after}, {where}"
+            gain = joint.braking if self.now_ns - self.led_ns[index] < FREED_NS else joint.acceleration
+            assert abs(after) <= gained + gain * dt + uncertain, f"speed {before} to {after}, {where}"
             at_lead = abs(abs(g - p) - joint.lead) < TOLERANCE or abs(self.goal[index] - p) >= joint.lead - TOLERANCE
+            if index % 7 != 6 and abs(g - p) >= 0.217:
+                self.led_ns[index] = now_ns
             if not (stop or at_lead or dt > STALL_S):
                 shed = abs(before) - (abs(after) if after * before > 0 else 0.0)
                 assert shed <= joint.braking * dt + uncertain, f"braked from {before} to {after}, {where}"

@@ -48,13 +48,13 @@ def test_published_poses_are_inside(role, kit):
     [
         ("velocity_rad_s", "velocity", 1.0, 5.0),
         ("acceleration_rad_s2", "acceleration", 1.0, 100.0),
-        ("acceleration_rad_s2", "braking", 3.0, 300.0),
-        ("braking_rad_s2", "braking", 31.0, 300.0),
+        ("acceleration_rad_s2", "braking", 10.0, 1000.0),
+        ("braking_rad_s2", "braking", 31.0, 1000.0),
         ("lead_rad", "lead", 1.0, 0.5),
         ("gripper_openings_s", "velocity", 2.5, 1.0),
         ("gripper_openings_s2", "acceleration", 30.0, 1.0),
-        ("gripper_openings_s2", "braking", 90.0, 3.0),
-        ("gripper_lead", "lead", 0.10, 1.0),
+        ("gripper_openings_s2", "braking", 300.0, 10.0),
+        ("gripper_lead", "lead", 0.24, 1.0),
     ],
 )
 def test_overrides_reach_their_joints_only(key, field, arm, gripper):
@@ -131,11 +131,12 @@ def test_limits_given_as_whole_numbers_are_kept_as_floats():
     assert limits.velocity.dtype == np.float64
 
 
-def test_an_arm_outside_by_exactly_the_lead_may_be_powered():
-    limits = replace(default_limits(), low=np.full(14, -1.0), high=np.full(14, 1.0), lead=np.full(14, 0.125))
-    assert limits.outside(np.full(14, 1.125)) == ""
-    assert limits.outside(np.full(14, -1.125)) == ""
-    for far in (1.126, -1.126, 1.25):
+@pytest.mark.parametrize("lead", [0.01, 0.4])
+def test_an_arm_outside_by_the_margin_may_be_powered_whatever_the_lead(lead):
+    limits = replace(default_limits(), low=np.full(14, -1.0), high=np.full(14, 1.0), lead=np.full(14, lead))
+    assert limits.outside(np.full(14, 1.0199)) == ""
+    assert limits.outside(np.full(14, -1.0199)) == ""
+    for far in (1.0201, -1.0201, 1.25):
         assert "left_waist" in limits.outside(np.full(14, far))
 
 
@@ -154,7 +155,7 @@ def test_tighter_limits_are_within_and_wider_are_not():
     rig = default_limits()
     assert rig.within(rig)
     assert rig.within(limits_from({"velocity_rad_s": 1.0, "lead_rad": 0.05, "position_margin_rad": 0.1}))
-    for wider in ({"velocity_rad_s": 2.6}, {"acceleration_rad_s2": 31.0}, {"lead_rad": 0.11}, {"gripper_lead": 0.6}):
+    for wider in ({"velocity_rad_s": 2.6}, {"acceleration_rad_s2": 31.0}, {"lead_rad": 0.25}, {"gripper_lead": 0.6}):
         assert not rig.within(limits_from(wider))
     for name, change in (("low", -0.001), ("high", 0.001)):
         bound = getattr(rig, name).copy()
@@ -167,7 +168,7 @@ def test_arms_that_stand_outside_their_range_are_named():
     home = pose_vector(START_POSE, 0.5)
     assert limits.outside(home) == ""
     hanging = home.copy()
-    hanging[8] = LOW[8] - 0.0999
+    hanging[8] = LOW[8] - 0.0199
     assert limits.outside(hanging) == ""
     hanging[8] = -2.05
     assert "right_shoulder stands at -2.050 rad, outside its range -1.832..1.236 rad" in limits.outside(hanging)
@@ -185,7 +186,7 @@ def test_arms_without_a_position_are_named(value):
     assert "left_wrist_rotate" in default_limits().outside(position)
 
 
-DEFAULTS = {"acceleration_rad_s2": 30.0, "lead_rad": 0.10, "gripper_openings_s": 5.0}
+DEFAULTS = {"acceleration_rad_s2": 30.0, "lead_rad": 0.24, "gripper_openings_s": 5.0}
 ASKED = st.fixed_dictionaries(
     {},
     optional={
@@ -209,7 +210,7 @@ def test_whatever_is_asked_for_limits_are_only_tightened(asked: dict, speed: flo
     assert (tight.velocity <= rig.velocity * speed).all()
     arms = ~IS_GRIPPER
     assert tight.velocity[arms] == pytest.approx(min(asked.get("velocity_rad_s", 9), velocity * speed))
-    assert tight.lead[arms] == pytest.approx(asked.get("lead_rad", 0.10))
+    assert tight.lead[arms] == pytest.approx(asked.get("lead_rad", 0.24))
     assert tight.velocity[IS_GRIPPER] == pytest.approx(min(asked.get("gripper_openings_s", 9), 5 * speed))
 
 

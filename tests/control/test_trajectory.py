@@ -30,13 +30,14 @@ def run(change: dict[int, float], duration_ns: int, cycles: int) -> tuple[Tracke
 
 def test_what_nothing_holds_back_is_not_marked() -> None:
     tracker, goals = run({ELBOW: 0.02}, 400 * MS, 200)
-    assert not tracker.limited.any()
+    assert not (tracker.held_off | tracker.shaped).any()
     assert goals[-1][ELBOW] == pytest.approx(POSE[ELBOW] + 0.02)
 
 
 def test_a_joint_that_gains_speed_as_fast_as_it_may_is_marked_and_no_other() -> None:
     tracker, _ = run({WAIST: 0.05}, 1, 1)
-    assert list(np.flatnonzero(tracker.limited)) == [WAIST]
+    assert list(np.flatnonzero(tracker.shaped)) == [WAIST]
+    assert not tracker.held_off.any()
     assert tracker.velocity[WAIST] == pytest.approx(LIMITS.acceleration[WAIST] * CYCLE_S)
     assert (np.delete(tracker.velocity, WAIST) == np.zeros(DOF - 1)).all()
 
@@ -50,7 +51,8 @@ def test_a_goal_comes_to_rest_at_its_lead_and_stays_marked(sign: int) -> None:
     assert (way <= LIMITS.lead[WAIST] + 1e-12).all()
     speed = np.diff(way, prepend=0.0) / CYCLE_S
     assert -np.diff(speed).min() <= LIMITS.braking[WAIST] * CYCLE_S + 1e-9
-    assert list(np.flatnonzero(tracker.limited)) == [WAIST]
+    assert list(np.flatnonzero(tracker.held_off)) == [WAIST]
+    assert not tracker.shaped.any()
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -39,7 +39,7 @@ def make(path: Path, seconds: int = 6, hole: tuple[float, float] = (2.0, 2.3), e
         state = ArmsState(
             stamp_ns=now, seq=index + 1, position=pose, velocity=[0.1] * 14, effort_ma=[20.0] * 14, goal=pose
         )
-        state.mode, state.limited = (Mode.HOLD if held else Mode.POLICY), 1 << 4 if index == 700 else 0
+        state.mode, state.held_off = (Mode.HOLD if held else Mode.POLICY), 1 << 4 if index == 700 else 0
         state.target = None if held else pose
         if not hole[0] <= now / S < hole[1]:
             put(ring, messages.FOLLOWERS, state)

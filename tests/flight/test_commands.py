@@ -74,10 +74,10 @@ def test_show_tells_the_story_and_the_joints(folder: Path) -> None:
     assert len(elbow.split()) == 7
 
 
-def test_which_joint_was_limited_is_known(folder: Path) -> None:
+def test_which_joint_was_held_off_is_known(folder: Path) -> None:
     with FlightLog(folder / NAME) as log:
         track = story.Track(log, made_logs.messages.FOLLOWERS, None, None)
-    assert np.argwhere(track.limited).tolist() == [[700 - 60, 4]]  # 60 cycles fell into the hole
+    assert np.argwhere(track.held_off).tolist() == [[700 - 60, 4]]  # 60 cycles fell into the hole
     assert np.isnan(track.target[-1]).all()
 
 

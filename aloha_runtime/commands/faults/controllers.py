@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from random import Random
 
-from aloha_runtime.commands.faults.motion import Motion, scenario
+from aloha_runtime.commands.faults.motion import ARMS_TRAVEL_RAD, Motion, scenario
 from aloha_runtime.commands.faults.policies import STILL_S, moved_since
 from aloha_runtime.commands.faults.rig import ARMS, FOLLOWER, READY_S, FaultRig, Look
 from aloha_runtime.commands.faults.scenario import Family, Scenario, Trial
@@ -61,7 +61,7 @@ def arms_killed(rig: FaultRig, chance: Random) -> Trial:
     broken = [
         "" if ARMS_PROCESS in heartbeat.cause else f"the mode is {heartbeat.mode} ({heartbeat.cause})",
         "" if look.torque else "a servo has lost its torque",
-        f"a joint travelled {look.travel_rad:.3f} rad" if look.travel_rad > 0.10 + RAD_PER_TICK else "",
+        f"a joint travelled {look.travel_rad:.3f} rad" if look.travel_rad > ARMS_TRAVEL_RAD + RAD_PER_TICK else "",
         f"a joint moved {moved:.3f} rad when the process came back" if moved > STOOD_RAD else "",
     ]
     return Trial("; ".join(filter(None, broken)), tripped_ms, look.travel_rad, look.hold_ms)
@@ -157,7 +157,7 @@ CONTROLLERS = Family(
             "arms process stopped for 0.3 s",
             "the watchdog trips; HOLD, and nothing moves when it goes on",
             "rad travelled",
-            0.10 + RAD_PER_TICK,
+            ARMS_TRAVEL_RAD + RAD_PER_TICK,
             Motion(arms_stopped, figure=lambda look: look.travel_rad, after=arms_go_on, pauses=True),
             count=2,
             soak=30,

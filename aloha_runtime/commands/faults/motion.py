@@ -13,8 +13,11 @@ from aloha_runtime.messages import MS
 from aloha_runtime.robot import RAD_PER_TICK
 
 FROZEN_MS = 70.0
-TRAVEL_RAD = 0.10
-"""What an arm joint may still travel after any death; the wire tells it to a servo's tick."""
+TRAVEL_RAD = 0.27
+"""What an arm joint may still travel after the last action (`limits.REACH_RATIO` of the lead); the wire tells it to a
+servo's tick."""
+ARMS_TRAVEL_RAD = 0.30
+"""The same after the death of the arms process: the lead, and what the joint goes until its servo's watchdog trips."""
 CYCLE_MS = 5.0
 """Of the arms process: what it does after the last action is counted in its own cycles, of which a busy machine may
 take some away."""

@@ -96,7 +96,7 @@ POLICY = Family(
     (
         scenario(
             "policy killed",
-            "goals frozen within 70 ms of its last action, travel at most 0.10 rad, HOLD, torque on",
+            "goals frozen within 70 ms of its last action, travel at most 0.27 rad, HOLD, torque on",
             "ms of cycles after the last action",
             FROZEN_MS,
             Motion(killed),

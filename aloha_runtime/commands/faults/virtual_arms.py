@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aloha_runtime.commands.faults.virtual_parts import Time, Wire, WirePort
-from aloha_runtime.control.limits import POSITION_MARGIN_RAD
+from aloha_runtime.control.limits import ARM_LEAD_RAD, POSITION_MARGIN_RAD
 from aloha_runtime.dynamixel import registers as reg
 from aloha_runtime.hardware import dynamixel
 from aloha_runtime.hardware.dynamixel import DynamixelArm
@@ -37,7 +37,7 @@ from aloha_runtime.sim.servo import ServoPlant
 
 MS = 1_000_000
 CYCLE_NS = 5 * MS
-LEAD_RAD = 0.10
+LEAD_RAD = ARM_LEAD_RAD
 MASTER_IDS = [servo.id for servo in SERVOS["follower"] if servo.shadow_of is None]
 
 
