@@ -157,10 +157,14 @@ def positions(loaded: Checkpoint, position: NDArray[np.float64], at_start: bool)
 
 def speed(loaded: Checkpoint, health: Health | None) -> Iterator[Finding]:
     """Whether chunks come before the last ones have run out."""
+    if health is not None and not health.ok:
+        yield fail("inference", health.message, "start the policy again")
+        return
     usual_ms = health.figures.get("inference_ms", 0.0) if health is not None else 0.0
     lasts_ms = loaded.config.chunk_size * TICK_NS / 1e6
     if usual_ms >= lasts_ms / 2:
         value = f"an inference takes {usual_ms:.0f} ms, and a chunk lasts {lasts_ms:.0f} ms"
         yield fail("inference", value, "choose a faster engine (`--engine`, `aloha export`) or a machine with a GPU")
     else:
-        yield ok("inference", f"takes {usual_ms:.1f} ms, a chunk lasts {lasts_ms:.0f} ms")
+        where = f": {health.message}" if health is not None and health.message else ""
+        yield ok("inference", f"takes {usual_ms:.1f} ms, a chunk lasts {lasts_ms:.0f} ms{where}")
