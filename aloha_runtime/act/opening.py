@@ -12,7 +12,7 @@ from aloha_runtime.act.engine_choice import Choice, choose
 from aloha_runtime.act.engines import EAGER, Engine
 from aloha_runtime.act.observe import refuse_inputs, refuse_unfit
 from aloha_runtime.act.policy import ACTPolicy
-from aloha_runtime.config import RigConfig, policy_path
+from aloha_runtime.config import SHIPPED_POLICIES, RigConfig, policy_path
 from aloha_runtime.errors import CheckpointError, ConfigError
 from aloha_runtime.remote.address import Address, is_remote
 from aloha_runtime.remote.keys import Keys, default_keys_dir
@@ -53,6 +53,11 @@ class Opened:
                 "`policy: {device: cpu}` in the rig file does without it"
             )
         return f"inference failed, {self.where}: {first}; {todo}"
+
+
+def absolute(name: str) -> str:
+    """The name of a checkpoint as others find it: shipped ones and addresses as they are, else the whole path."""
+    return name if is_remote(name) or name in SHIPPED_POLICIES else str(policy_path(name).resolve())
 
 
 def open_policy(name: str, rig: RigConfig, virtual: bool, log: logging.Logger) -> Opened:

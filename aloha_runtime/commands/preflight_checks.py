@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from aloha_runtime.act import checkpoint, provenance
 from aloha_runtime.act.card import is_card
 from aloha_runtime.act.config import ACTION, ENVIRONMENT_STATE, IMAGE_PREFIX, STATE, ACTConfig, feature_type
-from aloha_runtime.act.device import choose_device
-from aloha_runtime.act.execution import execution_of
 from aloha_runtime.act.header import check_weights, load_config
 from aloha_runtime.act.observe import camera_sizes
 from aloha_runtime.commands.findings import Finding, fail, ok, warn
@@ -70,7 +68,6 @@ def examine(directory: Path, rig: RigConfig) -> tuple[Checkpoint | None, list[Fi
     loaded = Checkpoint(directory, config, stats, origin)
     found = [ok("checkpoint", f"{directory}: whole, {config.chunk_size} actions a chunk")]
     found += [*cameras(loaded, rig), *sizes(loaded, rig), *names(loaded), *rate(loaded)]
-    found += [*execution(loaded, rig), *device(loaded, rig)]
     found += [*statistics(loaded), *start_pose(loaded, rig), *training_rig(loaded, rig)]
     return loaded, found
 
@@ -146,29 +143,6 @@ def rate(loaded: Checkpoint) -> Iterator[Finding]:
     else:
         value = f"trained at {fps:g} Hz; at {CONTROL_HZ} Hz it would move {CONTROL_HZ / fps:.2g} times as fast"
         yield fail("rate", value, f"train on data of {CONTROL_HZ} Hz")
-
-
-def execution(loaded: Checkpoint, rig: RigConfig) -> Iterator[Finding]:
-    """How its chunks are carried out: for people to know."""
-    asked = rig.policy
-    yield ok("execution", str(execution_of(loaded.config, asked.ensemble, asked.ensemble_m, asked.n_action_steps)))
-
-
-def device(loaded: Checkpoint, rig: RigConfig) -> Iterator[Finding]:
-    """Where the network runs, and why there."""
-    if is_card(loaded.directory):
-        yield ok("device", "the policy server's")
-        return
-    virtual = rig.sim is not None and rig.sim.clock == "virtual"
-    try:
-        found = choose_device(rig.policy.device, rig.policy.engine, virtual)
-    except AlohaError as error:
-        yield fail("device", str(error), "change `policy: {device: ...}` in the rig file")
-        return
-    if found.doubt:
-        yield warn("device", found.doubt, "accept when this policy is fast enough on the CPU")
-    else:
-        yield ok("device", str(found))
 
 
 def statistics(loaded: Checkpoint) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from aloha_runtime.act.config import ACTConfig
 from aloha_runtime.act.ensemble import slowed
 from aloha_runtime.act.execution import execution_of
 from aloha_runtime.act.observe import PolicyInputs
-from aloha_runtime.act.opening import Opened, open_policy
+from aloha_runtime.act.opening import Opened, absolute, open_policy
 from aloha_runtime.act.worker import Chunk, InferenceWorker, MayPredict
 from aloha_runtime.control.delay import lead_ns
 from aloha_runtime.control.sync import Missing, Observation
@@ -226,7 +226,7 @@ def main(service: Service) -> None:
                 },
                 ok=not loop.failed,
                 message=loop.stuck() or summary(opened, loop),
-                subject=service.arguments.checkpoint,
+                subject=absolute(service.arguments.checkpoint),
             )
     finally:
         if link is not None:
