@@ -197,8 +197,18 @@ class PolicyConfig(Strict):
     """How a checkpoint is run. `cameras` maps the policy's own camera names to the rig's: mapped nowhere else."""
 
     cameras: dict[str, CameraName] = {}
-    ensemble: Literal["off", "paper", "newest"] = "paper"
-    ensemble_m: float = Field(0.01, ge=0)
+    ensemble: Literal["checkpoint", "off", "paper", "newest"] = Field(
+        "checkpoint", description="checkpoint: its own temporal_ensemble_coeff and n_action_steps"
+    )
+    ensemble_m: float | None = Field(None, allow_inf_nan=False, description="of paper, newest; null: its own or 0.01")
+    n_action_steps: int | None = Field(None, ge=1, description="of off; null: the checkpoint's own")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$", description="auto: a GPU if there is one")
+    lead_ms: float | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="how far ahead of its tick an action is taken; null: by control/delay.py",
+    )
     engine: EngineName = Field("auto", description="auto: the fastest, measured at the start; in virtual time eager")
     chunk_deadline_ms: float = Field(14, gt=0, lt=20, description="The tick waits this long for its own fresh chunk")
     threads: int = Field(1, ge=1, le=64)
@@ -208,6 +218,14 @@ class PolicyConfig(Strict):
         le=2000,
         description="HOLD when a remote policy's newest answer is for an observation older than this",
     )
+
+    @model_validator(mode="after")
+    def _counts_in_its_mode(self) -> "PolicyConfig":
+        if self.ensemble_m is not None and self.ensemble not in ("paper", "newest"):
+            raise ValueError("ensemble_m: counts with `ensemble: paper` or `newest` only; set one, or leave it out")
+        if self.n_action_steps is not None and self.ensemble != "off":
+            raise ValueError("n_action_steps: counts with `ensemble: off` only; set that, or leave it out")
+        return self
 
 
 class TeleopConfig(Strict):

@@ -87,6 +87,9 @@ class Action(Message):
     position: list[float]
     observation_stamp_ns: int = 0
     """Stamp of the oldest part of the observation that led to it (0: none); for latency figures."""
+    order_ns: int = 0
+    """The order (`ModeHeartbeat.order_ns`) under which it was computed: arms that carry out another one pass it over.
+    0: not said."""
 
 
 class ModeHeartbeat(Message):
@@ -206,6 +209,8 @@ class Health(Message):
     pid: int
     ok: bool = True
     message: str = ""
+    subject: str = ""
+    """What the process works on: the checkpoint that a policy runs."""
     figures: dict[str, float] = msgspec.field(default_factory=dict)
 
 

@@ -106,7 +106,13 @@ class Service:
             self.log.info("%s", problem)
         return report
 
-    def report(self, figures: Callable[[], dict[str, float]] = dict, ok: bool = True, message: str = "") -> None:
+    def report(
+        self,
+        figures: Callable[[], dict[str, float]] = dict,
+        ok: bool = True,
+        message: str = "",
+        subject: str = "",
+    ) -> None:
         """Publish a health report when one is due; call it once a cycle. `figures` is only asked when one is.
 
         The first call tells everyone that this process is set up. Only here systemd's watchdog is fed: a loop that
@@ -123,7 +129,13 @@ class Service:
             self._busy_told = bool(busy)
             self._health.send(
                 messages.Health(
-                    stamp_ns=now, process=self.name, pid=os.getpid(), ok=ok, message=message, figures=figures()
+                    stamp_ns=now,
+                    process=self.name,
+                    pid=os.getpid(),
+                    ok=ok,
+                    message=message,
+                    subject=subject,
+                    figures=figures(),
                 )
             )
             self._systemd.completed(message)

@@ -23,6 +23,7 @@ from aloha_runtime.act.engines import (
     ENGINES,
     FP32_ENGINES,
     JUDGED_ENGINES,
+    ON_GPU,
     WARM_UP,
     CudaEngine,
     EagerEngine,
@@ -98,6 +99,8 @@ def choose(
     if ms[EAGER] <= enough_ms and not (home(directory) / FP32_GRAPH).exists():
         return Choice(engines[0], ms)
     for name in ENGINES[1:]:
+        if (name in ON_GPU) != (policy.device.type == "cuda"):
+            continue  # it would run elsewhere than where the policy is
         if name in JUDGED_ENGINES and not (home(directory) / f"{name}.json").exists():
             continue  # nobody asked for it
         try:

@@ -31,6 +31,8 @@ EAGER = "eager"
 FP32_ENGINES = ("onnx-fp32", "openvino-fp32")
 JUDGED_ENGINES = ("onnx-int8", "openvino-bf16", "cuda-fp16")
 """These lose precision: `aloha export` measures how much, on real frames, before any of them may run."""
+ON_GPU = ("cuda-fp16",)
+"""Run on a GPU alone; `eager` runs on either, all others on a CPU."""
 ENGINES = (EAGER, *FP32_ENGINES, *JUDGED_ENGINES)
 WARM_UP = 3
 """Inferences before a graph is captured or a duration counts: memory is allocated and kernels are chosen by then."""

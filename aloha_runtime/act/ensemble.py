@@ -62,22 +62,25 @@ class TemporalEnsemble:
             raise ValueError(f"chunk for tick {chunk_start_tick} has values that are not finite")
         self._chunks[int(chunk_start_tick)] = actions
 
-    def action(self, tick: int) -> NDArray[np.float64] | None:
+    def action(self, tick: int, ahead: float = 0.0) -> NDArray[np.float64] | None:
         """The action (...) for `tick`, or None when no chunk covers it.
 
-        Chunks that ended before `tick` are dropped, so ticks must be asked for in order (repeats and gaps are fine).
+        `ahead` (ticks): what the chunks that cover `tick` say of a little later, interpolated; one that ends before
+        counts only where there is no other. Chunks that ended before `tick` are dropped, so ticks must be asked for in
+        order (repeats and gaps are fine).
         """
         for start in [start for start, chunk in self._chunks.items() if start + len(chunk) <= tick]:
             del self._chunks[start]
-        starts = sorted(start for start in self._chunks if start <= tick)
-        if not starts:
+        covering = sorted(start for start in self._chunks if start <= tick)
+        if not covering:
             return None
+        reaching = [start for start in covering if tick + ahead - start <= len(self._chunks[start]) - 1]
+        starts = reaching or covering[-1:]
         if self.mode == "off":
-            start = self._running_chunk(tick, newest=starts[-1])
-            return self._chunks[start][tick - start].copy()
+            return self._predicted(self._running_chunk(tick, starts), tick + ahead)
         if self.mode == "newest":
             starts.reverse()
-        predictions = [self._chunks[start][tick - start] for start in starts]  # k of (...)
+        predictions = [self._predicted(start, tick + ahead) for start in starts]  # k of (...)
         exponents = -self.coefficient * np.arange(len(starts))
         weights = np.exp(exponents - exponents.max())  # shifted, so that no coefficient overflows
         # Flat, because concatenating rows takes a third of the time of stacking them.
@@ -85,14 +88,24 @@ class TemporalEnsemble:
         mean: NDArray[np.float64] = (weights @ flat / weights.sum()).reshape(predictions[0].shape)
         return mean
 
-    def _running_chunk(self, tick: int, newest: int) -> int:
-        """First tick of the chunk to execute open loop: the one that runs until its turn is over, then the newest."""
+    def _predicted(self, start: int, tick: float) -> NDArray[np.float64]:
+        """What the chunk that begins at `start` says of `tick`; behind its last action it stays there."""
+        chunk, place = self._chunks[start], tick - start
+        before = min(int(place), len(chunk) - 1)
+        after, share = min(before + 1, len(chunk) - 1), place - int(place)
+        if not share or after == before:
+            return chunk[before].copy()
+        return np.asarray(chunk[before] * (1 - share) + chunk[after] * share)
+
+    def _running_chunk(self, tick: int, starts: list[int]) -> int:
+        """First tick of the chunk to execute open loop, of those in `starts`: the one that runs until its turn is over,
+        then the newest."""
         if self._adopted is not None:
             start, since = self._adopted
-            if start in self._chunks and since <= tick < since + self.execute_steps:
+            if start in starts and since <= tick < since + self.execute_steps:
                 return start
-        self._adopted = (newest, tick)
-        return newest
+        self._adopted = (starts[-1], tick)
+        return starts[-1]
 
     def coverage(self, tick: int) -> int:
         """How many chunks cover `tick`: 0 means that `action(tick)` is None."""

@@ -3,16 +3,14 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
+from aloha_runtime.act import opening
 from aloha_runtime.act.card import KNOWN
 from aloha_runtime.act.config import IMAGE_PREFIX, ACTConfig
-from aloha_runtime.act.engine_choice import AUTO, choose
+from aloha_runtime.act.device import choose_device
 from aloha_runtime.act.engine_files import digest
-from aloha_runtime.act.engines import EAGER, Engine
+from aloha_runtime.act.engines import Engine
 from aloha_runtime.act.header import check_weights, load_config
-from aloha_runtime.act.policy import ACTPolicy
-from aloha_runtime.errors import CheckpointError, ConfigError
+from aloha_runtime.errors import CheckpointError
 from aloha_runtime.remote.frames import Inputs
 from aloha_runtime.remote.server import Served
 from aloha_runtime.remote.wire import CARD_BYTES
@@ -51,11 +49,6 @@ def open_engine(
 ) -> tuple[ACTConfig, Engine, str]:
     """The policy's configuration, its engine, warmed up, and what was chosen, for people. `device`: cpu, cuda, or auto,
     which takes a GPU where there is one. Raises CheckpointError, ConfigError for a device that is not there."""
-    there = torch.cuda.is_available()
-    if device.startswith("cuda") and not there:
-        raise ConfigError(f"--device {device}: PyTorch finds no GPU here; see `nvidia-smi`, or take --device cpu")
-    place = ("cuda" if there else "cpu") if device == AUTO else device
-    policy = ACTPolicy.from_pretrained(directory, device=place)
-    on_gpu = place.startswith("cuda")
-    choice = choose(EAGER if wanted == AUTO and on_gpu else wanted, policy, directory, threads, ENOUGH_MS, report)
-    return policy.config, choice.engine, f"{place}, {choice}"
+    place = choose_device(device, wanted)
+    config, choice = opening.open_engine(directory, wanted, place, threads, ENOUGH_MS, report)
+    return config, choice.engine, f"{place}, {choice}"

@@ -1,6 +1,6 @@
 """Where a training run starts from: data and a policy, new or fine-tuned from another one's weights."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from aloha_runtime.act.config import ENVIRONMENT_STATE, IMAGE_PREFIX, RESNETS, ACTConfig
 from aloha_runtime.act.dataset import TrainingData
+from aloha_runtime.act.ensemble import PAPER_COEFFICIENT
 from aloha_runtime.act.fit import refuse_unfit_data
 from aloha_runtime.act.normalize import Stats
 from aloha_runtime.act.policy import ACTPolicy
@@ -71,9 +72,15 @@ def make_policy(config: TrainConfig, data: TrainingData, source: ACTPolicy | Non
 def policy_config(config: TrainConfig, data: TrainingData) -> ACTConfig:
     """A new policy's configuration, with the dataset's features filled in."""
     inputs, outputs = data.shapes(use_environment_state=config.use_environment_state)
-    made = ACTConfig(**{"input_shapes": inputs, "output_shapes": outputs, **config.policy})
+    made = ACTConfig(**{"input_shapes": inputs, "output_shapes": outputs, **_as_run(config.policy)})
     _check_estimate(config, made, data)
     return made
+
+
+def _as_run(policy: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Fields of a new policy, which says that it is run with the paper's ensembling unless they say how else."""
+    said = {"temporal_ensemble_coeff", "n_action_steps"} & set(policy)
+    return policy if said else {"temporal_ensemble_coeff": PAPER_COEFFICIENT, **policy}
 
 
 def _check_estimate(config: TrainConfig, made: ACTConfig, data: TrainingData) -> None:

@@ -97,6 +97,9 @@ def deploy(
     seed: Seed = None,
     task: Task = None,
     engine: Engine = None,
+    ensemble: Annotated[
+        str | None, typer.Option("--ensemble", help="off, paper or newest instead of what the checkpoint says")
+    ] = None,
     speed: Annotated[float, typer.Option("--speed", help="0.1 to 1: the same motion, slower")] = 1.0,
     max_duration: Annotated[
         float | None, typer.Option("--max-duration", "--seconds", help="HOLD after so many seconds, then park")
@@ -127,6 +130,7 @@ def deploy(
         run_dir=run_dir,
         care=care_from(speed, max_duration, limits, velocity, shadow),
         engine=engine,
+        ensemble=ensemble,
         takeover=takeover,
         teleoperated=teleop,
         scripted=scripted,
@@ -214,9 +218,19 @@ def arm(run_dir: RunDir = None) -> None:
 
 
 @app.command()
-def start(driver: Driver = "policy", run_dir: RunDir = None) -> None:
-    """Begin to move the armed arms: by the policy, the leaders or a recorded episode."""
-    _ask(driver, run_dir)
+def start(
+    driver: Driver = "policy",
+    accept: Accept = None,
+    out: Annotated[Path, typer.Option("--out", help="folder of the preflight's page")] = Path("outputs/preflight"),
+    run_dir: RunDir = None,
+) -> None:
+    """Begin to move the armed arms: by the policy (after its preflight), the leaders or a recorded episode."""
+    if driver != "policy":
+        _ask(driver, run_dir)
+        return
+    from aloha_runtime.commands.start import start_policy
+
+    start_policy(run_dir, accept or [], out)
 
 
 @app.command()

@@ -9,12 +9,14 @@ from rich.console import Console
 
 from aloha_runtime import config
 from aloha_runtime.act.card import directory_of, pinned
+from aloha_runtime.act.ensemble import MODES
 from aloha_runtime.act.observe import refuse_unfit
 from aloha_runtime.commands import going_on, operate
 from aloha_runtime.commands.findings import Level
 from aloha_runtime.commands.shadow import job_of, shadow
 from aloha_runtime.commands.stack import Stack
 from aloha_runtime.config import DeployConfig, RigConfig, TighterLimits
+from aloha_runtime.config_parts import PolicyConfig
 from aloha_runtime.control.limits import rig_limits
 from aloha_runtime.errors import ConfigError
 from aloha_runtime.processes.table import Job
@@ -30,6 +32,7 @@ def deploy(
     run_dir: Path | None,
     care: DeployConfig,
     engine: str | None = None,
+    ensemble: str | None = None,
     takeover: bool = False,
     teleoperated: bool = False,
     scripted: bool = False,
@@ -37,15 +40,17 @@ def deploy(
     accepted: Collection[str] = (),
 ) -> None:
     """A policy moves the followers until Ctrl-C or for `care.max_duration_s`. `engine` replaces the rig's
-    `policy.engine`, `takeover` its `teleop.takeover`; `care` tightens its `deploy`. In a shadow, nothing moves unless
-    `teleoperated` (or `scripted`). `out` gets the preflight's page, and what a shadow has seen. `accepted`: warnings of
-    the preflight, by name."""
+    `policy.engine`, `ensemble` its `policy.ensemble`, `takeover` its `teleop.takeover`; `care` tightens its `deploy`.
+    In a shadow, nothing moves unless `teleoperated` (or `scripted`). `out` gets the preflight's page, and what a shadow
+    has seen. `accepted`: warnings of the preflight, by name."""
     rig = with_care(operate.with_takeover(operate.with_task(config.load(rig_name), seed, task), takeover), care)
     if engine is not None:
         known = get_args(config.EngineName)
         if engine not in known:
             raise ConfigError(f"--engine {engine} is none of {', '.join(known)}")
         rig = rig.model_copy(update={"policy": rig.policy.model_copy(update={"engine": engine})})
+    if ensemble is not None:
+        rig = with_ensemble(rig, ensemble)
     checkpoint = pinned(checkpoint)
     refuse_unfit(directory_of(checkpoint), rig)
     from aloha_runtime.commands.preflight import Preflight  # brings torch, which a wrong path need not wait for
@@ -71,6 +76,7 @@ def deploy(
         flight.live(stack, out, at_start=True)
         flight.show((Level.WARN,))
         flight.refuse()
+        stack.say(flight.value("execution", "inference"))
         stack.ask("policy")
         over = (
             "; open both leader grippers wide, then squeeze them to take over, `aloha handback` gives back"
@@ -79,6 +85,14 @@ def deploy(
         )
         stack.say(f"{checkpoint} drives the followers{careful(rig)}; space is STOP, Ctrl-C ends and parks{over}")
         operate.watch_until_interrupted(stack, None, deploys=True)
+
+
+def with_ensemble(rig: RigConfig, ensemble: str) -> RigConfig:
+    """The rig whose policies are run with this ensemble mode, whatever they say; ConfigError for one that is none."""
+    if ensemble not in MODES:
+        raise ConfigError(f"--ensemble {ensemble} is none of {', '.join(MODES)}")
+    kept = rig.policy.model_dump(exclude={"ensemble", "ensemble_m", "n_action_steps"})
+    return rig.model_copy(update={"policy": PolicyConfig(**kept, ensemble=ensemble)})
 
 
 def care_from(

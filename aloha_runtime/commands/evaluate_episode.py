@@ -6,9 +6,10 @@ from typing import Protocol
 
 import cv2
 
-from aloha_runtime.act import ACTConfig, ACTPolicy, TemporalEnsemble
+from aloha_runtime.act import ACTConfig, ACTPolicy
 from aloha_runtime.act.config import ACTION
-from aloha_runtime.act.ensemble import PAPER_COEFFICIENT, Mode
+from aloha_runtime.act.ensemble import Mode
+from aloha_runtime.act.execution import execution_of
 from aloha_runtime.act.worker import Predict, predictor
 from aloha_runtime.commands.evaluate_figures import SCRIPTED, Contender, Outcome, Trial
 from aloha_runtime.commands.report_video import CODEC, FPS
@@ -98,16 +99,15 @@ def run(env: Env, pilot: Pilot, trial: Trial) -> Outcome:
 class Ensembled:
     """A policy as it runs on the robot: chunks, ensembled by absolute step. Call it once for each step.
 
-    `paper` and `newest` predict at every step; `off` executes `n_action_steps` of a chunk before it looks again.
+    `paper` and `newest` predict at every step; `off` executes `n_action_steps` of a chunk (all of it,
+    where the policy says that it is ensembled) before it looks again.
     """
 
     def __init__(self, policy: ACTPolicy, predict: Predict, mode: Mode) -> None:
-        coefficient = policy.config.temporal_ensemble_coeff
+        execution = execution_of(policy.config, mode)
         self._predict = predict
-        self._every = policy.config.n_action_steps if mode == "off" else 1
-        self._ensemble = TemporalEnsemble(
-            mode, PAPER_COEFFICIENT if coefficient is None else coefficient, execute_steps=self._every
-        )
+        self._every = execution.steps if mode == "off" else 1
+        self._ensemble = execution.ensemble()
         self._step = 0
         self.seen: Observation = {}
 

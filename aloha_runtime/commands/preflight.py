@@ -8,9 +8,10 @@ from rich.console import Console
 
 from aloha_runtime import config
 from aloha_runtime.act.card import directory_of
-from aloha_runtime.commands import findings, preflight_checks, preflight_live, preflight_page
+from aloha_runtime.commands import findings, preflight_checks, preflight_live, preflight_page, preflight_run
 from aloha_runtime.commands.findings import Finding, Level
 from aloha_runtime.commands.preflight_checks import Checkpoint
+from aloha_runtime.commands.preflight_live import Running
 from aloha_runtime.commands.stack import Stack
 from aloha_runtime.config import RigConfig
 from aloha_runtime.errors import AlohaError, CheckpointError
@@ -32,8 +33,10 @@ class Preflight:
         """What the checkpoint's files and the rig file say."""
         self._loaded, found = preflight_checks.examine(directory_of(self.name), self.rig)
         self._add(found)
+        if self._loaded is not None:
+            self._add(preflight_run.examine(self._loaded, self.rig))
 
-    def live(self, stack: Stack, out: Path, at_start: bool) -> None:
+    def live(self, stack: Running, out: Path, at_start: bool) -> None:
         """What cameras and arms show now, and the page of it in `out`. `files` must have let the checkpoint through."""
         assert self._loaded is not None, "what cannot be read was refused before"
         cameras = [self.rig.policy.cameras.get(name, name) for name in self._loaded.config.cameras]
@@ -62,8 +65,22 @@ class Preflight:
             if finding.level in levels:
                 findings.show(self._console, finding)
 
+    def value(self, *checks: str) -> str:
+        """What was found in these checks, for people."""
+        found = {finding.check: finding.value for finding in self.found}
+        return "; ".join(f"{check}: {found[check]}" for check in checks if check in found)
+
     def _add(self, found: Sequence[Finding]) -> None:
         self.found += found
+
+
+def look_at_files(name: str, rig: RigConfig, console: Console) -> None:
+    """What the files say of a policy that is to be compared or recorded: raises CheckpointError where it does not fit,
+    and says what is doubtful where it may."""
+    flight = Preflight(name, rig, (), console)
+    flight.files()
+    flight.show((Level.WARN,))
+    flight.refuse(judged=True)
 
 
 def refusal(name: str, found: Sequence[Finding], accepted: Collection[str]) -> None:

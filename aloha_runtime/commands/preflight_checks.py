@@ -135,7 +135,9 @@ def rate(loaded: Checkpoint) -> Iterator[Finding]:
     """Frames a second of the training data: its actions are carried out at the rig's rate."""
     fps = loaded.origin.get("dataset", {}).get("fps")
     if fps is None:
-        yield ok("rate", f"unknown: the checkpoint does not say; taken for {CONTROL_HZ} Hz")
+        value = f"unknown: the checkpoint does not say; its actions go out at {CONTROL_HZ} Hz"
+        slow = f"a policy trained at 30 Hz would move {CONTROL_HZ / 30:.2f} times as fast"
+        yield warn("rate", value, f"look up `fps` of its training data: {slow}; accept when it is {CONTROL_HZ}")
     elif fps == CONTROL_HZ:
         yield ok("rate", f"{CONTROL_HZ} Hz")
     else:

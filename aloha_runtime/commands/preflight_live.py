@@ -3,22 +3,23 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aloha_runtime import messages
 from aloha_runtime.act import training_frames
+from aloha_runtime.bus import Bus, Subscriber
 from aloha_runtime.commands.findings import Finding, Level, fail, ok, warn
 from aloha_runtime.commands.preflight_checks import Checkpoint, outside
 from aloha_runtime.commands.snapshots import Image, against
-from aloha_runtime.commands.stack import Stack
 from aloha_runtime.config import RigConfig
 from aloha_runtime.control.sync import Missing
 from aloha_runtime.errors import AlohaError
 from aloha_runtime.inputs import RigInputs
 from aloha_runtime.messages import Health
-from aloha_runtime.realtime import NS_PER_S
+from aloha_runtime.realtime import NS_PER_S, Clock
 from aloha_runtime.robot import DOF, IS_GRIPPER, NAMES, TICK_NS
 
 PATIENCE_S = 5.0
@@ -46,13 +47,28 @@ class Look:
     """Frames a second that each camera really delivers."""
 
 
-def look(stack: Stack, cameras: Sequence[str]) -> Look:
+class Running(Protocol):
+    """A system that runs, whoever has started it (`Stack`, `start.Found`)."""
+
+    rig: RigConfig
+    bus: Bus
+    clock: Clock
+    health: dict[str, Subscriber]
+
+    def watch(self) -> None:
+        """Raises AlohaError when the system has ended."""
+
+    def pause(self, seconds: float = ...) -> None:
+        """Let time pass, on the rig's own clock."""
+
+
+def look(stack: Running, cameras: Sequence[str]) -> Look:
     """The first observation of these cameras and the arms, through the policy's own eyes (`inputs.py`)."""
     with RigInputs(stack.bus, stack.rig, cameras) as inputs:
         return _first(stack, inputs, cameras)
 
 
-def _first(stack: Stack, inputs: RigInputs, cameras: Sequence[str]) -> Look:
+def _first(stack: Running, inputs: RigInputs, cameras: Sequence[str]) -> Look:
     end_ns = stack.clock.now_ns() + int(PATIENCE_S * NS_PER_S)
     reason = ""
     while stack.clock.now_ns() < end_ns:
@@ -69,7 +85,7 @@ def _first(stack: Stack, inputs: RigInputs, cameras: Sequence[str]) -> Look:
     return Look(None, {}, reason)
 
 
-def _rates_hz(stack: Stack, cameras: Sequence[str]) -> dict[str, float]:
+def _rates_hz(stack: Running, cameras: Sequence[str]) -> dict[str, float]:
     """By the frames' own stamps, so that a reader who is late does not matter."""
     topics = {name: messages.camera_topic(name, stack.rig.cameras[name].fps) for name in cameras}
     with ExitStack() as opened:
@@ -157,10 +173,14 @@ def positions(loaded: Checkpoint, position: NDArray[np.float64], at_start: bool)
 
 def speed(loaded: Checkpoint, health: Health | None) -> Iterator[Finding]:
     """Whether chunks come before the last ones have run out."""
+    if health is not None and not health.ok:
+        yield fail("inference", health.message, "start the policy again")
+        return
     usual_ms = health.figures.get("inference_ms", 0.0) if health is not None else 0.0
     lasts_ms = loaded.config.chunk_size * TICK_NS / 1e6
     if usual_ms >= lasts_ms / 2:
         value = f"an inference takes {usual_ms:.0f} ms, and a chunk lasts {lasts_ms:.0f} ms"
         yield fail("inference", value, "choose a faster engine (`--engine`, `aloha export`) or a machine with a GPU")
     else:
-        yield ok("inference", f"takes {usual_ms:.1f} ms, a chunk lasts {lasts_ms:.0f} ms")
+        where = f": {health.message}" if health is not None and health.message else ""
+        yield ok("inference", f"takes {usual_ms:.1f} ms, a chunk lasts {lasts_ms:.0f} ms{where}")

@@ -59,6 +59,10 @@ def record(wishes: Wishes, rig_name: str, sim_task: str | None, run_dir: Path | 
         raise ConfigError(f"--scripted needs the simulated rig, and {rig.name} is a real one: use --rig sim")
     if not wishes.policy:
         operate.refuse_without_leaders(rig)
+    else:
+        from aloha_runtime.commands.preflight import look_at_files  # brings torch, which others have no use for
+
+        look_at_files(wishes.policy, rig, console)
     arguments = ["--dataset", str(wishes.dataset.absolute()), "--task", wishes.task, "--continuous", wishes.continuous]
     arguments += ["--intervenes"] if wishes.policy else []
     stack = Stack(rig, job_of(wishes), run_dir, wishes.policy, console.print, recording=tuple(arguments))

@@ -18,7 +18,6 @@ from aloha_runtime.commands import going_on, operate, score_page
 from aloha_runtime.commands.cues import Cues
 from aloha_runtime.commands.evaluate import paired_table
 from aloha_runtime.commands.evaluate_figures import wilson
-from aloha_runtime.commands.findings import Level
 from aloha_runtime.commands.orders import Orders
 from aloha_runtime.commands.score_scene import PAGE, Scenes
 from aloha_runtime.commands.score_trials import Plan, Scored, Trials
@@ -70,13 +69,10 @@ def score(wishes: Wishes, rig_name: str, run_dir: Path | None) -> Trials:
         raise ConfigError("a policy is named twice: name every policy once")
     for policy in wishes.policies:
         refuse_unfit(config.policy_path(policy), rig)
-    from aloha_runtime.commands.preflight import Preflight  # brings torch, which a wrong path need not wait for
+    from aloha_runtime.commands.preflight import look_at_files  # brings torch, which a wrong path need not wait for
 
     for policy in wishes.policies:
-        flight = Preflight(policy, rig, (), console)
-        flight.files()
-        flight.show((Level.WARN,))
-        flight.refuse(judged=True)  # a doubtful policy is what is to be compared
+        look_at_files(policy, rig, console)  # a doubtful policy is what is to be compared
     plan = Plan(wishes.policies, wishes.scenes, wishes.task, secrets.randbelow(2**31))
     trials = Trials.open(wishes.out, plan, wishes.resume)
     if trials.left():

@@ -187,6 +187,8 @@ class ModeMachine:
             why = self._refusal_to_arm(request.argument, now_ns)
         elif verb == "park" and self.mode is Mode.FAULT:
             why = _listed(self.faults)
+        elif verb == "handback" and self.mode is Mode.TELEOP and self._policy_since_ns is None:
+            why = "no policy has been taken over from; stop, arm, then `aloha start`, which looks whether it fits"
         elif verb in EXCHANGES and self.mode is not EXCHANGES[verb]:
             why = self.hearing.silent((DRIVER[EXCHANGES[verb]],), now_ns)
         elif verb in STARTS and self.mode is Mode.ARMED:

@@ -166,8 +166,8 @@ class ArmsLoop:
             return Target(state.goal, state.stamp_ns, tick_of(state.stamp_ns), self.period_ns)
         actions = self.actions.get(self.pilot.mode)
         action = actions.latest() if actions else None
-        if action is None or not action.valid:
-            return None
+        if action is None or not action.valid or action.order_ns not in (0, self.pilot.order_ns):
+            return None  # of another order: what was computed before a takeover, a HOLD or any other change
         period_ns = int(NS_PER_S / actions.topic.rate_hz) if actions else 0
         return Target(action.position, action.stamp_ns, action.tick, period_ns)
 

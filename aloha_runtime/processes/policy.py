@@ -5,40 +5,31 @@ is the paper's temporal ensembling; with a slow one the tick goes out on time fr
 """
 
 import argparse
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from aloha_runtime import messages
-from aloha_runtime.act import ACTPolicy, TemporalEnsemble
-from aloha_runtime.act.card import remote_config
 from aloha_runtime.act.config import ACTConfig
-from aloha_runtime.act.engine_choice import AUTO, choose
-from aloha_runtime.act.engines import EAGER, Engine
 from aloha_runtime.act.ensemble import slowed
-from aloha_runtime.act.observe import PolicyInputs, refuse_inputs, refuse_unfit
+from aloha_runtime.act.execution import execution_of
+from aloha_runtime.act.observe import PolicyInputs
+from aloha_runtime.act.opening import Opened, absolute, open_policy
 from aloha_runtime.act.worker import Chunk, InferenceWorker, MayPredict
-from aloha_runtime.config import policy_path
+from aloha_runtime.control.delay import lead_ns
 from aloha_runtime.control.sync import Missing, Observation
-from aloha_runtime.errors import CheckpointError, ConfigError
+from aloha_runtime.errors import AlohaError, CheckpointError
 from aloha_runtime.messages import MS, Action, Mode, PolicyTick
 from aloha_runtime.realtime import NS_PER_S, Beat, Pacer
-from aloha_runtime.remote.address import Address, is_remote
-from aloha_runtime.remote.keys import Keys, default_keys_dir
 from aloha_runtime.remote.link import PolicyLink
-from aloha_runtime.robot import CONTROL_HZ, TICK_NS
+from aloha_runtime.robot import TICK_NS
 from aloha_runtime.service import Service, run
 
 STUCK_AFTER_NS = 200 * MS
 STUCK_FACTOR = 3
 """An inference that takes longer than 200 ms and three times its usual time is stuck: no action goes out any more, and
 the gate beside the motors turns that into HOLD."""
-LINK_PATIENCE_S = 15.0
-"""A server that is not there within this ends the process, which is then started again."""
-ENOUGH_SHARE = 0.5
-"""Of the deadline for a tick's own chunk: what needs no more is fast enough even when the machine is busy."""
 READY = (Mode.ARMED, Mode.POLICY)
 """Inference runs already while ARMED, so that the first tick of POLICY has its chunk."""
 SHADOWED = (Mode.IDLE, Mode.ARMED, Mode.TELEOP, Mode.REPLAY)
@@ -58,9 +49,15 @@ class PolicyLoop:
     """One tick after the other; the network runs elsewhere."""
 
     def __init__(
-        self, service: Service, config: ACTConfig, predict: MayPredict, link: PolicyLink | None = None
+        self,
+        service: Service,
+        config: ACTConfig,
+        predict: MayPredict,
+        link: PolicyLink | None = None,
+        told: Callable[[Exception], str] = "inference failed: {}; see the policy's log".format,
     ) -> None:
-        """`link`: where `predict` runs on another machine, whose answers are judged by the age of what they answer."""
+        """`link`: where `predict` runs on another machine, whose answers are judged by the age of what they answer.
+        `told`: what to tell the operator when `predict` fails."""
         rig = service.rig
         self.service = service
         self.settings = rig.policy
@@ -70,10 +67,19 @@ class PolicyLoop:
         self.oldest_ns = int(rig.policy.remote_max_age_ms * MS)
         self.ready_ns: int | None = None
         """Since when there has been inference without a break; None: there is none now."""
+        self.answered_ns = 0
+        """Stamp of the newest observation that was answered, used or not."""
+        self._told, self.failed = told, ""
+        """Why there will be no inference any more; empty while it works."""
         self.speed = rig.deploy.speed
-        # Weights and open-loop stretches are a matter of trained steps, of which a slower motion makes fewer in a tick.
-        steps = math.ceil(config.n_action_steps / self.speed)
-        self.ensemble = TemporalEnsemble(rig.policy.ensemble, rig.policy.ensemble_m * self.speed, steps)
+        wanted = rig.policy
+        self.execution = execution_of(config, wanted.ensemble, wanted.ensemble_m, wanted.n_action_steps)
+        self.ensemble = self.execution.ensemble(self.speed)
+        self.cycle_ns = NS_PER_S // rig.arms_hz
+        self.order: tuple[Mode, int] = (Mode.HOLD, 0)
+        """The order (`ModeHeartbeat.order_ns`) under which this runs."""
+        self.began_tick = 0
+        """Since which tick it does: no chunk for an earlier one is used."""
         self.mode = service.bus.subscribe(messages.MODE)
         shadow = rig.deploy.shadow
         self.ready: tuple[Mode, ...] = SHADOWED if shadow else READY
@@ -87,20 +93,21 @@ class PolicyLoop:
     def tick(self, beat: Beat) -> None:
         """Observe, hand over, wait a little, send."""
         heartbeat = self.mode.fresh(beat.deadline_ns)
-        mode = Mode.HOLD if heartbeat is None else Mode(heartbeat.mode)
-        if (mode in self.sends) != self.running:
+        mode, order_ns = (Mode.HOLD, 0) if heartbeat is None else (Mode(heartbeat.mode), heartbeat.order_ns)
+        if (mode, order_ns) != self.order:
+            self.order, self.began_tick = (mode, order_ns), beat.index
             self.running = mode in self.sends
-            self.ensemble.reset()  # what was predicted for another motion must not join this one
+            self.ensemble.reset()  # what was predicted under another order must not join this motion
         if mode not in self.ready:
             self.ready_ns = None
         elif self.ready_ns is None:
             self.ready_ns = beat.deadline_ns
         found = self.inputs.at(beat.index) if mode in self.ready else Missing(f"mode is {mode}")
-        if not isinstance(found, Missing):
+        if not isinstance(found, Missing) and not self.failed:
             observation, tensors = found
             self.worker.offer(beat.index, observation.oldest_stamp_ns, tensors)
             self._take(beat)
-        action = self._action(beat.index) if self.running else None
+        action = self._action(beat) if self.running else None
         if action is not None:
             self.actions.send(
                 Action(
@@ -108,6 +115,7 @@ class PolicyLoop:
                     tick=beat.index,
                     position=action.tolist(),
                     observation_stamp_ns=self.newest.observation_stamp_ns,
+                    order_ns=order_ns,
                 )
             )
         if mode in self.ready:
@@ -117,9 +125,20 @@ class PolicyLoop:
         """Wait for this tick's own chunk until the deadline; take every chunk that is done."""
         left_ns = beat.deadline_ns + int(self.settings.chunk_deadline_ms * MS) - self.service.clock.now_ns()
         timeout_s = None if self.service.clock.virtual else max(0, left_ns) / NS_PER_S
-        for chunk in self.worker.take(beat.index, timeout_s):
+        try:
+            chunks = self.worker.take(beat.index, timeout_s)
+        except AlohaError:
+            raise
+        except Exception as error:  # a GPU that is lost says so in many ways
+            self.failed = self._told(error)
+            self.service.log.error("%s", self.failed, exc_info=error)
+            return
+        for chunk in chunks:
             if self.link is not None and self._is_old(chunk):
                 continue
+            self.answered_ns = max(self.answered_ns, chunk.observation_stamp_ns)
+            if chunk.tick < self.began_tick:
+                continue  # asked for under another order
             try:
                 self.ensemble.add(chunk.tick, slowed(chunk.actions, self.speed))
             except ValueError as error:
@@ -128,9 +147,12 @@ class PolicyLoop:
             if chunk.tick > self.newest.tick:
                 self.newest = Sources(chunk.tick, chunk.observation_stamp_ns, chunk.duration_ns)
 
-    def _action(self, tick: int) -> np.ndarray | None:
-        """The action of a tick, (14,) raw units; None when no chunk covers it or the network is stuck."""
-        return None if self.stuck() else self.ensemble.action(tick)
+    def _action(self, beat: Beat) -> np.ndarray | None:
+        """The action to send now, (14,) raw units; None when no chunk covers this tick or the network is stuck."""
+        ahead_ns = lead_ns(beat.deadline_ns, self.service.clock.now_ns(), self.cycle_ns)
+        if self.settings.lead_ms is not None:
+            ahead_ns = int(self.settings.lead_ms * MS)
+        return None if self.stuck() else self.ensemble.action(beat.index, ahead_ns / TICK_NS)
 
     def _is_old(self, chunk: Chunk) -> bool:
         """Whether a remote answer comes too late to be used at all: its observation is from before this motion or older
@@ -139,8 +161,10 @@ class PolicyLoop:
         return age_ns > self.oldest_ns or self.ready_ns is None or chunk.tick * TICK_NS < self.ready_ns
 
     def stuck(self) -> str:
-        """That the inference under way takes far too long, or that a remote one answers what is long gone; empty when
-        neither is so."""
+        """That inference has failed or takes far too long, or that a remote one answers what is long gone; empty when
+        none is so."""
+        if self.failed:
+            return self.failed
         if self.link is not None:
             return self._too_old(self.link)
         running_ns = self.worker.running_ns()
@@ -152,7 +176,7 @@ class PolicyLoop:
         """By the age of the observation behind the newest answer, never by when it arrived."""
         if self.ready_ns is None:
             return ""
-        answered_ns = self.newest.observation_stamp_ns
+        answered_ns = self.answered_ns
         age_ns = self.service.clock.now_ns() - max(answered_ns, self.ready_ns)
         if age_ns <= self.oldest_ns:
             return ""
@@ -175,7 +199,7 @@ class PolicyLoop:
             inference_ns=self.newest.inference_ns,
         )
         if isinstance(found, Missing):
-            report.reason = found.reason
+            report.reason, report.stuck = self.failed or found.reason, bool(self.failed)
         else:
             report.frame_age_ns = found.frame_age_ns
             report.camera_skew_ns, report.joint_skew_ns = found.camera_skew_ns, found.joint_skew_ns
@@ -185,11 +209,10 @@ class PolicyLoop:
 
 
 def main(service: Service) -> None:
-    name = service.arguments.checkpoint
-    start = start_link if is_remote(name) else start_local
-    config, engine = start(service, name)
-    link = engine if isinstance(engine, PolicyLink) else None
-    loop = PolicyLoop(service, config, engine.predict, link)
+    opened = open_policy(service.arguments.checkpoint, service.rig, service.clock.virtual, service.log)
+    link = opened.link
+    loop = PolicyLoop(service, opened.config, opened.engine.predict, link, opened.failed)
+    service.log.info("%s", loop.execution)
     service.prepare_realtime(service.rig.realtime.policy_cores, workers=("inference",))
     pacer = Pacer(service.clock, TICK_NS)
     try:
@@ -201,49 +224,21 @@ def main(service: Service) -> None:
                     "inference_ms": loop.worker.usual_ns / MS,
                     **(link.figures() if link else {}),
                 },
-                message=loop.stuck() or summary(engine, loop),
+                ok=not loop.failed,
+                message=loop.stuck() or summary(opened, loop),
+                subject=absolute(service.arguments.checkpoint),
             )
     finally:
         if link is not None:
             link.stop()
         loop.worker.close()
-        engine.close()
+        opened.engine.close()
 
 
-def summary(engine: Engine | PolicyLink, loop: PolicyLoop) -> str:
-    """One line for `aloha status`."""
-    if isinstance(engine, PolicyLink):
-        return engine.summary()
-    return f"engine {engine.name}, {loop.worker.usual_ns / MS:.1f} ms"
-
-
-def start_link(service: Service, name: str) -> tuple[ACTConfig, PolicyLink]:
-    """The connection to a policy server, whose checkpoint fits this rig and is the one that the address says."""
-    if service.clock.virtual:
-        raise ConfigError(f"{name} answers in real time: set `sim: {{clock: wall}}`")
-    link = PolicyLink(Address.parse(name), Keys(default_keys_dir()), CONTROL_HZ)
-    config, path = remote_config(link.open(LINK_PATIENCE_S))
-    refuse_inputs(config, path, service.rig)
-    service.log.info("policy of %s, checkpoint %s", link.name, path.name[:12])
-    return config, link
-
-
-def start_local(service: Service, name: str) -> tuple[ACTConfig, Engine]:
-    """A checkpoint on this machine, which fits this rig."""
-    path = policy_path(name)
-    refuse_unfit(path, service.rig)
-    return start_engine(service, path)
-
-
-def start_engine(service: Service, path: Path) -> tuple[ACTConfig, Engine]:
-    """The rig's choice of engine, warmed up. In virtual time `auto` is eager: the same actions on any machine."""
-    policy = ACTPolicy.from_pretrained(path)
-    settings = service.rig.policy
-    wanted = EAGER if settings.engine == AUTO and service.clock.virtual else settings.engine
-    enough_ms = settings.chunk_deadline_ms * ENOUGH_SHARE
-    choice = choose(wanted, policy, path, settings.threads, enough_ms, report=service.log.warning)
-    service.log.info("%s", choice)
-    return policy.config, choice.engine
+def summary(opened: Opened, loop: PolicyLoop) -> str:
+    """One line for `aloha status` and the flight log: what runs where, and how its chunks are carried out."""
+    ran = opened.link.summary() if opened.link else f"{opened.where}, {loop.worker.usual_ns / MS:.1f} ms"
+    return f"{ran}; {loop.execution}"
 
 
 def extend(parser: argparse.ArgumentParser) -> None:

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 
 from aloha_runtime import config
-from aloha_runtime.act import provenance
+from aloha_runtime.act import device, provenance
 from aloha_runtime.act.config import ACTION, STATE
-from aloha_runtime.commands import preflight_checks, preflight_live
+from aloha_runtime.commands import preflight_checks, preflight_live, preflight_run
 from aloha_runtime.commands.findings import Finding, Level, fail, ok, warn
 from aloha_runtime.commands.preflight import refusal
 from aloha_runtime.commands.preflight_checks import Checkpoint
 from aloha_runtime.commands.preflight_live import Look, examine
 from aloha_runtime.commands.preflight_page import page
 from aloha_runtime.config import RigConfig
-from aloha_runtime.config_parts import GripperRange
+from aloha_runtime.config_parts import GripperRange, PolicyConfig
 from aloha_runtime.data.recorded import described
 from aloha_runtime.errors import CheckpointError
 from aloha_runtime.messages import Health
@@ -72,7 +72,46 @@ def test_an_older_checkpoint_is_let_through_and_what_it_does_not_say_is_said(nam
     assert loaded is not None
     assert {finding.level for finding in found} == {Level.OK}
     unknown = {finding.check for finding in found if finding.value.startswith("unknown")}
-    assert unknown >= {"state.names", "action.names", "rate", "rig", "calibration"}
+    assert unknown >= {"state.names", "action.names", "rig", "calibration"}
+
+
+def test_a_rate_that_the_checkpoint_does_not_say_is_for_a_person_to_judge(good: Checkpoint) -> None:
+    found = checks(replace(good, origin={}))
+    assert found["rate"].level is Level.WARN
+    assert "does not say; its actions go out at 50 Hz" in found["rate"].value
+    assert "30 Hz would move 1.67 times as fast" in found["rate"].fix
+    with pytest.raises(CheckpointError, match=r"rate: unknown.*--accept rate"):
+        refusal("p", list(found.values()), [])
+    refusal("p", list(found.values()), ["rate"])
+
+
+def run_findings(loaded: Checkpoint, **policy: Any) -> dict[str, Finding]:
+    rig = RIG.model_copy(update={"policy": PolicyConfig(**policy)})
+    return {finding.check: finding for finding in preflight_run.examine(loaded, rig)}
+
+
+def test_what_becomes_of_the_chunks_and_where_the_network_runs_is_said(good: Checkpoint) -> None:
+    found = run_findings(good)
+    assert found["execution"].value == (
+        "temporal ensembling, coefficient 0.01, the oldest chunk first (as the checkpoint says)"
+    )
+    assert found["device"].level is Level.OK
+    chosen = run_findings(good, ensemble="off", n_action_steps=10)["execution"].value
+    assert chosen.startswith("10 actions of each chunk, no ensembling (the operator's choice; the checkpoint says ")
+
+
+def test_a_gpu_that_is_named_and_missing_is_refused_and_one_that_is_not_used_is_for_a_person_to_judge(
+    good: Checkpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    missing = run_findings(good, device="cuda")["device"]
+    assert missing.level is Level.FAIL
+    assert "PyTorch finds no GPU here" in missing.value
+    (tmp_path / "0000:01:00.0").mkdir()
+    monkeypatch.setattr(device, "DRIVER", tmp_path)
+    unused = run_findings(good)["device"]
+    assert unused.level is Level.WARN
+    assert "although this machine has an NVIDIA GPU" in unused.value
 
 
 IMAGE = "observation.images.cam_high"
@@ -225,6 +264,11 @@ def test_an_engine_that_is_too_slow(good: Checkpoint, inference_ms: float, level
     health = Health(stamp_ns=0, process="policy", pid=1, figures={"inference_ms": inference_ms})
     (found,) = preflight_live.speed(good, health)
     assert found.level is level
+
+
+def test_a_network_that_has_failed_is_refused_with_its_reason(good: Checkpoint) -> None:
+    (found,) = preflight_live.speed(good, Health(stamp_ns=0, process="policy", pid=1, ok=False, message="GPU is lost"))
+    assert (found.level, found.value) == (Level.FAIL, "GPU is lost")
 
 
 def test_nothing_that_could_command_runs_in_a_preflight() -> None:

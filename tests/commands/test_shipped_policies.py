@@ -21,6 +21,7 @@ def test_it_says_where_it_comes_from_and_names_no_machine(name: str) -> None:
 @pytest.mark.parametrize(("name", "task"), [("demo", "transfer_cube"), ("insertion", "insertion")])
 def test_it_solves_its_task(name: str, task: str) -> None:
     policy = ACTPolicy.from_pretrained(policy_path(name))
+    policy.config.temporal_ensemble_coeff = None
     policy.config.n_action_steps = 25  # open loop: a picture every half second
     env = make_env(task, cameras=policy.config.cameras)
     observation, _ = env.reset(seed=3)

@@ -32,7 +32,7 @@ TABLE = {
     "policy": [None, P, None, P, None, None, None, None],
     "replay": [None, R, None, None, R, None, None, None],
     "takeover": [None, None, T, T, None, None, None, None],
-    "handback": [None, None, P, P, None, None, None, None],
+    "handback": [None, None, None, P, None, None, None, None],  # from TELEOP: only of a policy, see below
     "stop": [N, H, H, H, H, H, H, F],
     "park": [N, K, None, None, None, K, K, K],
     "shutdown": [N, K, K, K, K, K, K, F],
@@ -772,6 +772,15 @@ def test_a_takeover_neither_ends_at_the_time_nor_gives_the_policy_more_of_it():
     bench.machine.ask(Request(verb="handback", sender="x"), bench.now)
     run_for(bench, 0.1)
     assert bench.machine.mode is H
+
+
+def test_nothing_is_handed_back_to_a_policy_that_was_not_started():
+    bench = policy_bench()
+    assert bench.machine.ask(Request(verb="teleop", sender="x"), bench.now).ok
+    decision = bench.machine.ask(Request(verb="handback", sender="operator"), bench.now, operator=True)
+    assert not decision.ok
+    assert "`aloha start`, which looks whether it fits" in decision.text
+    assert bench.machine.mode is T
 
 
 def test_in_a_shadow_no_request_lets_a_policy_move_the_arms():

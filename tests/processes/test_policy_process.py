@@ -82,16 +82,24 @@ class Scene:
     """The policy process between a supervisor and a network of the test's."""
 
     def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, duration_ns: int | None, care: DeployConfig | None = None
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        duration_ns: int | None,
+        care: DeployConfig | None = None,
+        says: dict[str, Any] | None = None,
+        **settings: Any,
     ) -> None:
+        """`says`: what the checkpoint does; `settings`: of the rig file's `policy`, without a lead unless given."""
         self.service = fake_service("policy", checkpoint="my_policy")
-        self.service.rig = self.service.rig.model_copy(update={"deploy": care or DeployConfig()})
+        asked = self.service.rig.policy.model_copy(update={"lead_ms": 0.0, **settings})
+        self.service.rig = self.service.rig.model_copy(update={"deploy": care or DeployConfig(), "policy": asked})
         self.clock = self.service.clock
         self.clock.now = FIRST * TICK_NS
         self.inputs, self.worker = FakeInputs(), FakeWorker(self.clock, duration_ns)
         monkeypatch.setattr(policy, "PolicyInputs", lambda *_: self.inputs)
         monkeypatch.setattr(policy, "InferenceWorker", lambda _: self.worker)
-        config = type("Config", (), {"n_action_steps": 1})()
+        own = {"n_action_steps": 1, "temporal_ensemble_coeff": 0.01, "chunk_size": LENGTH}
+        config = type("Config", (), own | (says or {}))()
         self.loop = policy.PolicyLoop(self.service, config, lambda _: actions_of(0))
         self.late_ns: list[int] = []
 
@@ -247,9 +255,9 @@ def test_a_slower_motion_sends_the_same_actions_on_later_ticks(monkeypatch: pyte
 
 
 def test_weights_and_open_loop_stretches_count_trained_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    ensemble = Scene(monkeypatch, MS, DeployConfig(speed=0.3)).loop.ensemble
-    assert ensemble.coefficient == pytest.approx(0.003)
-    assert ensemble.execute_steps == 4
+    care = DeployConfig(speed=0.3)
+    assert Scene(monkeypatch, MS, care).loop.ensemble.coefficient == pytest.approx(0.003)
+    assert Scene(monkeypatch, MS, care, {"temporal_ensemble_coeff": None}).loop.ensemble.execute_steps == 4
 
 
 def test_a_shadow_speaks_while_others_move_the_arms_and_never_on_the_topic_of_actions(

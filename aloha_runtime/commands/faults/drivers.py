@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from aloha_runtime import config
 from aloha_runtime.act.config import STATE, ACTConfig
-from aloha_runtime.processes.policy import LINK_PATIENCE_S, PolicyLoop
+from aloha_runtime.act.opening import LINK_PATIENCE_S
+from aloha_runtime.processes.policy import PolicyLoop
 from aloha_runtime.realtime import NS_PER_S, Beat, Pacer, WallClock
 from aloha_runtime.remote.address import Address
 from aloha_runtime.remote.keys import Keys
@@ -45,6 +46,8 @@ class Sees:
 
     cameras: Mapping[str, tuple[int, int]]
     n_action_steps: int = 1
+    temporal_ensemble_coeff: float | None = 0.01
+    chunk_size: int = LENGTH
 
     @property
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
