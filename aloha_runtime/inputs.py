@@ -14,6 +14,8 @@ from aloha_runtime.robot import TICK_NS
 
 STATES_DEPTH = 64
 """A third of a second of joint states may wait for the next tick."""
+LOOKS_KEPT = 16
+"""Ticks that are remembered: no frame ring reaches further back."""
 
 
 class RigInputs(Closeable):
@@ -24,6 +26,7 @@ class RigInputs(Closeable):
             camera: FrameSubscriber(bus, messages.camera_topic(camera, rig.cameras[camera].fps)) for camera in cameras
         }
         self.followers = bus.subscribe(messages.FOLLOWERS, depth=STATES_DEPTH)
+        self._looked: dict[int, Observation | Missing] = {}
         self.sync = Synchroniser({camera: rig.cameras[camera].max_age_ms for camera in self.frames})
 
     def poll(self) -> list[ArmsState]:
@@ -36,6 +39,12 @@ class RigInputs(Closeable):
                 self.sync.add_frame(camera, info.stamp_ns, info.valid, info)
         return states
 
+    def look(self, tick: int) -> None:
+        """Remember what is known of a tick now: `at` goes by it later, whatever has arrived by then."""
+        self._looked[tick] = self.sync.observation(tick * TICK_NS)
+        for old in [each for each in self._looked if each <= tick - LOOKS_KEPT]:
+            del self._looked[old]
+
     def at(
         self, tick: int, without: Collection[str] = (), out: dict[str, Image] | None = None
     ) -> tuple[Observation, dict[str, Image]] | Missing:
@@ -43,9 +52,12 @@ class RigInputs(Closeable):
 
         `without`: cameras that are not waited for. `out`: arrays by camera that the pictures are copied into.
         """
-        found = self.sync.observation(tick * TICK_NS, without)
+        found = self._looked.get(tick)
+        if found is None or isinstance(found, Missing):  # not looked at in time; a camera's first frame may have come
+            found = self.sync.observation(tick * TICK_NS, without)
         if isinstance(found, Missing):
             return found
+        found = found.less(without)
         images: dict[str, Image] = {}
         for camera, info in found.frames.items():
             pixels = self.frames[camera].pixels(info, None if out is None else out[camera])

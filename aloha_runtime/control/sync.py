@@ -7,7 +7,7 @@ later than the moment is looked at, except when interpolation of the joint state
 
 from bisect import bisect_right, insort
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
@@ -46,6 +46,20 @@ class Observation:
     """Newest minus oldest frame; 0 with less than two cameras."""
     joint_skew_ns: int
     """Between the joint state and the newest frame, absolute; 0 without cameras."""
+
+    def less(self, cameras: Collection[str]) -> "Observation":
+        """The same without some cameras."""
+        if not self.frames.keys() & set(cameras):
+            return self
+        stamps = {camera: stamp for camera, stamp in self.frame_stamps_ns.items() if camera not in cameras}
+        newest = max(stamps.values(), default=self.state_stamp_ns)
+        return replace(
+            self,
+            frames={camera: self.frames[camera] for camera in stamps},
+            frame_stamps_ns=stamps,
+            camera_skew_ns=newest - min(stamps.values(), default=newest),
+            joint_skew_ns=abs(self.state_stamp_ns - newest),
+        )
 
     @property
     def tick(self) -> int:

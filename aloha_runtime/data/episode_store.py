@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 
-from aloha_runtime.data import files, layout, reports, rows, statistics
+from aloha_runtime.data import ending, files, layout, reports, rows, statistics
 from aloha_runtime.data.layout import Info
 from aloha_runtime.data.open_episode import Taken
 from aloha_runtime.data.reader import Dataset
@@ -76,6 +77,41 @@ class EpisodeStore:
         self._read()
         self.remove_orphans()
 
+    def mark_last(self, outcome: str) -> None:
+        """Write into the report of the last episode what became of it, then what follows from that."""
+        last = self.info.total_episodes - 1
+        report = {**reports.read(self.path, last), ending.OUTCOME: outcome}
+        files.publish_bytes(pretty_json(report), self._aside / "report.json", reports.path(self.path, last))
+        self.settle_last()
+
+    def settle_last(self) -> None:
+        """See that columns and statistics of the last episode agree with its report, which a kill may have kept from
+        them. The report is what counts."""
+        self._read()
+        if not self._rows or not ending.COLUMNS & self.info.vectors.keys():
+            return
+        row = self._rows[-1]
+        data = layout.data_file(self.path, self.info, row["data/chunk_index"], row["data/file_index"])
+        table = rows.read_table(data)
+        report = reports.read(self.path, self.info.total_episodes - 1)
+        settled, stats = ending.settled(table, row["episode_index"], report)
+        if settled is not table:
+            files.publish_table(settled, self._aside / "data.parquet", data)
+        changed = row | rows.stats_columns(rows.row_stats(row) | stats, self.info)
+        if changed == row:
+            return
+        self._rows[-1] = changed
+        place = (row["meta/episodes/chunk_index"], row["meta/episodes/file_index"])
+        same = [
+            each
+            for each in self._rows
+            if (each["meta/episodes/chunk_index"], each["meta/episodes/file_index"]) == place
+        ]
+        together = pa.concat_tables([rows.episode_table(each, self.info) for each in same])
+        files.publish_table(together, self._aside / "episode.parquet", layout.episodes_file(self.path, *place))
+        self._read()
+        self._publish_stats()
+
     def commit(self, taken: Taken, report: Mapping[str, Any] | None) -> None:
         """When it returns, the episode is on disk and survives anything."""
         info, length, places = self.info, taken.frames, self._next_place
@@ -94,7 +130,7 @@ class EpisodeStore:
             row |= rows.video_columns(key, places[key], length / info.fps)
 
         tasks = self._tasks if taken.task in self._tasks else [*self._tasks, taken.task]
-        table = rows.frame_table(taken.vectors, info, episode, tasks.index(taken.task))
+        table = rows.frame_table(ending.stamped(taken.vectors, report), info, episode, tasks.index(taken.task))
         files.publish_table(table, self._aside / "data.parquet", layout.data_file(self.path, info, *places["data"]))
         if tasks != self._tasks:
             self._publish_tasks(tasks)

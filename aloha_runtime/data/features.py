@@ -6,14 +6,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from aloha_runtime.data.layout import COUNTERS, IMAGE_PREFIX, Feature, Info
+from aloha_runtime.data.layout import BOOL, COUNTERS, IMAGE_PREFIX, Feature, Info
 from aloha_runtime.data.video import Image
 from aloha_runtime.data.video_encoder import CODECS, video_info
 from aloha_runtime.errors import DatasetError
 
 
 def describe(
-    vectors: Mapping[str, Sequence[str]], cameras: Mapping[str, tuple[int, int]], fps: int, codec: str
+    vectors: Mapping[str, Sequence[str]],
+    cameras: Mapping[str, tuple[int, int]],
+    fps: int,
+    codec: str,
+    scalars: Mapping[str, str] | None = None,
 ) -> dict[str, Feature]:
     """The features of a new dataset; arguments as `DatasetWriter.create` takes them."""
     if codec not in CODECS:
@@ -28,6 +32,8 @@ def describe(
         if not names or key in COUNTERS or "/" in key:
             raise DatasetError(f"Vector {key!r} of {len(names)} numbers cannot be a feature. Rename it.")
         features[key] = Feature("float32", [len(names)], list(names))
+    for key, dtype in (scalars or {}).items():
+        features[key] = Feature(dtype, [1], None)
     if not vectors:
         raise DatasetError("A dataset needs at least one vector, such as the action.")
     features |= {key: Feature(dtype, [1], None) for key, dtype in COUNTERS.items()}
@@ -37,10 +43,15 @@ def describe(
 def check_appendable(path: Path, info: Info) -> None:
     """Raise DatasetError when the dataset has a feature that this runtime does not write."""
     for key, feature in info.features.items():
-        if key not in COUNTERS and (key not in info.vectors or feature.dtype != "float32") and feature.dtype != "video":
+        if (
+            key not in COUNTERS
+            and (key not in info.vectors or feature.dtype not in ("float32", BOOL))
+            and feature.dtype != "video"
+        ):
             raise DatasetError(
                 f"{path}: feature {key!r} is {feature.dtype} of shape {feature.shape}; this runtime writes float32"
-                f" vectors and videos. Record into a new dataset; edit this one with LeRobot's lerobot-edit-dataset."
+                " and bool vectors and videos. Record into a new dataset; edit this one with LeRobot's"
+                " lerobot-edit-dataset."
             )
         if feature.dtype == "video" and not codec_of(feature):
             raise DatasetError(
@@ -54,6 +65,10 @@ def codec_of(feature: Feature) -> str:
     info = feature.info or {}
     name, pix_fmt = info.get("video.codec", "h264"), info.get("video.pix_fmt", "yuv420p")
     return next((key for key, codec in CODECS.items() if (codec.name, codec.pix_fmt) == (name, pix_fmt)), "")
+
+
+_KINDS = {"video": ("u", "uint8"), BOOL: ("b", "bool")}
+"""Dtype of a feature: the kind of number that `fitting` takes for it, and its name in words."""
 
 
 def fitting(
@@ -77,10 +92,10 @@ def fitting(
             images[key] = None
             continue
         value = np.asarray(frame[key])
-        if value.shape != shape or not (value.dtype == np.uint8 if is_image else value.dtype.kind == "f"):
+        fits, wanted = _KINDS.get(feature.dtype, ("f", "floating point"))
+        if value.shape != shape or not (value.dtype == np.uint8 if is_image else value.dtype.kind == fits):
             raise DatasetError(
-                f"{path}: {key} is {value.dtype} of shape {value.shape}; it must be"
-                f" {'uint8' if is_image else 'floating point'} of shape {shape}."
+                f"{path}: {key} is {value.dtype} of shape {value.shape}; it must be {wanted} of shape {shape}."
             )
         if is_image:
             images[key] = value

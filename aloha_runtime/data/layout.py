@@ -22,6 +22,8 @@ EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.par
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 IMAGE_PREFIX = "observation.images."
+BOOL = "bool"
+"""Dtype of a feature that is true or false: 1 and 0 in memory, among the vectors; stored as LeRobot stores it."""
 
 COUNTERS = {
     "timestamp": "float32",
@@ -70,11 +72,13 @@ class Info(msgspec.Struct, kw_only=True):
 
     @property
     def vectors(self) -> dict[str, int]:
-        """Vector feature to its dimension: every one-dimensional float feature that is not a counter."""
+        """Vector feature to its dimension: every one-dimensional float or bool feature that is not a counter."""
         return {
             key: feature.shape[0]
             for key, feature in self.features.items()
-            if feature.dtype.startswith("float") and len(feature.shape) == 1 and key not in COUNTERS
+            if (feature.dtype.startswith("float") or feature.dtype == BOOL)
+            and len(feature.shape) == 1
+            and key not in COUNTERS
         }
 
 

@@ -33,6 +33,8 @@ class Takes:
     skew_ms: list[float] = field(default_factory=list)
     repeated: list[list[bool]] = field(default_factory=list)
     """By camera, and the joints last: what was there before had to stand in."""
+    late_action: list[bool] = field(default_factory=list)
+    """The tick had no action of its own: it came too late or never, and the one before stands in."""
     lateness_ms: list[float] = field(default_factory=list)
     position: list[Vector32] = field(default_factory=list)
     action: list[Vector32] = field(default_factory=list)
@@ -58,6 +60,7 @@ def report(take: Takes, frames: int, first: int, thresholds: QualityConfig, grip
         "seconds": seconds,
         "rate_hz": frames / (frames + take.skipped) * CONTROL_HZ,
         "skipped_ticks": take.skipped,
+        "late_actions": sum(take.late_action[part]),
         "lateness_ms": _percentiles(take.lateness_ms[part]),
         "repeated": {name: int(count) for name, count in zip([*take.cameras, "joints"], repeated.sum(0), strict=True)},
         "age_ms": {name: _percentiles(column) for name, column in zip([*take.cameras, "joints"], ages.T, strict=True)},
@@ -91,6 +94,8 @@ def judge(figures: Mapping[str, Any], thresholds: QualityConfig) -> list[str]:
             found.append(f"{name}: {count} of {figures['frames']} frames repeated")
     if figures["skipped_ticks"] > thresholds.repeated_share * figures["frames"]:
         found.append(f"{figures['skipped_ticks']} ticks skipped")
+    if figures["late_actions"] > thresholds.repeated_share * figures["frames"]:
+        found.append(f"{figures['late_actions']} of {figures['frames']} actions came too late")
     if figures["camera_skew_ms"]["p99"] > thresholds.camera_skew_ms:
         found.append(f"cameras {figures['camera_skew_ms']['p99']:.0f} ms apart (p99)")
     if figures["clipped_share"] > thresholds.clipped_share:
@@ -111,6 +116,7 @@ def line(figures: Mapping[str, Any]) -> str:
     newest = max((each["p99"] for each in figures["age_ms"].values()), default=0.0)
     said = (
         f"{figures['seconds']:.1f} s at {figures['rate_hz']:.1f} Hz, {repeated} frames repeated, "
+        f"{figures.get('late_actions', 0)} actions late, "
         f"age p99 {newest:.0f} ms, skew p99 {figures['camera_skew_ms']['p99']:.0f} ms, "
         f"targets clipped in {figures['clipped_share']:.0%}"
     )

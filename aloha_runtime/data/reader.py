@@ -234,7 +234,7 @@ def _to_numpy(path: Path, name: str, column: pa.ChunkedArray, feature: Feature) 
             f"{path}: column {name!r} holds {kind}, {layout.INFO_PATH} says {feature.dtype} of shape {feature.shape}."
             f" Correct the entry or restore the file from a copy of the dataset."
         )
-    values: NDArray[Any] = flat.to_numpy()
+    values: NDArray[Any] = flat.to_numpy(zero_copy_only=False)
     return values if feature.shape == [1] else values.reshape(len(column), *feature.shape)
 
 

@@ -1,6 +1,6 @@
 """What the recorder writes of each tick beside the pictures, and which rig it wrote it on."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +9,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aloha_runtime.config import RigConfig
-from aloha_runtime.data import files, reports
+from aloha_runtime.data import ending, files, reports
 from aloha_runtime.data.writer import ASIDE, DatasetWriter
 from aloha_runtime.errors import DatasetError
 from aloha_runtime.robot import CONTROL_HZ, NAMES, ROLES
 
 JOINTS = "joints"
+FLAGS = "flags"
 ENVIRONMENT = "observation.environment_state"
 """Where the objects are: the simulated rig knows it, and a policy may learn to estimate it (`estimate_dim`)."""
 INTERVENTION = "intervention"
-"""A person had taken over from the policy."""
+"""A person had taken over from the policy. LeRobot's name and dtype (bool) for it, as its DAgger rollout writes them
+(`lerobot/rollout/context.py` and `rollout/strategies/dagger.py`, 0.6.1)."""
+LATE_ACTION = "late_action"
+"""The tick had no action of its own: it came too late or never, and `action` is the one before."""
+
+
+def repeated_names(cameras: Sequence[str]) -> list[str]:
+    """Names of the flags that say what of a tick did not come, in the order of the cameras, the joints last."""
+    return [f"repeated_{source}" for source in (*cameras, JOINTS)]
+
+
+def flag_names(cameras: Sequence[str]) -> list[str]:
+    """Names of the numbers of `flags` in a new dataset."""
+    return [*repeated_names(cameras), LATE_ACTION]
 
 
 def vectors(cameras: Sequence[str], environment: Sequence[str] = ()) -> dict[str, list[str]]:
@@ -39,7 +53,7 @@ def vectors(cameras: Sequence[str], environment: Sequence[str] = ()) -> dict[str
         "servo_error": names,
         "frame_age_ms": [*cameras, JOINTS],
         "capture_s": list(cameras),
-        "flags": [*(f"repeated_{source}" for source in (*cameras, JOINTS)), INTERVENTION],
+        FLAGS: flag_names(cameras),
     }
     return {key: value for key, value in features.items() if value}
 
@@ -53,6 +67,7 @@ def create(path: Path, rig: RigConfig, environment: Sequence[str] = ()) -> None:
         cameras=cameras,
         fps=CONTROL_HZ,
         codec=rig.recording.codec,
+        scalars={INTERVENTION: "bool", **ending.COLUMNS},
     )
     with writer:
         content = msgspec.json.format(msgspec.json.encode(described(rig)), indent=2)
@@ -120,6 +135,6 @@ def differences(before: Any, now: Any, where: str = "") -> list[str]:
     return [f"{where} was {before}, is {now}"]
 
 
-def flags(repeated: Sequence[bool], intervention: bool) -> NDArray[np.float32]:
-    """The numbers of `flags`; `repeated` in the order of the cameras, the joints last."""
-    return np.array([*repeated, intervention], dtype=np.float32)
+def flags(names: Sequence[str], true: Collection[str]) -> NDArray[np.float32]:
+    """The numbers of `flags` in the order of `names`; a dataset of an older version has other names."""
+    return np.array([name in true for name in names], dtype=np.float32)

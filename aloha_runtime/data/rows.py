@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from aloha_runtime.data import layout, statistics
-from aloha_runtime.data.layout import COUNTERS, Info
+from aloha_runtime.data.layout import BOOL, COUNTERS, Info
 from aloha_runtime.data.statistics import Stats
 from aloha_runtime.errors import DatasetError
 
@@ -28,8 +28,10 @@ def frame_table(vectors: Vectors, info: Info, episode: int, task_index: int) -> 
     columns: dict[str, pa.Array] = {}
     length = len(next(iter(vectors.values())))
     for key in info.vectors:
+        feature = info.features[key]
         flat = pa.array(vectors[key].ravel(), type=pa.float32())
-        size = info.features[key].shape[0]
+        flat = flat.cast(pa.bool_()) if feature.dtype == BOOL else flat
+        size = feature.shape[0]
         columns[key] = flat if size == 1 else pa.FixedSizeListArray.from_arrays(flat, size)
     steps = np.arange(length, dtype=np.int64)
     counters = {
@@ -48,7 +50,7 @@ def table_stats(table: pa.Table) -> Stats:
     for name in table.column_names:
         column = table[name].combine_chunks()
         flat = column.flatten() if pa.types.is_fixed_size_list(column.type) else column
-        stats[name] = statistics.vector_stats(flat.to_numpy().reshape(len(table), -1))
+        stats[name] = statistics.vector_stats(flat.to_numpy(zero_copy_only=False).reshape(len(table), -1))
     return stats
 
 

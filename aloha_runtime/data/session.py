@@ -9,9 +9,8 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from aloha_runtime.control.take import Ending, Outcome
-from aloha_runtime.data import files, quality, reports
-from aloha_runtime.data.episode_store import pretty_json
-from aloha_runtime.data.writer import ASIDE, DatasetWriter
+from aloha_runtime.data import quality
+from aloha_runtime.data.writer import DatasetWriter
 from aloha_runtime.errors import DatasetError
 
 RESERVE_BYTES = 64 << 20
@@ -110,8 +109,11 @@ class Session:
         index = self.episodes - 1
         if index < 0:
             raise DatasetError(f"{self.path} has no episode to mark yet.")
-        said = pretty_json({**reports.read(self.path, index), "outcome": outcome})
-        files.publish_bytes(said, self.path / ASIDE / "report.json", reports.path(self.path, index))
+        try:
+            self.writer.mark_last_episode(outcome)
+        except DatasetError as error:
+            self.trouble = str(error)
+            raise
         return f"episode {index}: {outcome}"
 
     def undo(self) -> str:

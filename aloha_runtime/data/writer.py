@@ -24,7 +24,7 @@ from aloha_runtime.errors import DatasetError
 
 ASIDE = ".writing"
 """Directory inside the dataset for files that are not whole yet."""
-RECOVERED = {"ended": "left open by its recording (killed, or a full disk)"}
+RECOVERED = {"outcome": "", "ended": "left open by its recording (killed, or a full disk)"}
 """Report of an episode that was found open."""
 
 
@@ -61,18 +61,20 @@ class DatasetWriter:
         fps: int = 50,
         robot_type: str = "aloha",
         codec: str = "h264",
+        scalars: Mapping[str, str] | None = None,
         reserve: int = 0,
     ) -> Self:
         """Start a dataset in a directory that is absent or empty.
 
         `vectors`: feature to the names of its numbers, such as {"observation.state": robot.NAMES}. `cameras`: name to
-        (height, width), both even; the feature is `observation.images.{name}`. `reserve`: bytes of the disk kept during
-        an episode so that it can be saved when something else fills the disk meanwhile.
+        (height, width), both even; the feature is `observation.images.{name}`. `scalars`: features of one number
+        without a name, to their dtype, "float32" or "bool". `reserve`: bytes of the disk kept during an episode so that
+        it can be saved when something else fills the disk meanwhile.
         """
         path = Path(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise DatasetError(f"{path} already exists. Choose another path, or continue the dataset that is there.")
-        described = features.describe(vectors, cameras or {}, fps, codec)
+        described = features.describe(vectors, cameras or {}, fps, codec, scalars)
         files.make_directory(path.absolute())
         lock = lock_dataset(path)
         (path / ASIDE).mkdir(exist_ok=True)
@@ -155,6 +157,12 @@ class DatasetWriter:
             self._clear_aside()
         return self.info.total_episodes - 1
 
+    def mark_last_episode(self, outcome: str) -> None:
+        """Say of the episode saved last what became of it: in its report, and in the columns of its end."""
+        self._check_usable()
+        with self._failing():
+            self._store.mark_last(outcome)
+
     def drop_last_episode(self) -> None:
         """Take the episode saved last out of the dataset again."""
         self._check_usable()
@@ -216,6 +224,7 @@ class DatasetWriter:
                 f" {self._aside} and do this again."
             ) from error
         self._store.remove_orphans()
+        self._store.settle_last()
         if taken is not None:
             self._store.commit(taken, RECOVERED)
             self.recovered = taken.frames

@@ -1,6 +1,7 @@
 """recorder: demonstrations as episodes of a LeRobot dataset, one row and a picture a camera at every 50 Hz tick.
 
-It sees what the policy sees (`inputs.py`), one tick late, so that the tick's own action is known. Whatever ends it, the
+It sees what the policy sees at the same moment (`inputs.py`), and writes it two ticks later, when the tick's own action
+is known. Whatever ends it, the
 take under way is on disk (`data/open_episode.py`), and takes that are over are committed.
 """
 
@@ -20,10 +21,11 @@ from aloha_runtime.control.sync import Missing, Observation
 from aloha_runtime.control.take import SECOND_TICKS, Ending, Outcome, Phase, SignDetector, Take, TakeLimits
 from aloha_runtime.control.teleop import SqueezeDetector, action_convention
 from aloha_runtime.data import quality
-from aloha_runtime.data.frame_maker import FrameMaker, RecentStates
+from aloha_runtime.data.frame_maker import FrameMaker, RecentStates, action_of
 from aloha_runtime.data.layout import IMAGE_PREFIX
-from aloha_runtime.data.recorded import ENVIRONMENT
+from aloha_runtime.data.recorded import ENVIRONMENT, FLAGS
 from aloha_runtime.data.session import Ended, Session
+from aloha_runtime.data.units import flat_names
 from aloha_runtime.errors import DatasetError
 from aloha_runtime.inputs import RigInputs
 from aloha_runtime.messages import ArmsState, Health, Mode, RecorderState, Reply, Request, SimState
@@ -32,6 +34,9 @@ from aloha_runtime.ring_memory import Image
 from aloha_runtime.robot import TICK_NS
 from aloha_runtime.service import Service, run
 
+SETTLED_TICKS = 2
+"""A tick is written when it has been over for a tick: a policy sends its action up to 14 ms after the tick began, the
+arms take it up within their cycle of 5 ms and say so after it. What comes later than that is late."""
 CATCH_UP_TICKS = 8
 """Ticks made up after a stall: frame rings and states still reach back 0.16 s."""
 DONE, AGAIN = 2, 3
@@ -71,7 +76,10 @@ class RecorderLoop:
         self.images: dict[str, Image] = {
             name: np.empty((camera.height, camera.width, 3), np.uint8) for name, camera in rig.cameras.items()
         }
-        self.frames = FrameMaker(self.cameras, 0, intervenes)
+        self.features = session.writer.info.features
+        names = self.features[FLAGS].names if FLAGS in self.features else None
+        self.flag_names: list[str] | None = flat_names(names) or None
+        self.frames = self._frame_maker(0)
         self.takes, self.ended = 0, Ended("", False, False)
         self.counts_before: dict[str, int] = {}
         self.began = ""
@@ -84,9 +92,10 @@ class RecorderLoop:
         while (request := self.server.receive()) is not None:
             self.server.reply(self._answer(request))
         self.states.add(self.inputs.poll())
+        self.inputs.look(beat.index)
         if self.sim is not None:
             self.objects.extend(self.sim.drain())
-        newest = beat.index - 1
+        newest = beat.index - SETTLED_TICKS
         first = max(self.last_tick + 1, newest - CATCH_UP_TICKS) if self.last_tick else newest
         self.frames.takes.skipped += first - self.last_tick - 1
         for tick in range(first, newest + 1):
@@ -112,6 +121,8 @@ class RecorderLoop:
             self._look_for_signs(tick, mode)
             if tick % SECOND_TICKS == 0 and self.session.disk_is_low:
                 self.take.end(Ending(True, "the disk is nearly full"))
+        if before is Phase.READY and not missing and action_of(self.states.states, tick) is None:
+            missing = "no action of this tick"
         ending = self.take.tick(mode, cause, missing)
         if ending is not None:
             self._end(ending)
@@ -119,12 +130,12 @@ class RecorderLoop:
             return
         if before is not Phase.TAKING:
             self._begin(tick)
-        teleoperated = mode is Mode.TELEOP
-        row = self.frames.row(tick, seen, self.states.states, repeated, self._figures(), teleoperated, lateness_ns)
+        row = self.frames.row(tick, seen, self.states.states, repeated, self._figures(), lateness_ns)
         pictures = {
             IMAGE_PREFIX + camera: None if camera in repeated else self.images[camera] for camera in self.cameras
         }
-        if not self.session.add({**row, **pictures, **self._objects(tick)}):
+        known = {key: value for key, value in row.items() if key in self.features}  # an older dataset has not all
+        if not self.session.add({**known, **pictures, **self._objects(tick)}):
             self.take.end(Ending(True, self.session.trouble))
 
     def _observe(self, tick: int) -> tuple[Observation | None, set[str], str]:
@@ -160,8 +171,11 @@ class RecorderLoop:
         elif count == AGAIN:
             self.take.end(Ending(False, "three squeezes"))
 
+    def _frame_maker(self, first_tick: int) -> FrameMaker:
+        return FrameMaker(self.cameras, first_tick, self.intervenes, self.flag_names)
+
     def _begin(self, tick: int) -> None:
-        self.frames = FrameMaker(self.cameras, tick, self.intervenes)
+        self.frames = self._frame_maker(tick)
         if self.signs is not None:
             self.signs.reset()
         self.counts_before = self._counts()

@@ -9,7 +9,8 @@ import pytest
 
 from aloha_runtime import config
 from aloha_runtime.control.take import Ending, Outcome
-from aloha_runtime.data import Dataset, files, reports, session
+from aloha_runtime.data import Dataset, edit, ending, files, reports, session
+from aloha_runtime.data.check import check
 from aloha_runtime.data.recorded import create
 from aloha_runtime.data.session import Session
 from aloha_runtime.data.writer import DatasetWriter
@@ -81,6 +82,52 @@ def test_the_last_episode_is_marked_and_taken_back(path: Path) -> None:
     opened.writer.close()
 
 
+def ends(path: Path) -> list[tuple[bool, float, bool, float]]:
+    """First and last frame of each episode: done before the end, reward, success and done at it."""
+    dataset = Dataset(path)
+    done, success, reward = (dataset.column(key) for key in (ending.DONE, ending.SUCCESS, ending.REWARD))
+    found = []
+    for episode in dataset.episodes:
+        last = episode.to_index - 1
+        assert not success[episode.from_index : last].any()
+        found.append((done[episode.from_index : last].any(), reward[last], success[last], done[last]))
+    return found
+
+
+def test_the_end_of_an_episode_is_in_the_columns_that_lerobot_reads(tmp_path: Path) -> None:
+    path = tmp_path / "dataset"
+    DatasetWriter.create(path, vectors={"action": ["x"]}, scalars=ending.COLUMNS).close()
+    opened = Session(path, "wave", keep_all=True)
+    for outcome in (Outcome.SUCCESS, Outcome.FAILURE, Outcome.UNKNOWN):
+        opened.begin()
+        for index in range(6):
+            assert opened.add({"action": np.array([float(index)]), **ending.UNKNOWN})
+        opened.end(Ending(True, "asked", outcome, drop=2), report)
+    assert ends(path) == [(False, 1, True, True), (False, 0, False, True), (False, 0, False, True)]
+    assert opened.mark(Outcome.SUCCESS) == "episode 2: success"
+    assert ends(path)[2] == (False, 1, True, True)
+    assert opened.mark(Outcome.FAILURE) == "episode 2: failure"
+    assert ends(path)[2] == (False, 0, False, True)
+    assert [str(finding) for finding in check(path, decode=False)] == []
+    kept = reports.path(path, 2)
+    kept.write_bytes(kept.read_bytes().replace(b"failure", b"success"))  # what a kill in the middle of a mark leaves
+    opened.writer.close()
+    DatasetWriter.open(path).close()
+    assert ends(path)[2] == (False, 1, True, True)
+    assert [str(finding) for finding in check(path, decode=False)] == []
+    edit.compact(path)
+    opened = Session(path, "wave", keep_all=True)
+    opened.mark(Outcome.FAILURE)
+    assert [each[2] for each in ends(path)] == [True, False, False], "episodes that share a file"
+    assert [str(finding) for finding in check(path, decode=False)] == []
+    opened.begin()
+    opened.add({"action": np.array([0.0]), **ending.UNKNOWN})
+    opened.writer._failed = "killed"
+    opened.writer.close()
+    DatasetWriter.open(path).close()
+    assert ends(path)[3] == (False, 0, False, True), "an episode that was found open has an end, too"
+
+
 def test_a_full_disk_is_trouble_until_there_is_room(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = Session(path, "wave", keep_all=True)
     record(opened, 30)
@@ -139,4 +186,10 @@ def test_a_dataset_for_a_rig_has_a_feature_for_all_that_is_recorded(tmp_path: Pa
     info = Dataset(tmp_path / "rig").info
     assert list(info.cameras) == ["cam_high", "cam_low", "cam_left_wrist", "cam_right_wrist"]
     assert info.vectors["flags"] == 4 + 1 + 1
+    assert {key: info.features[key].dtype for key in ("intervention", *ending.COLUMNS)} == {
+        "intervention": "bool",
+        "next.reward": "float32",
+        "next.success": "bool",
+        "next.done": "bool",
+    }
     assert info.vectors["frame_age_ms"] == 4 + 1

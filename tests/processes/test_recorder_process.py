@@ -210,6 +210,9 @@ def test_frames_that_did_not_come_are_flagged_and_the_take_goes_on(run: Run) -> 
     dataset = Dataset(run.dataset)
     episode = dataset.episodes[1]
     names = dataset.features["flags"].names
+    assert not dataset.vectors("flags")[:, names.index("late_action")].any()
+    assert dataset.column("next.done").nonzero()[0].tolist() == [each.to_index - 1 for each in dataset.episodes]
+    assert dataset.column("next.success").nonzero()[0].tolist() == [episode.to_index - 1], "marked as one afterwards"
     flags = dataset.vectors("flags")[episode.from_index : episode.to_index]
     gone = flags[:, names.index("repeated_cam_high")].astype(bool)
     assert 40 < gone.sum() < 70, "from the death of the camera until it is back"
@@ -248,6 +251,6 @@ def test_ticks_that_a_stall_cost_are_counted(tmp_path: Path) -> None:
     before = loop.frames.takes.skipped
     for index in (101, 102, 200, 201):
         loop.tick(Beat(index, index * TICK_NS, 0, 0))
-    assert looked_at == [99, 100, 101, *range(191, 200), 200]
+    assert looked_at == [98, 99, 100, *range(190, 199), 199], "each when it has been over for a tick"
     assert loop.frames.takes.skipped - before == 200 - 102 - 9
     loop.finish()

@@ -27,7 +27,7 @@ def test_a_script_takes_over_and_hands_back(tmp_path: Path) -> None:
 
     found = Dataset(dataset)
     (episode,) = found.episodes
-    led = found.vectors("flags")[:, found.features["flags"].names.index(recorded.INTERVENTION)].astype(bool)
+    led = found.column(recorded.INTERVENTION)
     begin, end = np.flatnonzero(led)[[0, -1]]
     assert 90 < begin < 150, "after 2 s of the policy and a squeeze"
     assert led[begin : end + 1].all(), "one stretch"

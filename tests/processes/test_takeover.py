@@ -104,7 +104,8 @@ def test_followers_never_jump(run: Run) -> None:
 
 def test_the_recording_marks_what_the_person_did(run: Run) -> None:
     dataset = Dataset(run.dataset)
-    flags = dataset.vectors("flags")[:, dataset.features["flags"].names.index(recorded.INTERVENTION)]
+    flags = dataset.column(recorded.INTERVENTION)
+    assert flags.dtype == bool
     (episode,) = dataset.episodes
     assert episode.length > 80
     begin, end = np.flatnonzero(flags)[[0, -1]]
