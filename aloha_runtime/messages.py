@@ -11,6 +11,8 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
+from aloha_runtime.decoding import decoder
+
 MS = 1_000_000
 """Nanoseconds in a millisecond."""
 
@@ -304,5 +306,5 @@ def encode(message: msgspec.Struct) -> bytes:
 
 
 def decode(data: bytes, kind: type[M]) -> M:
-    """Msgpack bytes to a message of `kind`; raises msgspec.ValidationError when they are anything else."""
-    return msgspec.msgpack.decode(data, type=kind)
+    """Msgpack bytes to a message of `kind`; raises msgspec.DecodeError when they are anything else."""
+    return decoder(kind)(data)

@@ -3,15 +3,16 @@
 A ring is a file in /dev/shm that one writer holds under flock while it lives. Each slot has its sequence number before
 and after the pixels: the writer changes the first before it touches the pixels and the second when they are whole, so a
 reader whose slot was overwritten meanwhile knows it and gets nothing, never a torn frame. A ring's name has the camera
-and a number of its own, so a restarted writer (even with another geometry) is a new ring, and a reader moves on to it
-with the first `FrameInfo` that names it.
+and a random number of its own, so a restarted writer (even with another geometry) is a new ring, and a reader moves on to it
+with the first `FrameInfo` that names it. Nobody can put a file in its place before, since nobody can foresee the name.
 """
 
 import errno
 import fcntl
-import itertools
 import mmap
 import os
+import secrets
+import stat
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from aloha_runtime.errors import TransportError
 from aloha_runtime.messages import FrameInfo
-from aloha_runtime.run_directory import RING, SHARED_MEMORY, lock_holder, ring_prefix, same_file
+from aloha_runtime.run_directory import RING, SHARED_MEMORY, lock_holder, own_files, ring_prefix, same_file
 
 Image = NDArray[np.uint8]
 """(height, width, 3) uint8 RGB."""
@@ -34,7 +35,6 @@ _GEOMETRY = slice(8, 12)  # of the 64-bit words of the first page: magic, slots,
 _MAGIC = 0x616C6F68615F7231
 _SLOT_WORDS = 512 // 8  # before, after, stamp; one slot's words share no cache line with the next one's
 _BEFORE, _AFTER, _STAMP = 0, 1, 2
-_numbers = itertools.count()
 _barrier = threading.Lock()
 
 
@@ -95,7 +95,7 @@ class RingWriter:
         prefix = f"{ring_prefix(run_dir)}{camera}-"
         _remove_dead(prefix, camera)
         geometry = _Geometry(slots, *shape)
-        self._path, self._fd = _create(prefix)
+        self._path, self._fd = create_held(prefix)
         try:
             _allocate(self._fd, geometry.total_bytes, camera)
         except BaseException:
@@ -148,11 +148,12 @@ class RingWriter:
             self._fd = -1
 
 
-def _create(prefix: str) -> tuple[Path, int]:
-    """A new file that this process holds; again when a rig that starts just now took it for a dead one's."""
+def create_held(prefix: str) -> tuple[Path, int]:
+    """A new file in shared memory that this process holds, by a name that nobody could foresee; again when a rig that
+    starts just now took it for a dead one's."""
     while True:
-        path = SHARED_MEMORY / f"{prefix}{os.getpid()}-{next(_numbers)}"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        path = SHARED_MEMORY / f"{prefix}{secrets.token_hex(16)}"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         fcntl.flock(fd, fcntl.LOCK_EX)
         if same_file(fd, path):
             return path, fd
@@ -160,7 +161,7 @@ def _create(prefix: str) -> tuple[Path, int]:
 
 
 def _remove_dead(prefix: str, camera: str) -> None:
-    for path in SHARED_MEMORY.glob(f"{prefix}*"):
+    for path in own_files(prefix):
         holder = lock_holder(path)
         if holder is not None:
             raise TransportError(f"camera {camera} is written by pid {holder} already: stop that process first")
@@ -246,16 +247,17 @@ class RingReader:
 
 
 def _open(name: str) -> _Mapping | None:
-    """Map a ring to read; None when it is gone or is not a ring."""
+    """Map a ring to read; None when it is gone, is not a ring, or is somebody else's (who could cut it off under us)."""
     if "/" in name or not name.startswith(RING):
         return None
     try:
-        fd = os.open(SHARED_MEMORY / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
+        fd = os.open(SHARED_MEMORY / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except (OSError, ValueError):  # a NUL in the name
         return None
     try:
-        size = os.fstat(fd).st_size
-        if size < _PAGE:
+        status = os.fstat(fd)
+        size = status.st_size
+        if size < _PAGE or not stat.S_ISREG(status.st_mode) or status.st_uid != os.getuid():
             return None
         memory = mmap.mmap(fd, size, prot=mmap.PROT_READ)
     finally:

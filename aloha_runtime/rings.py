@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from aloha_runtime.bus import Bus, Closeable
+from aloha_runtime.jpeg import jpeg_size
 from aloha_runtime.messages import FrameInfo, Topic
 from aloha_runtime.ring_memory import SLOTS, FrameView, Image, RingReader, RingWriter
 
@@ -136,6 +137,8 @@ def _decode(info: FrameInfo) -> Image | None:
     if info.encoding == "raw":
         data = np.frombuffer(info.pixels, np.uint8)
         return data.reshape(shape) if data.size == info.height * info.width * 3 else None
+    if jpeg_size(info.pixels) != shape[:2]:
+        return None
     cv2 = _opencv()
-    image = cv2.imdecode(np.frombuffer(info.pixels, np.uint8), cv2.IMREAD_COLOR) if info.pixels else None
+    image = cv2.imdecode(np.frombuffer(info.pixels, np.uint8), cv2.IMREAD_COLOR)
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)) if image is not None and image.shape == shape else None

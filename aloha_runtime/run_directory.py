@@ -1,11 +1,13 @@
 """The run directory: the sockets and locks of one running rig, private to its user, and nothing left behind."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
 import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -27,25 +29,36 @@ SYSTEM_RUN_DIR = Path("/run/aloha")
 """Of a rig that systemd runs; it belongs to the user `aloha`."""
 SYSTEM_LOG_DIR = Path("/var/lib/aloha/logs")
 """Logs of the flight recorder of such a rig."""
+TEMPORARY = Path("/tmp")  # noqa: S108  (the owner of what lies there is checked)
+_FIXED = (RIG_FILE, *GOALS)
+"""Plain files of a run directory."""
 _COMMAND_LIMIT = 160
+_PLANTED = (errno.ELOOP, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENXIO)
+"""How `open` says that a path leads to what this program did not make: a link, somebody else's file, a folder, ..."""
 
 
 def default_run_dir() -> Path:
     """The system's own where it is ours (`sudo -u aloha aloha status`), else `$XDG_RUNTIME_DIR/aloha`, or
-    `/tmp/aloha-UID` where there is none."""
+    `/tmp/aloha-UID` where there is none. Anybody can put something there first: then, and as long as a rig runs there,
+    it is a folder in this user's home."""
     if _is_ours(SYSTEM_RUN_DIR):
         return SYSTEM_RUN_DIR
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    return Path(runtime) / "aloha" if runtime else Path(f"/tmp/aloha-{os.getuid()}")  # noqa: S108  (owner checked)
+    if runtime:
+        return Path(runtime) / "aloha"
+    shared, own = TEMPORARY / f"aloha-{os.getuid()}", _state_dir() / "run"
+    return own if os.path.lexists(own) or (os.path.lexists(shared) and not _is_ours(shared)) else shared
 
 
 def default_log_dir() -> Path:
     """Logs of the flight recorder: the system's own where they are ours, else `$XDG_STATE_HOME/aloha/logs`, which is
     `~/.local/state/aloha/logs` where nothing else is said."""
-    if _is_ours(SYSTEM_LOG_DIR):
-        return SYSTEM_LOG_DIR
+    return SYSTEM_LOG_DIR if _is_ours(SYSTEM_LOG_DIR) else _state_dir() / "logs"
+
+
+def _state_dir() -> Path:
     state = os.environ.get("XDG_STATE_HOME")
-    return (Path(state) if state else Path.home() / ".local/state") / "aloha/logs"
+    return (Path(state) if state else Path.home() / ".local/state") / "aloha"
 
 
 def ring_prefix(run_dir: Path) -> str:
@@ -92,7 +105,7 @@ class Lock:
         """Take it or raise TransportError(`taken`) with {pid} and {command} of the holder filled in."""
         self.path = path
         while True:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            self._fd = _open_own(path, os.O_RDWR | os.O_CREAT)
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -122,32 +135,62 @@ def same_file(fd: int, path: Path) -> bool:
         return False
 
 
-def _is_ours(path: Path) -> bool:
+def own_files(prefix: str) -> list[Path]:
+    """Files of this user in shared memory whose names begin with `prefix`. Whatever somebody else has put there, and
+    every link, is passed over: it is none of a rig's."""
+    return [path for path in SHARED_MEMORY.glob(f"{prefix}*") if _is_ours(path, stat.S_ISREG)]
+
+
+def _is_ours(path: Path, kind: Callable[[int], bool] = stat.S_ISDIR) -> bool:
     try:
-        return path.stat().st_uid == os.getuid()
+        status = path.lstat()
     except OSError:  # absent, or behind a door that is closed to us
         return False
+    return kind(status.st_mode) and status.st_uid == os.getuid()
+
+
+def _open_own(path: Path, flags: int) -> int:
+    """Descriptor of a plain file of this user; TransportError for anything else that lies there, such as a link or a
+    pipe that somebody planted. FileNotFoundError when it is absent."""
+    what = "a link, or closed to this user"
+    try:
+        fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    except OSError as error:
+        if error.errno not in _PLANTED:
+            raise
+    else:
+        status = os.fstat(fd)
+        if stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid():
+            return fd
+        os.close(fd)
+        what = f"no plain file of yours (owner {status.st_uid}, mode {status.st_mode:o})"
+    raise TransportError(f"{path} is {what}: no rig made it; remove it, or choose another directory with --run-dir")
 
 
 def _is_foreign(path: Path) -> bool:
     """Whether something in a run directory was put there by somebody else: dead processes of ours leave sockets, locks
     with a pid inside, and the links of emulated adapters."""
-    if path.is_symlink():
-        return not os.readlink(path).startswith("/dev/")
     try:
-        if path.suffix == ".lock" and path.is_file():
+        status = path.lstat()
+        if status.st_uid != os.getuid():
+            return True
+        if stat.S_ISLNK(status.st_mode):
+            return path.name in _FIXED or not os.readlink(path).startswith("/dev/")
+        if not stat.S_ISREG(status.st_mode):
+            return path.suffix != ".ipc" or not stat.S_ISSOCK(status.st_mode)
+        if path.suffix == ".lock":
             written = path.read_bytes()[:64]
             return bool(written) and not written.split(b" ")[0].isdigit()
-        empty = path.stat().st_size == 0
     except FileNotFoundError:  # of a process that ends just now
         return False
-    return path.name not in (RIG_FILE, *GOALS) and not (path.suffix == ".ipc" and (path.is_socket() or empty))
+    return path.name not in _FIXED and not (path.suffix == ".ipc" and status.st_size == 0)
 
 
 def lock_holder(path: Path) -> int | None:
-    """Pid of the live process that holds the lock file (or ring) at `path`, 0 if unreadable; None when nobody does."""
+    """Pid of the live process that holds the lock file (or ring) at `path`, 0 if unreadable; None when nobody does.
+    TransportError where something lies there that is no file of this user."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = _open_own(path, os.O_RDONLY)
     except FileNotFoundError:
         return None
     try:
@@ -206,8 +249,8 @@ class RunDirectory:
             if lock_holder(link.with_suffix(".lock")) is None:
                 link.unlink(missing_ok=True)
                 removed.append(link.name)
-        for ring in SHARED_MEMORY.glob(f"{RING}*"):  # of any run directory: a temporary one never comes back
-            if _is_ours(ring) and lock_holder(ring) is None:
+        for ring in own_files(RING):  # of any run directory: a temporary one never comes back
+            if lock_holder(ring) is None:
                 ring.unlink(missing_ok=True)
                 removed.append(ring.name)
         return removed

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from aloha_runtime.decoding import decoder
 from aloha_runtime.run_directory import Lock, lock_holder, socket_path
 from aloha_runtime.virtual_time import (
     EPOCH_NS,
@@ -28,7 +29,7 @@ from aloha_runtime.virtual_time import (
 )
 
 _STOP_POLL_S = 0.1
-_decode = msgspec.msgpack.Decoder(Join | Wait).decode
+_decode = decoder(Join | Wait)
 _log = logging.getLogger(__name__)
 
 

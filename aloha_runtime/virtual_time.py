@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from aloha_runtime.decoding import decoder
 from aloha_runtime.errors import TransportError
 from aloha_runtime.run_directory import socket_path
 
@@ -63,7 +64,7 @@ class Refusal(msgspec.Struct, array_like=True, tag=1):
 
 
 encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Grant | Refusal).decode
+_decode = decoder(Grant | Refusal)
 
 
 def channel_topic(channel: str) -> str:
@@ -111,7 +112,10 @@ class VirtualClock:
             raise TransportError(f"virtual time of {self.name} ended ({error.strerror}): start the rig again") from None
         if not answer:
             raise TransportError(f"virtual time of {self.name} ended: its server stopped; start the rig again")
-        grant = _decode(answer)
+        try:
+            grant = _decode(answer)
+        except msgspec.DecodeError as error:
+            raise TransportError(f"virtual time of {self.name} is not understood ({error}): update both") from None
         if isinstance(grant, Refusal):
             raise TransportError(grant.reason)
         self._now_ns = grant.now_ns

@@ -17,6 +17,7 @@ import zmq
 
 from aloha_runtime import messages
 from aloha_runtime.bus.sockets import KEPT_BYTES, PROMISED_MS, QUEUE_LIMIT, Closeable, Sockets, kept
+from aloha_runtime.decoding import decoder
 from aloha_runtime.messages import MS, Message, Topic
 from aloha_runtime.realtime import WallClock
 from aloha_runtime.run_directory import Lock
@@ -111,7 +112,7 @@ class Subscriber(Closeable):
         self._waiting: deque[Message] = deque(maxlen=depth)
         self._newest: Message | None = None
         self._head = (0, 0)
-        self._decoder = msgspec.msgpack.Decoder(topic.message)
+        self._decode = decoder(topic.message)
         deep = max(kept(topic), min(depth, QUEUE_LIMIT))
         self._socket = sockets.socket(zmq.SUB, deep if queue_limit is None else queue_limit)
         self._socket.setsockopt(zmq.MAXMSGSIZE, max_bytes)
@@ -137,7 +138,7 @@ class Subscriber(Closeable):
             self.restarts += 1
         self._head = (epoch, seq)
         try:
-            message = self._decoder.decode(memoryview(data)[_HEAD.size :])
+            message = self._decode(memoryview(data)[_HEAD.size :])
         except msgspec.DecodeError:
             self.invalid += 1
             return

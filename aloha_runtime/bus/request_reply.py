@@ -17,6 +17,7 @@ import zmq
 
 from aloha_runtime import messages
 from aloha_runtime.bus.sockets import PROMISED_MS, Closeable, Sockets
+from aloha_runtime.decoding import decoder
 from aloha_runtime.errors import TransportError
 from aloha_runtime.messages import MS, Reply, Request
 from aloha_runtime.run_directory import lock_holder
@@ -30,7 +31,7 @@ _QUEUE_LIMIT = 100
 MOST_REFUSED = 20
 """What is no request is refused so often before `receive` returns: a flood of it does not keep a process in there."""
 _numbers = itertools.count()
-_decode_sender = msgspec.msgpack.Decoder(tuple[str, int]).decode
+_decode_sender = decoder(tuple[str, int])
 
 
 def _channel(server: str) -> str:
@@ -130,7 +131,13 @@ class Client(Closeable):
             raise TransportError(
                 f"the {self._server} (pid {self._holder()}) refuses '{request.verb}': update both sides"
             )
-        return messages.decode(data, Reply)
+        try:
+            return messages.decode(data, Reply)
+        except msgspec.DecodeError as error:
+            raise TransportError(
+                f"the {self._server} (pid {self._holder()}) answers '{request.verb}' with what is no reply ({error}): "
+                "update both sides"
+            ) from None
 
     def _reach(self, timeout_ms: int) -> bool:
         """Whether there is a connection; waits for one only while a server lives."""

@@ -120,20 +120,25 @@ def replayed_messages(port: int, robot: Keys, observation: Mapping[str, Any], co
     try:
         session = link.open(10).session
         message = wire.encode(frames.pack(observation, session, 1))
-        link._socket.send(message)
-        if not isinstance(wire.from_server(link._socket.recv()), wire.Chunk):
+        link._mail.send([message])
+        if not link._mail.wait(10_000) or not _chunks(link):
             raise ValueError("the message is not even answered the first time")
         other.open(10)
         while tally.sent < count:
-            (other if tally.sent % 2 else link)._socket.send(message)
+            (other if tally.sent % 2 else link)._mail.send([message])
             tally.sent += 1
             for each in (link, other):
-                while each._socket.poll(PATIENCE_MS if tally.sent % A_CONNECTION == 0 or tally.sent == count else 0):
-                    tally.answers += isinstance(wire.from_server(each._socket.recv()), wire.Chunk)
+                while each._mail.wait(PATIENCE_MS if tally.sent % A_CONNECTION == 0 or tally.sent == count else 0):
+                    tally.answers += _chunks(each)
     finally:
         link.close()
         other.close()
     return tally
+
+
+def _chunks(link: PolicyLink) -> int:
+    """How many of the answers that wait are actions."""
+    return sum(isinstance(wire.from_server(parts[0].bytes), wire.Chunk) for parts in link._mail.take())
 
 
 def blank() -> dict[str, Any]:
@@ -171,7 +176,7 @@ def run(count: int) -> list[Row]:
         finally:
             end.set()
             thread.join()
-            ours.close(0)
+            server.close()
             keeper.close()
     return rows
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from aloha_runtime import config
 from aloha_runtime.bus import SUPERVISOR, Bus
-from aloha_runtime.commands.going_on import advice
+from aloha_runtime.commands.going_on import advice, refuse_killed
 from aloha_runtime.commands.keyboard import STOP_KEY, Keyboard
 from aloha_runtime.commands.stack import POLL_S, Stack
 from aloha_runtime.commands.zero_question import ask_about_zeros
@@ -178,6 +178,7 @@ def down(run_dir: Path | None) -> None:
 
 def _request(verb: str, run_dir: Path, argument: str = "") -> Reply:
     """Ask the supervisor of a running system; raises AlohaError with its reason when it refuses."""
+    refuse_killed(run_dir)
     with Bus(run_dir, WallClock()) as bus:
         reply = bus.client().request(Request(verb=verb, argument=argument, sender="operator"))
     if not reply.ok:

@@ -58,7 +58,7 @@ def serve(checkpoint: str, bind: str, keys_dir: Path | None, engine: str, device
                     or "idle"
                 )
     finally:
-        socket.close(0)
+        server.close()
         gatekeeper.close()
         context.term()
         running.close()

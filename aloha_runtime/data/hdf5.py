@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from aloha_runtime.data.video import Image
 from aloha_runtime.errors import DatasetError
+from aloha_runtime.jpeg import jpeg_size
 from aloha_runtime.robot import DOF
 
 ChannelOrder = Literal["swapped", "rgb"]
@@ -39,6 +40,8 @@ VECTORS = {
 """LeRobot's names of the recorded vectors. Velocity and effort are missing in some recordings."""
 REQUIRED = ("observation.state", "action")
 BASE_ACTION = "base_action"
+MOST_PIXELS = 4096 * 3072
+"""Of a camera's picture: 36 MB decoded. Recorders of these arms write 640x480."""
 BASE_NAMES = ("base_linear", "base_angular")
 
 
@@ -112,9 +115,11 @@ class Hdf5Episode:
     def _decoded(self, camera: str, step: int) -> Image:
         """A JPEG as OpenCV decodes it, for BGR. The zeros behind it do no harm, so `compress_len` is not needed."""
         data = self._read(self._images[camera], step)
-        decoded = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.any() else None
+        size, inside = jpeg_size(data.tobytes()), f"observations/images/{camera}"
+        if size is not None and size[0] * size[1] > MOST_PIXELS:
+            raise DatasetError(f"{self.path}: {inside}, frame {step} is {size[1]}x{size[0]}, no camera's size.")
+        decoded = cv2.imdecode(data, cv2.IMREAD_COLOR) if size is not None else None
         if decoded is None:
-            inside = f"observations/images/{camera}"
             raise DatasetError(f"{self.path}: {inside}, frame {step} is no JPEG. The file is damaged; leave it out.")
         return np.asarray(decoded, dtype=np.uint8)
 

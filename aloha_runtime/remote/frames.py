@@ -1,6 +1,7 @@
 """Pixels and vectors of an observation on their way to a policy server, and back again there."""
 
 import io
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aloha_runtime.jpeg import jpeg_size
 from aloha_runtime.remote.wire import SPARE_BYTES, Look, Picture
 
 JPEG_QUALITY = 95
@@ -78,13 +80,16 @@ def _pixels(name: str, picture: Picture, height: int, width: int) -> NDArray[np.
         if len(picture.data) != height * width * 3:
             raise ValueError(f"{name} has {len(picture.data)} bytes, {width}x{height} RGB are {height * width * 3}")
         return np.frombuffer(picture.data, np.uint8).reshape(height, width, 3).copy()
+    size = jpeg_size(picture.data)
+    if size != (height, width):
+        said = f"{size[1]}x{size[0]}" if size else "no JPEG"
+        raise ValueError(f"{name} is {said}, the policy looks at {width}x{height}")
     from PIL import Image as Pictures
-    from PIL import UnidentifiedImageError
 
     try:
         with Pictures.open(io.BytesIO(picture.data), formats=["JPEG"]) as opened:
             if opened.size != (width, height) or opened.mode != "RGB":
                 raise ValueError(f"{name} is {opened.mode} {opened.size}, the policy looks at RGB {(width, height)}")
             return np.array(opened)
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+    except (OSError, SyntaxError, ArithmeticError, LookupError, struct.error, Pictures.DecompressionBombError) as error:
         raise ValueError(f"{name} is no JPEG ({error})") from None

@@ -15,10 +15,10 @@ from aloha_runtime.remote.keys import Keys, to_z85
 
 DOMAIN = b"aloha"
 ZAP = "inproc://zeromq.zap.01"
-INCOMING, OUTGOING = 4, 64
+OUTGOING = 64
 """Messages that wait for one peer. One request is outstanding by design, but libzmq returns the room of what was sent
-late, and a full outgoing queue loses messages (with room for 4, about one answer in 70 that follow each other at once);
-a full incoming one only makes the sender wait."""
+late, and a full outgoing queue loses messages (with room for 4, about one answer in 70 that follow each other at once).
+What comes in has no limit here: a `Mailbox` reads it always and keeps the newest."""
 HANDSHAKE_MS = 3000
 """Whoever has not proved its key by then is disconnected."""
 HEARTBEAT_MS, DEAD_MS = 500, 2000
@@ -62,7 +62,7 @@ class Gatekeeper:
         key = parts[6].hex()
         try:
             names = {peer.key: peer.name for peer in self._keys.allowed()}
-        except AlohaError as error:
+        except (AlohaError, OSError) as error:
             _log.error("nobody is let in: %s", error)
             names = {}
         if key not in names and self.counts["unknown key"] < 20:  # a flood must not fill the journal
@@ -127,7 +127,7 @@ def _limit(socket: "zmq.Socket[bytes]", max_bytes: int) -> None:
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.MAXMSGSIZE, max_bytes)
     socket.setsockopt(zmq.SNDHWM, OUTGOING)
-    socket.setsockopt(zmq.RCVHWM, INCOMING)
+    socket.setsockopt(zmq.RCVHWM, 0)  # a limit would stop the reading of a connection, which can end the process
     socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, DEAD_MS)

@@ -3,7 +3,7 @@
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 import numpy as np
@@ -15,15 +15,19 @@ from aloha_runtime.errors import CheckpointError, TransportError
 from aloha_runtime.remote import frames, gate, wire
 from aloha_runtime.remote.address import Address
 from aloha_runtime.remote.keys import Keys
+from aloha_runtime.remote.mailbox import Mailbox
 from aloha_runtime.robot import DOF
 
 GIVE_UP_S = 3.0
 """An answer that has not come by then never will; the age of the observation has long ended the motion."""
 POLL_MS = 50
 """How long closing waits for a request under way."""
+KEPT_ANSWERS = 8
+"""Messages of the server that wait; it owes one."""
 KEPT = 3000
 """Round trips in the figures: the last minute."""
 LARGEST_ANSWER = wire.CARD_BYTES + wire.SPARE_BYTES
+Answer = wire.Card | wire.Chunk | wire.Refusal | None
 NO_AUTH = "does not let this machine in"
 NO_PROOF = "does not prove the key that is allowed here: it is another machine, or the link breaks off"
 
@@ -40,7 +44,7 @@ class PolicyLink:
         self.trouble = "nobody listens there"
         """What is wrong with the link now; empty when nothing is."""
         self.counts: Counter[str] = Counter()
-        """`connections`; `unanswered` requests; answers that were dropped: `stale`, `not understood`."""
+        """`connections`; `unanswered` requests; answers that were dropped: `stale`, `not understood`, `unfit`."""
         self._trips_ns: deque[int] = deque(maxlen=KEPT)
         self._encode_ns = self._bytes = self._inference_ns = 0
         self._connected = False
@@ -48,11 +52,13 @@ class PolicyLink:
         self._digest = address.digest
         self._number = 0
         self._closing = False
+        self._arrived: deque[bytes] = deque()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = gate.connect(self._context, keys, address.endpoint, self._server.key, LARGEST_ANSWER)
         self._monitor = self._socket.get_monitor_socket()
+        self._mail = Mailbox(self._socket, KEPT_ANSWERS)
         self._poller = zmq.Poller()
-        self._poller.register(self._socket, zmq.POLLIN)
+        self._poller.register(self._mail.fileno(), zmq.POLLIN)
         self._poller.register(self._monitor, zmq.POLLIN)
 
     def open(self, patience_s: float) -> wire.Card:
@@ -83,14 +89,19 @@ class PolicyLink:
         if not isinstance(answer, wire.Chunk):
             self.counts["unanswered"] += 1
             return None
+        if len(answer.actions) != answer.rows * DOF * 4:
+            return self._unfit(f"its chunk of {answer.rows} actions has {len(answer.actions)} bytes")
         actions = np.frombuffer(answer.actions, "<f4")
-        if len(actions) != answer.rows * DOF:
-            self.trouble = f"its chunk of {answer.rows} actions has {len(actions)} numbers"
-            return None
+        if not np.isfinite(actions).all():
+            return self._unfit("its actions are not finite")
         self._trips_ns.append(time.monotonic_ns() - began_ns)
         self._inference_ns = answer.inference_ns
         self.trouble = ""
         return actions.reshape(answer.rows, DOF).astype(np.float32)
+
+    def _unfit(self, what: str) -> None:
+        self.counts["unfit"] += 1
+        self.trouble = what
 
     def figures(self) -> dict[str, float]:
         """For the health report: round trips (encoding and inference included), what travels, what went wrong."""
@@ -122,9 +133,11 @@ class PolicyLink:
     def close(self) -> None:
         """Give everything back; no request may be under way."""
         self._closing = True
-        self._socket.disable_monitor()
-        self._monitor.close(0)
-        self._socket.close(0)
+        self._mail.stop()
+        if not self._socket.closed:
+            self._socket.disable_monitor()
+            self._monitor.close(0)
+        self._mail.close()
         self._context.term()
 
     def _greet(self, patience_s: float) -> wire.Card | None:
@@ -153,7 +166,7 @@ class PolicyLink:
 
     def _send(self, message: bytes) -> bool:
         try:
-            self._socket.send(message, zmq.NOBLOCK)
+            self._mail.send([message])
         except zmq.Again:  # the connection has just ended, or its queue is full of what a stalled one did not take
             self.trouble = self.trouble or "takes nothing"
             return False
@@ -164,27 +177,31 @@ class PolicyLink:
         refuses, or it takes too long."""
         give_up = time.monotonic() + patience_s
         while (left_s := give_up - time.monotonic()) > 0 and not self._closing:
-            ready = dict(self._poller.poll(max(1, min(POLL_MS, int(left_s * 1000)))))
-            if self._monitor in ready and self._hear_monitor():
-                return None
-            if self._socket not in ready:
-                continue
-            answer = self._decoded(self._socket.recv())
-            if isinstance(answer, wire.Refusal) and answer.number in (0, number):
-                self.trouble = f"refuses: {answer.reason}"
-                self._session = b"" if answer.again else self._session
-                return None
-            if isinstance(answer, wire.Card) and not number:
-                return answer
-            if isinstance(answer, wire.Chunk) and number and (answer.session, answer.number) == (self._session, number):
-                return answer
-            self.counts["stale"] += answer is not None
+            if not self._arrived:
+                ready = dict(self._poller.poll(max(1, min(POLL_MS, int(left_s * 1000)))))
+                if self._monitor in ready and self._hear_monitor():
+                    return None
+                self._arrived += [parts[0].bytes if len(parts) == 1 else b"" for parts in self._mail.take()]
+            while self._arrived:
+                answer = self._decoded(self._arrived.popleft())
+                if isinstance(answer, wire.Refusal) and answer.number in (0, number):
+                    self.trouble = f"refuses: {answer.reason}"
+                    self._session = b"" if answer.again else self._session
+                    return None
+                if self._is_awaited(answer, number):
+                    return answer
+                self.counts["stale"] += answer is not None
         self.trouble = self.trouble or "does not answer"
         return None
 
-    def _decoded(self, data: bytes) -> wire.Card | wire.Chunk | wire.Refusal | None:
+    def _is_awaited(self, answer: Answer, number: int) -> TypeGuard[wire.Card | wire.Chunk]:
+        if isinstance(answer, wire.Chunk):
+            return bool(number) and (answer.session, answer.number) == (self._session, number)
+        return isinstance(answer, wire.Card) and not number
+
+    def _decoded(self, data: bytes) -> Answer:
         try:
-            answer: wire.Card | wire.Chunk | wire.Refusal = wire.from_server(data)
+            answer: Answer = wire.from_server(data)
         except msgspec.DecodeError:
             self.counts["not understood"] += 1
             return None

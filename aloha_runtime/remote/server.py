@@ -1,4 +1,8 @@
-"""The GPU machine's side: answers robots with chunks, one inference at a time, each robot's newest observation only."""
+"""The GPU machine's side: answers robots with chunks, one inference at a time, each robot's newest observation only.
+
+Robots take turns, by the names that their keys have in the allow-list: however much one of them sends, and over however
+many connections, the next inference is for another one that waits.
+"""
 
 import logging
 import secrets
@@ -15,11 +19,13 @@ from numpy.typing import NDArray
 
 from aloha_runtime.remote import frames, wire
 from aloha_runtime.remote.frames import Inputs
+from aloha_runtime.remote.mailbox import Mailbox, Parts
 
-MOST_SESSIONS = 64
-"""Connections that are remembered; the one that was silent longest is forgotten and has to say hello again."""
-MOST_AT_ONCE = 256
-"""Messages taken before anybody is answered."""
+MOST_SESSIONS = 8
+"""Connections of one robot that are remembered; the one that was silent longest is forgotten and has to say hello
+again."""
+KEPT = 4
+"""Messages of one robot that wait; one request is outstanding by design."""
 _log = logging.getLogger("serve")
 
 
@@ -39,6 +45,11 @@ class _Session:
     newest: int = 0
 
 
+def _robot(parts: Parts) -> str:
+    """Name of the key that a message came with."""
+    return str(parts[-1].get("User-Id") or "?")
+
+
 class PolicyServer:
     """Turns over one CURVE socket. For one thread."""
 
@@ -49,27 +60,44 @@ class PolicyServer:
         inputs: Inputs,
         predict: Callable[[Mapping[str, Any]], NDArray[np.float32] | None],
     ) -> None:
-        self._socket, self._served, self._inputs, self._predict = socket, served, inputs, predict
+        """`socket`: belongs to this server from now on (`close`)."""
+        self._served, self._inputs, self._predict = served, inputs, predict
+        self._mail = Mailbox(socket, KEPT, _robot)
+        self._waiting: OrderedDict[str, OrderedDict[bytes, wire.Look]] = OrderedDict()
         self._sessions: OrderedDict[bytes, _Session] = OrderedDict()
         self.counts: Counter[str] = Counter()
-        """Messages `answered`; dropped: `not understood`, `no session`, `replayed`, `replaced`, `unfit`, `unsent`."""
+        """Messages `answered`; dropped: `not understood`, `no session`, `replayed`, `replaced`, `unfit`, `failed`, `unsent`,
+        and `unread`, which a robot sent faster than its turns come."""
 
     def turn(self, timeout_ms: int) -> int:
-        """Wait for messages and answer them; returns how many inferences there were."""
-        waiting: dict[bytes, wire.Look] = {}
-        if self._socket.poll(timeout_ms):
-            for _ in range(MOST_AT_ONCE):
-                try:
-                    parts = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
-                except zmq.Again:
-                    break
-                self._take(parts, waiting)
-        for peer, look in waiting.items():
+        """Wait for messages and answer one of every robot; returns how many inferences there were."""
+        if not self._waiting:
+            self._mail.wait(timeout_ms)
+        self._take_all()
+        robots = list(self._waiting)
+        for robot in robots:
+            looks = self._waiting.pop(robot)
+            peer, look = looks.popitem(last=False)
+            if looks:  # of its other connections: they wait for the robot's next turn
+                self._waiting[robot] = looks
             self._answer(peer, look)
-        return len(waiting)
+            self._take_all()
+        return len(robots)
 
-    def _take(self, parts: list[zmq.Frame], waiting: dict[bytes, wire.Look]) -> None:
-        peer = parts[0].bytes
+    def close(self) -> None:
+        """Answer nobody any more, and close the socket; twice is harmless."""
+        self._mail.close()
+
+    def _take_all(self) -> None:
+        """What has arrived, at most `KEPT` messages of each robot."""
+        for _ in range(self._mail.senders()):
+            for parts in self._mail.take():
+                self._take(parts)
+        if self._mail.dropped:
+            self.counts["unread"] = self._mail.dropped
+
+    def _take(self, parts: Parts) -> None:
+        peer, robot = parts[0].bytes, _robot(parts)
         try:
             if len(parts) != 2:
                 raise msgspec.DecodeError("one frame was expected")
@@ -78,7 +106,7 @@ class PolicyServer:
             self._refuse(peer, "not understood", 0, "not understood: install the same release on both machines")
             return
         if isinstance(message, wire.Hello):
-            self._greet(peer, message, str(parts[1].get("User-Id") or "?"))
+            self._greet(peer, message, robot)
             return
         session = self._sessions.get(peer)
         if session is None or not secrets.compare_digest(session.secret, message.session):
@@ -89,9 +117,13 @@ class PolicyServer:
             return
         session.newest = message.number
         self._sessions.move_to_end(peer)
-        if peer in waiting:
+        looks = self._waiting.setdefault(robot, OrderedDict())
+        if peer in looks:
             self.counts["replaced"] += 1
-        waiting[peer] = message
+        looks[peer] = message
+        while len(looks) > MOST_SESSIONS:
+            looks.popitem(last=False)
+            self.counts["replaced"] += 1
 
     def _greet(self, peer: bytes, hello: wire.Hello, name: str) -> None:
         served = self._served
@@ -105,8 +137,9 @@ class PolicyServer:
             session = _Session(name, secrets.token_bytes(16))
             self._sessions[peer] = session
             self._sessions.move_to_end(peer)
-            while len(self._sessions) > MOST_SESSIONS:
-                self._sessions.popitem(last=False)
+            own = [known for known, other in self._sessions.items() if other.name == name]
+            for forgotten in own[:-MOST_SESSIONS]:
+                del self._sessions[forgotten]
             _log.info("%s has connected", name)
             card = wire.Card(wire.PROTOCOL, session.secret, served.digest, served.rate_hz, dict(served.files))
             self._send(peer, card)
@@ -114,9 +147,16 @@ class PolicyServer:
     def _answer(self, peer: bytes, look: wire.Look) -> None:
         began_ns = time.monotonic_ns()
         try:
-            actions = self._predict(frames.unpack(look, self._inputs))
+            observation = frames.unpack(look, self._inputs)
         except ValueError as error:
             self._refuse(peer, "unfit", look.number, f"unfit observation: {error}")
+            return
+        try:
+            actions = self._predict(observation)
+        except Exception as error:  # whatever an engine makes of one robot's numbers, the others are served
+            if not self.counts["failed"]:
+                _log.exception("an inference failed")
+            self._refuse(peer, "failed", look.number, f"the inference failed ({type(error).__name__}): {error}")
             return
         if actions is None:  # a server that is itself a link to another one
             return
@@ -131,6 +171,6 @@ class PolicyServer:
 
     def _send(self, peer: bytes, message: wire.Card | wire.Chunk | wire.Refusal) -> None:
         try:
-            self._socket.send_multipart([peer, wire.encode(message)], zmq.NOBLOCK)
+            self._mail.send([peer, wire.encode(message)])
         except zmq.ZMQError:  # its queue is full: it asks again when it wants to know
             self.counts["unsent"] += 1

@@ -16,6 +16,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from aloha_runtime.decoding import decoder
+
 PROTOCOL = 1
 MOST_ACTIONS = 1000
 """Of a chunk: twenty seconds."""
@@ -87,6 +89,6 @@ class Refusal(_Strict, frozen=True, tag="refusal"):
 
 
 encode = msgspec.msgpack.encode
-from_robot = msgspec.msgpack.Decoder(Hello | Look).decode
+from_robot = decoder(Hello | Look)
 """Raises msgspec.DecodeError (or its ValidationError) for anything else."""
-from_server = msgspec.msgpack.Decoder(Card | Chunk | Refusal).decode
+from_server = decoder(Card | Chunk | Refusal)

@@ -170,7 +170,7 @@ class BackDoor:
         with connection, contextlib.suppress(OSError):  # a client that gave up is its own affair
             try:
                 answer = self._carry_out(_decode(connection.recv(PACKET_BYTES)))
-            except (msgspec.MsgspecError, LookupError, OverflowError) as error:
+            except (msgspec.MsgspecError, LookupError, ValueError, ArithmeticError, RecursionError) as error:
                 answer = Answer(error=f"{type(error).__name__}: {error}")
             connection.send(msgspec.json.encode(answer))
 

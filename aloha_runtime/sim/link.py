@@ -1,10 +1,11 @@
 """Shared memory between the simulated world and the emulated chains: present angles one way, goals the other.
 
-One file in /dev/shm, mapped plainly. It belongs to the process that holds its lock; when that dies the kernel frees the
-lock and the run directory's owner removes the file (`run_directory`). Every record has one writer and begins with a
+One file in /dev/shm, mapped plainly, by a name that nobody can foresee. It belongs to the process that holds its lock;
+when that dies the kernel frees the lock and the run directory's owner removes the file (`run_directory`). Every record has one writer and begins with a
 count that is odd while it is being written, so a reader whom the writer has overtaken notices and reads again.
 """
 
+import contextlib
 import mmap
 import os
 import struct
@@ -15,7 +16,8 @@ from typing import Any, BinaryIO
 
 from aloha_runtime.errors import TransportError
 from aloha_runtime.robot import JOINTS_PER_ARM, ROLES, SIDES
-from aloha_runtime.run_directory import SHARED_MEMORY, Lock, lock_holder, ring_prefix
+from aloha_runtime.ring_memory import create_held
+from aloha_runtime.run_directory import SHARED_MEMORY, Lock, lock_holder, own_files, ring_prefix
 from aloha_runtime.sim.servo import Loop, PlantState
 
 ARMS = tuple(f"{role}_{side}" for role in ROLES for side in SIDES)
@@ -35,9 +37,22 @@ _READ_TRIES = 1000
 """A writer fills a record in under a microsecond; a thousand torn reads mean that it died in the middle."""
 
 
-def link_path(run_dir: Path) -> Path:
-    """The block of the rig that runs in this directory."""
-    return SHARED_MEMORY / f"{ring_prefix(run_dir)}link"
+def link_path(run_dir: Path) -> Path | None:
+    """The block of the rig that runs in this directory: the one that its world holds, else the newest; None when there
+    is none."""
+    there = [(lock_holder(path) is not None, _made_ns(path), path) for path in own_files(_prefix(run_dir))]
+    return max(there)[-1] if there else None
+
+
+def _prefix(run_dir: Path) -> str:
+    return f"{ring_prefix(run_dir)}link-"
+
+
+def _made_ns(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _offset(arm: str, record: str) -> int:
@@ -55,21 +70,24 @@ class Link:
         self._inode = os.fstat(file.fileno()).st_ino
         self._memory = mmap.mmap(file.fileno(), _SIZE)
         self._lock = lock
+        self._held = file if lock is not None else None
         # Counts are stored and loaded as whole words; struct.pack_into would clear a record before it fills it.
         self._words = memoryview(self._memory).cast("Q")
 
     @classmethod
     def create(cls, run_dir: Path) -> "Link":
         """Make the block as its owner. TransportError when another world of this run directory lives."""
-        path = link_path(run_dir)
-        if lock_holder(path) is None:  # a dead world's: never resize a file that a chain may still have mapped
-            path.unlink(missing_ok=True)
-        lock = Lock(path, f"a simulated world runs in {run_dir} already: pid {{pid}} ({{command}}); stop it first")
+        taken = f"a simulated world runs in {run_dir} already: pid {{pid}} ({{command}}); stop it first"
+        lock = Lock(run_dir / "link.lock", taken)
+        for dead in own_files(_prefix(run_dir)):  # never resize a file that a chain may still have mapped
+            dead.unlink(missing_ok=True)
+        path, fd = create_held(_prefix(run_dir))
         try:
-            with path.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, _SIZE)
-                return cls(path, file, lock)
+            os.posix_fallocate(fd, 0, _SIZE)
+            return cls(path, os.fdopen(fd, "r+b"), lock)
         except OSError as error:
+            path.unlink(missing_ok=True)
+            os.close(fd)
             lock.release()
             raise TransportError(
                 f"no shared memory for the simulated world ({path}: {error.strerror}): free some in {SHARED_MEMORY}"
@@ -79,17 +97,18 @@ class Link:
     def attach(cls, run_dir: Path, timeout_s: float = 0.0) -> "Link":
         """Map the block of a running world; TransportError when there is none within `timeout_s`. A block is of use to
         a follower's chain once `has_present` is true."""
-        path, give_up = link_path(run_dir), time.monotonic() + timeout_s
+        give_up = time.monotonic() + timeout_s
         while True:
-            try:
-                with path.open("r+b") as file:
-                    if os.fstat(file.fileno()).st_size >= _SIZE:
-                        return cls(path, file)
-            except FileNotFoundError:
-                pass
+            path = link_path(run_dir)
+            with contextlib.suppress(FileNotFoundError):
+                if path is not None:
+                    with path.open("r+b") as file:
+                        if os.fstat(file.fileno()).st_size >= _SIZE:
+                            return cls(path, file)
             if time.monotonic() >= give_up:
                 raise TransportError(
-                    f"no simulated world runs in {run_dir} ({path} is missing): start it with `aloha up`"
+                    f"no simulated world runs in {run_dir} (its block in {SHARED_MEMORY} is missing): "
+                    "start it with `aloha up`"
                 )
             time.sleep(0.01)
 
@@ -105,7 +124,10 @@ class Link:
         """Unmap; the owner also removes the file."""
         self._words.release()
         self._memory.close()
-        if self._lock is not None:
+        if self._lock is not None and self._held is not None:
+            if self.is_current:
+                self.path.unlink(missing_ok=True)
+            self._held.close()
             self._lock.release()
 
     def write_clock(self, now_ns: int) -> None:

@@ -20,7 +20,7 @@ from aloha_runtime import cli, config
 from aloha_runtime.act import config_file
 from aloha_runtime.act.config import ACTConfig, aloha_inputs
 from aloha_runtime.act.header import CONFIG, WEIGHTS
-from aloha_runtime.run_directory import SHARED_MEMORY, RunDirectory, ring_prefix
+from aloha_runtime.run_directory import SHARED_MEMORY, Lock, RunDirectory, ring_prefix
 
 Failing = Callable[..., str]
 SHIPPED = config.CONFIG_DIR / "sim.yaml"
@@ -75,6 +75,31 @@ def write_checkpoint(directory: Path, cameras: dict[str, tuple[int, int]], envir
 @pytest.mark.parametrize("verb", ["stop", "arm", "park", "down"])
 def test_nothing_runs(failing: Failing, verb: str) -> None:
     assert "nothing runs there; start the rig with `aloha up`" in failing(verb, code=6)
+
+
+@pytest.mark.parametrize("verb", ["down", "park"])
+def test_a_rig_that_was_killed(failing: Failing, tmp_path: Path, verb: str) -> None:
+    """As SIGKILL of the parent leaves it: the rig's file, and locks that nobody holds."""
+    run_dir = tmp_path / "run"
+    run_dir.mkdir(mode=0o700)
+    for name in ("run.lock", "supervisor.requests.lock", "supervisor.requests.ipc"):
+        (run_dir / name).touch(mode=0o600)
+    (run_dir / "rig.yaml").write_text(SHIPPED.read_text())
+    said = failing(verb, code=1)
+    assert f"nothing runs in {run_dir} any more: rig sim was killed, and its simulated arms ended with it" in said
+    assert f"`aloha up --run-dir {run_dir}` starts it anew" in said
+    (run_dir / "rig.yaml").write_text((config.CONFIG_DIR / "aloha.yaml").read_text())
+    said = failing(verb, code=1)
+    assert "could not park its arms. Servos that had torque have it still" in said
+    assert f"`aloha up --run-dir {run_dir}` with the same --rig" in said
+    assert f"`aloha park --run-dir {run_dir}`" in said
+    (run_dir / "rig.yaml").write_text(": no rig")
+    assert "Servos that had torque have it still" in failing(verb, code=1)
+    left = Lock(run_dir / "health.policy.lock", "")
+    try:
+        assert f"was killed, and health.policy (pid {os.getpid()}) still end" in failing(verb, code=1)
+    finally:
+        left.release()
 
 
 def test_a_dead_run_directory(failing: Failing, tmp_path: Path) -> None:

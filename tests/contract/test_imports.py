@@ -31,7 +31,7 @@ LAYERS = [
     {"config"},
     {"config_stop"},
     {"config_mistakes", "config_parts", "messages", "robot"},
-    {"errors", "key_names", "stillness"},
+    {"decoding", "errors", "jpeg", "key_names", "stillness"},
 ]
 """Top to bottom: a room imports from rooms below it only (and from itself)."""
 

@@ -68,3 +68,12 @@ def test_no_request_makes_a_heartbeat_or_a_reply_too_long_to_be_sent(field: str)
     request = messages.Request(**{"verb": "stop", field: "x" * 1001})
     with pytest.raises(msgspec.ValidationError):
         messages.decode(messages.encode(request), messages.Request)
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x81\xa1x" * 100_000, b"\x81\xa5cause\xa2\xff\xff", b"\x81\xa1x\xdd\xff\xff\xff\xff", b"\x91" * 100_000]
+)
+def test_what_is_nested_or_claims_much_is_not_understood_like_anything_else(data: bytes) -> None:
+    for kind in (messages.ModeHeartbeat, messages.Health, messages.Request, messages.FrameInfo):
+        with pytest.raises(msgspec.DecodeError):
+            messages.decode(data, kind)

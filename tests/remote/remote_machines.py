@@ -101,7 +101,7 @@ def stop(machine: Machine, thread: threading.Thread) -> None:
         link.close()
     machine.links.clear()
     if not machine.context.closed:
-        machine.server._socket.close(0)
+        machine.server.close()
         machine.keeper.close()
         machine.context.term()
     if machine.ended_by is not None:

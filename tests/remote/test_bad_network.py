@@ -103,7 +103,7 @@ def _restart(machine: Machine) -> None:
     """The server's process is gone."""
     machine.ended = True
     time.sleep(0.1)
-    machine.server._socket.close(0)
+    machine.server.close()
     machine.keeper.close()
     machine.context.term()
 
@@ -134,13 +134,15 @@ def test_a_robot_that_does_not_wait_gets_the_answer_to_its_newest_question_only(
         machine.pause()
         asked = [next(numbers) for _ in range(3)]
         for number in asked:
-            link._socket.send(wire.encode(frames.pack(observation(number), session, number)))
+            link._mail.send([wire.encode(frames.pack(observation(number), session, number))])
         machine.running.set()
         answers: list[int] = []
         while not answers or answers[-1] != asked[-1]:
-            answer = wire.from_server(link._socket.recv())
-            assert isinstance(answer, wire.Chunk)
-            answers.append(answer.number)
+            assert link._mail.wait(10_000)
+            for parts in link._mail.take():
+                answer = wire.from_server(parts[0].bytes)
+                assert isinstance(answer, wire.Chunk)
+                answers.append(answer.number)
         assert seen[-len(answers) :] == answers == sorted(set(answers))
         if machine.server.counts["replaced"] >= 2:
             break

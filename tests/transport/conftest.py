@@ -28,6 +28,23 @@ def run_dir() -> Iterator[Path]:
 
 
 @pytest.fixture
+def planted() -> Iterator[Callable[[str], Path]]:
+    """Paths in shared memory for what somebody puts there; removed at the end."""
+    made: list[Path] = []
+
+    def path(name: str) -> Path:
+        made.append(SHARED_MEMORY / name)
+        return made[-1]
+
+    yield path
+    for each in made:
+        if each.is_dir() and not each.is_symlink():
+            each.rmdir()
+        else:
+            each.unlink(missing_ok=True)
+
+
+@pytest.fixture
 def bus(run_dir: Path) -> Iterator[Bus]:
     with Bus(run_dir, WallClock()) as opened:
         yield opened

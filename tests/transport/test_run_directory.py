@@ -5,6 +5,7 @@ from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from transport_workers import publish_frames, publish_heartbeats, until
 
@@ -12,7 +13,7 @@ from aloha_runtime import ring_memory, run_directory
 from aloha_runtime.bus import Bus
 from aloha_runtime.errors import TransportError
 from aloha_runtime.realtime import WallClock
-from aloha_runtime.ring_memory import RingWriter
+from aloha_runtime.ring_memory import RingReader, RingWriter
 from aloha_runtime.run_directory import SHARED_MEMORY, RunDirectory, default_run_dir, lock_holder, ring_prefix
 
 Spawn = Callable[..., BaseProcess]
@@ -24,11 +25,126 @@ def test_created_for_this_user_only_and_removed(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_default_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
     assert default_run_dir() == Path("/run/user/7/aloha")
     monkeypatch.delenv("XDG_RUNTIME_DIR")
-    assert default_run_dir() == Path(f"/tmp/aloha-{os.getuid()}")
+    monkeypatch.setattr(run_directory, "TEMPORARY", tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    assert default_run_dir() == tmp_path / f"aloha-{os.getuid()}"
+
+
+def test_who_takes_the_default_place_first_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr(run_directory, "TEMPORARY", tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    planted, own = tmp_path / f"aloha-{os.getuid()}", tmp_path / "state/aloha/run"
+    planted.symlink_to(tmp_path)  # as another user can in /tmp
+    assert default_run_dir() == own
+    with RunDirectory() as directory:
+        planted.unlink()
+        assert default_run_dir() == directory.path == own, "the rig that runs is still found"
+    assert default_run_dir() == planted
+
+
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+PLANTED: dict[str, Callable[[Path], None]] = {
+    "link to a file": lambda path: path.symlink_to("/etc/hostname"),
+    "link to nothing": lambda path: path.symlink_to("/nowhere"),
+    "pipe": _pipe,
+    "folder": lambda path: path.mkdir(),
+}
+
+
+@pytest.mark.parametrize("what", PLANTED)
+def test_what_somebody_planted_in_shared_memory_stops_neither_the_rig_nor_a_camera(
+    what: str, tmp_path: Path, planted: Callable[[str], Path]
+) -> None:
+    prefix = ring_prefix(tmp_path / "run")
+    there = [planted(f"{prefix}{name}") for name in ("top-1-1", f"top-{os.getpid()}-0", "link", "link-1")]
+    for path in there:
+        PLANTED[what](path)
+    with RunDirectory(tmp_path / "run") as directory:
+        with Bus(directory.path, WallClock()) as bus:
+            bus.own(RingWriter(directory.path, "top", (4, 5)))
+        assert directory.stale == []
+    assert all(os.path.lexists(path) for path in there), "they are not ours to remove"
+
+
+def test_a_file_of_another_user_in_shared_memory_is_passed_over(
+    run_dir: Path, planted: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = planted(f"{ring_prefix(run_dir)}top-1-1")
+    theirs.write_bytes(b"1 somebody")
+    held = run_directory.Lock(theirs, "")
+    try:
+        _owned_by_somebody_else(monkeypatch, theirs)
+        with Bus(run_dir, WallClock()) as bus:
+            ours = bus.own(RingWriter(run_dir, "top", (4, 5)))
+            assert ours.name != theirs.name
+            assert theirs.exists()
+    finally:
+        monkeypatch.undo()
+        held.release()
+
+
+def test_a_ring_of_another_user_is_not_read(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Bus(run_dir, WallClock()) as bus:
+        writer = bus.own(RingWriter(run_dir, "top", (4, 5)))
+        info = writer.write(np.zeros((4, 5, 3), np.uint8), 0)
+        assert RingReader().read(info) is not None
+        _owned_by_somebody_else(monkeypatch, SHARED_MEMORY / writer.name)
+        assert RingReader().read(info) is None
+        monkeypatch.undo()
+
+
+def _owned_by_somebody_else(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """Let the kernel say that this file is another user's."""
+    lstat, fstat, inode = Path.lstat, os.fstat, path.stat().st_ino
+
+    def theirs(status: os.stat_result) -> os.stat_result:
+        return os.stat_result([*status[:4], status[4] + 1, *status[5:]]) if status.st_ino == inode else status
+
+    monkeypatch.setattr(Path, "lstat", lambda self: theirs(lstat(self)))
+    monkeypatch.setattr(os, "fstat", lambda fd: theirs(fstat(fd)))
+
+
+def test_names_in_shared_memory_cannot_be_foreseen(run_dir: Path) -> None:
+    names = []
+    for _ in range(3):
+        writer = RingWriter(run_dir, "top", (4, 5))
+        names.append(writer.name.removeprefix(f"{ring_prefix(run_dir)}top-"))
+        writer.close()
+    assert all(len(bytes.fromhex(name)) >= 16 for name in names)
+    assert len(set(names)) == 3
+
+
+@pytest.mark.parametrize("what", PLANTED)
+@pytest.mark.parametrize("name", ["run.lock", "mode.lock", "mode.ipc", "rig.yaml", "follower_left.goals"])
+def test_what_somebody_planted_in_the_run_directory_is_refused_with_its_name(
+    tmp_path: Path, name: str, what: str
+) -> None:
+    """As it can lie in a directory that was open to others once."""
+    run_dir = tmp_path / "run"
+    run_dir.mkdir(mode=0o700)
+    PLANTED[what](run_dir / name)
+    with pytest.raises(TransportError, match=rf"{name}\b.*--run-dir"):
+        RunDirectory(run_dir)
+    assert [path.name for path in run_dir.iterdir()] in ([name], ["run.lock", name], [name, "run.lock"])
+
+
+def test_a_file_of_another_user_in_the_run_directory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = tmp_path / "run"
+    run_dir.mkdir(mode=0o700)
+    (run_dir / "rig.yaml").write_text("name: x")
+    _owned_by_somebody_else(monkeypatch, run_dir / "rig.yaml")
+    with pytest.raises(TransportError, match=r"holds other files \(rig.yaml\)"):
+        RunDirectory(run_dir)
 
 
 def test_in_use_names_the_holder_and_the_way_out(run_dir: Path) -> None:
