@@ -4,6 +4,7 @@ Field names and defaults are LeRobot's (`policies/act/configuration_act.py`), wh
 (Zhao et al. 2023, https://arxiv.org/abs/2304.13705, table III).
 """
 
+import copy
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,7 +25,13 @@ TORCHVISION_WEIGHTS = r"(\w+)_Weights\.\w+$"
 """Pattern of torchvision's names of weights; any other text is the path of a file."""
 VIP_BACKBONE = "resnet50"
 """The network that VIP was trained on."""
-NORMALIZATIONS = ("MEAN_STD", "MIN_MAX", "IDENTITY")
+NORMALIZATIONS = ("MEAN_STD", "MIN_MAX", "QUANTILES", "QUANTILE10", "IDENTITY")
+TRAINING_FIELDS = (
+    "lr", "lr_backbone", "weight_decay", "kl_weight", "dropout", "action_loss", "estimate_weight",
+    "use_gradient_checkpointing", "pretrained_backbone", "temporal_ensemble_coeff", "n_action_steps", "sample_latent",
+)  # fmt: skip
+"""Fields of `ACTConfig` that may change from one run to the next, and in a policy that is built: they are not the shape
+of the network."""
 FeatureType = Literal["VISUAL", "STATE", "ENV", "ACTION"]
 
 
@@ -58,7 +65,7 @@ def aloha_inputs(cameras: Mapping[str, tuple[int, int]], environment_state_dim: 
 @dataclass
 class ACTConfig:
     """Every choice that shapes an ACT policy. A value that cannot work raises `PolicyConfigError` when it is given,
-    on construction and on assignment. What shapes the network matters before the policy is built, not after."""
+    on construction and on assignment. What shapes the network cannot be changed once a policy is built of it."""
 
     input_shapes: Mapping[str, Shape] = field(default_factory=lambda: aloha_inputs({"cam_high": (480, 640)}))
     output_shapes: Mapping[str, Shape] = field(default_factory=lambda: {ACTION: (14,)})
@@ -127,6 +134,11 @@ class ACTConfig:
         if name not in self.__dataclass_fields__:
             raise PolicyConfigError(f"ACT configuration: there is no {name}; there are: {', '.join(FIELDS)}")
         before = self.__dict__.get(name)
+        if "_built" in self.__dict__ and name not in TRAINING_FIELDS and value != before:
+            raise PolicyConfigError(
+                f"ACT configuration: {name} = {value!r}: the policy is built with {before!r}, which its weights fit; "
+                "make a new policy, ACTPolicy(dataclasses.replace(config, ...))"
+            )
         object.__setattr__(self, name, value)
         if "_complete" in self.__dict__:
             try:
@@ -134,6 +146,12 @@ class ACTConfig:
             except PolicyConfigError:
                 object.__setattr__(self, name, before)
                 raise
+
+    def built(self) -> "ACTConfig":
+        """A copy that a policy keeps: assigning to what shapes its network is refused."""
+        kept = copy.copy(self)
+        object.__setattr__(kept, "_built", True)
+        return kept
 
     def _check(self) -> None:
         _check_numbers(self)
@@ -208,6 +226,8 @@ def _check_shapes(config: ACTConfig) -> None:
             _check_shape(config, field_name, name, shape)
     if not config.images and not config.environment_state_dim:
         _refuse(config, "input_shapes", f"needs at least one image or {ENVIRONMENT_STATE}")
+    if not isinstance(config.normalization_mapping, Mapping):
+        _refuse(config, "normalization_mapping", "must say how each type of feature is normalised")
     for kind, mode in config.normalization_mapping.items():
         if mode not in NORMALIZATIONS:
             _refuse(config, "normalization_mapping", f"{kind}: {mode!r} is not one of {', '.join(NORMALIZATIONS)}")

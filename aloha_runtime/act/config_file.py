@@ -5,7 +5,17 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from aloha_runtime.act.config import FIELDS, RESNETS, ACTConfig, PolicyConfigError, Shape, feature_type
+from aloha_runtime.act.config import (
+    ENVIRONMENT_STATE,
+    FIELDS,
+    IMAGE_PREFIX,
+    RESNETS,
+    STATE,
+    ACTConfig,
+    PolicyConfigError,
+    Shape,
+    feature_type,
+)
 
 log = logging.getLogger(__name__)
 
@@ -23,14 +33,32 @@ _LEROBOT_NAMES = {
 IMAGENET_WEIGHTS = {name: f"ResNet{name[6:]}_Weights.IMAGENET1K_V1" for name in RESNETS}
 """torchvision's names of the weights that `pretrained_backbone = True` stands for."""
 
+OUR_WEIGHTS = IMAGENET_WEIGHTS["resnet18"]
+"""What a `config.json` with a trunk of ours says instead; LeRobot refuses the backbone before it reads this."""
+
 
 def _features_to_json(shapes: Mapping[str, Shape]) -> dict[str, Any]:
     return {name: {"type": feature_type(name), "shape": list(shape)} for name, shape in shapes.items()}
 
 
+def without_weights(lerobot: Mapping[str, Any]) -> tuple[str, ...]:
+    """Inputs of a `config.json` that ACT's network has no weights for. LeRobot lists every `observation.*` vector of a
+    dataset as an input, and its ACT reads the joints, the environment's state and images of them."""
+    features = lerobot.get("input_features")
+    return tuple(name for name, value in features.items() if _unread(name, value)) if isinstance(features, dict) else ()
+
+
+def _unread(name: str, feature: Any) -> bool:
+    kind = feature.get("type") if isinstance(feature, dict) else None
+    is_read = name in (STATE, ENVIRONMENT_STATE) or name.startswith(IMAGE_PREFIX)
+    return kind in ("STATE", "LANGUAGE", "REWARD") and not is_read
+
+
 def _features_from_json(features: Mapping[str, Any]) -> dict[str, Shape]:
     shapes = {}
     for name, value in features.items():
+        if _unread(name, value):
+            continue
         if value["type"] != feature_type(name):
             raise PolicyConfigError(f"config.json: {name!r} is of type {value['type']!r}, must be {feature_type(name)}")
         shapes[name] = tuple(value["shape"])
@@ -53,11 +81,8 @@ def config_to_json(config: ACTConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     pretrained = values.pop("pretrained_backbone")
     if isinstance(pretrained, str) and "_Weights." not in pretrained:
         ours["pretrained_backbone"] = pretrained  # a file, of which LeRobot knows nothing
-    if config.vision_backbone not in RESNETS:
-        # LeRobot refuses to open a config.json with a backbone it does not know, so that name goes into our own file.
-        ours["vision_backbone"] = values["vision_backbone"]
-        values["vision_backbone"] = "resnet18"
-    imagenet = IMAGENET_WEIGHTS[values["vision_backbone"]]
+    # LeRobot refuses a backbone of ours by its name; under a ResNet's it would open the policy with random weights.
+    imagenet = IMAGENET_WEIGHTS.get(config.vision_backbone, OUR_WEIGHTS)
     named = pretrained if "_Weights." in str(pretrained) else imagenet
     values["pretrained_backbone_weights"] = named if pretrained else None
     values["normalization_mapping"] = dict(config.normalization_mapping)
@@ -87,7 +112,7 @@ def config_from_json(lerobot: Mapping[str, Any], ours: Mapping[str, Any] | None 
     strangers = sorted(set(ours or {}) - set(_OURS) - {"vision_backbone", "pretrained_backbone"})
     if strangers:
         raise PolicyConfigError(f"aloha.json has unknown keys: {', '.join(strangers)}")
-    values.update(ours or {})
+    values.update(ours or {})  # older releases wrote "resnet18" for a trunk of ours, and its name into aloha.json
     try:
         values["input_shapes"] = _features_from_json(lerobot["input_features"])
         values["output_shapes"] = _features_from_json(lerobot["output_features"])

@@ -138,5 +138,6 @@ def some_observation(policy: ACTPolicy) -> Observation:
             seen[name] = random.integers(0, 256, value.shape, dtype=np.uint8)
         elif name in policy.normalizer.offset:
             offset, scale = (x[name].cpu().numpy() for x in (policy.normalizer.offset, policy.normalizer.scale))
-            seen[name] = (offset + scale * random.uniform(-0.5, 0.5, value.shape)).astype(np.float32)
+            middle = policy.normalizer.shift[name] + random.uniform(-0.5, 0.5, value.shape)
+            seen[name] = (offset + scale * middle).astype(np.float32)
     return seen

@@ -32,7 +32,9 @@ from aloha_runtime.act.engines import (
     blank_observation,
 )
 from aloha_runtime.act.fold import FoldedACT
-from aloha_runtime.act.header import CONFIG, OURS, read_json
+from aloha_runtime.act.header import CONFIG, OURS
+from aloha_runtime.act.json_file import read_json
+from aloha_runtime.act.pipeline_file import AFTER, BEFORE
 from aloha_runtime.act.policy import ACTPolicy
 from aloha_runtime.errors import CheckpointError
 from aloha_runtime.robot import IS_GRIPPER
@@ -74,7 +76,8 @@ class Record:
 
 def digest(directory: Path) -> str:
     """SHA-256 of everything in a policy directory that shapes its actions."""
-    paths = [directory / CONFIG, directory / OURS, *sorted(directory.glob("*.safetensors"))]
+    pipelines = [directory / f"{name}.json" for name in (BEFORE, AFTER)]
+    paths = [directory / CONFIG, directory / OURS, *pipelines, *sorted(directory.glob("*.safetensors"))]
     whole = hashlib.sha256()
     for path in paths:
         if path.exists():
@@ -174,9 +177,9 @@ def quantize(policy: ACTPolicy, fp32: Path, path: Path, observations: Iterable[O
         )  # fmt: skip
 
 
-SENSITIVE = ("action_head.", "trunk.heat.", "spatial.")
+SENSITIVE = ("action_head.", "trunk.heat.", "spatial.", "pixels.")
 """Modules of `FoldedACT` that stay in float32, all small: actions in raw units, and the keypoints of the small trunk,
-for which a step of 8 bits is a pixel."""
+for which a step of 8 bits is a pixel; and what resizes pictures."""
 
 
 def _sensitive(graph: Path) -> list[str]:

@@ -22,7 +22,8 @@ import torch.nn.functional as F  # noqa: N812 - the name torch's own documentati
 from torch import Tensor, nn
 
 from aloha_runtime.act.config import ACTION, ENVIRONMENT_STATE, SMALL_CNN, STATE
-from aloha_runtime.act.normalize import EPS, Normalizer
+from aloha_runtime.act.normalize import Normalizer
+from aloha_runtime.act.pixels import Pixels, seen_size
 from aloha_runtime.act.policy import ACTPolicy
 from aloha_runtime.act.transformer import Attention, DecoderLayer, EncoderLayer, sinusoid_2d
 from aloha_runtime.errors import CheckpointError
@@ -36,6 +37,7 @@ class FoldedACT(nn.Module):
         """Raises `CheckpointError` for a policy that draws its latent: that is not a constant."""
         super().__init__()
         self.latent_token: Tensor
+        self.relative: Tensor
         config = policy.config
         if config.sample_latent:
             raise CheckpointError(
@@ -51,8 +53,10 @@ class FoldedACT(nn.Module):
             positions: list[Tensor] = [model.encoder_1d_feature_pos_embed.weight]  # (1..3, D)
             if self.images:
                 self.trunk, self.project = fold_batch_norm(model.backbone), model.encoder_img_feat_input_proj
-                self.pixels = _Pixels(policy.normalizer, self.images)
-                positions += [_feature_positions(self, shape) for shape in config.images.values()]
+                shapes = dict(config.images)
+                self.pixels = Pixels(policy.normalizer, shapes, policy.processing)
+                seen = [seen_size(name, shape, policy.processing) for name, shape in shapes.items()]
+                positions += [_feature_positions(self, shape) for shape in seen]
             if self.is_small:
                 self.spatial = model.spatial
                 positions.append(model.spatial.pos_embed.weight)
@@ -65,6 +69,8 @@ class FoldedACT(nn.Module):
             self.decoder = nn.ModuleList(_DecoderLayer(layer, queries, memory_positions) for layer in layers[1:])
             self.decoder_norm = model.decoder.norm
             self.action_head = _unnormalizing(model.action_head, policy.normalizer)
+            self.is_relative = policy.processing.relative is not None
+            self.register_buffer("relative", policy.relative_mask().cpu().float())  # (A,)
         self.requires_grad_(False).eval()
 
     def half_precision(self) -> "FoldedACT":
@@ -88,18 +94,17 @@ class FoldedACT(nn.Module):
         decoded = self.first(memory)  # (C, D)
         for layer in self.decoder:
             decoded = layer(decoded, memory)
-        return self.action_head(self.decoder_norm(decoded).to(self.action_head.weight.dtype))  # (C, A)
+        actions = self.action_head(self.decoder_norm(decoded).to(self.action_head.weight.dtype))  # (C, A)
+        if self.is_relative:
+            actions = actions + given[STATE][: actions.shape[1]] * self.relative
+        return actions
 
     def image_tokens(self, images: list[Tensor]) -> list[Tensor]:
         """Images (H, W, 3) -> tokens, each (n, D), in the order of `image_tokens` of the network."""
-        if len({tuple(image.shape) for image in images}) == 1:
-            features = self.trunk(self.pixels(torch.stack(images)))  # (N, channels, h, w)
-        else:
-            features = [self.trunk(self.pixels(image[None], camera)) for camera, image in enumerate(images)]
-            if self.is_small:
-                return self._tokens([f for f, _ in features], torch.cat([points for _, points in features]))
-            return self._tokens(features, None)
-        return self._tokens([features[0]], features[1]) if self.is_small else self._tokens([features], None)
+        features = [self.trunk(batch) for batch in self.pixels(images)]  # each (n, channels, h, w)
+        if self.is_small:
+            return self._tokens([found for found, _ in features], torch.cat([points for _, points in features]))
+        return self._tokens(features, None)
 
     def _tokens(self, features: list[Tensor], points: Tensor | None) -> list[Tensor]:
         """Feature maps (N, channels, h, w) and keypoints (N, K, 2) of the small trunk -> tokens, each (n, D)."""
@@ -118,49 +123,29 @@ def _key(name: str) -> str:
 
 
 def _vector_projections(model: Any, normalizer: Normalizer) -> nn.ModuleDict:
-    """Projections of the vectors in raw units: W (x - m) / s + b = (W / s) x + (b - W m / s)."""
+    """Projections of the vectors in raw units: W ((x - m) / s - t) + b = (W / s) x + (b - W m / s - W t)."""
     found = {STATE: "encoder_robot_state_input_proj", ENVIRONMENT_STATE: "encoder_env_state_input_proj"}
     projections = {}
     for name, attribute in found.items():
         if hasattr(model, attribute):
             linear: nn.Linear = getattr(model, attribute)
             if name in normalizer.offset:
-                offset, scale = (values[name].cpu().double() for values in (normalizer.offset, normalizer.scale))
-                weight = linear.weight.double() / (scale + EPS)  # (D, n)
-                linear.bias.copy_(linear.bias.double() - weight @ offset)
+                offset, divisor = (values[name].cpu().double() for values in (normalizer.offset, normalizer.divisor))
+                weight = linear.weight.double() / divisor  # (D, n)
+                shift = normalizer.shift[name] * linear.weight.double().sum(dim=1)  # (D,)
+                linear.bias.copy_(linear.bias.double() - weight @ offset - shift)
                 linear.weight.copy_(weight)
             projections[_key(name)] = linear
     return nn.ModuleDict(projections)
 
 
 def _unnormalizing(head: nn.Linear, normalizer: Normalizer) -> nn.Linear:
-    """The action head with its outputs in raw units: s (W x + b) + m."""
+    """The action head with its outputs in raw units: s (W x + b + t) + m."""
     if ACTION in normalizer.offset:
         offset, scale = (values[ACTION].cpu() for values in (normalizer.offset, normalizer.scale))
         head.weight.mul_(scale[:, None])  # (A, D)
-        head.bias.mul_(scale).add_(offset)
+        head.bias.add_(normalizer.shift[ACTION]).mul_(scale).add_(offset)
     return head
-
-
-class _Pixels(nn.Module):
-    """uint8 (N, H, W, 3) -> normalised (N, 3, H, W). Not in the first convolution: it pads with zeros."""
-
-    def __init__(self, normalizer: Normalizer, images: list[str]) -> None:
-        super().__init__()
-        self.factor: Tensor
-        self.shift: Tensor
-        zero, one = torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
-        offset = torch.stack([normalizer.offset.get(name, zero).cpu() for name in images])  # (N, 3, 1, 1)
-        scale = torch.stack(
-            [normalizer.scale[name].cpu() + EPS if name in normalizer.scale else one for name in images]
-        )
-        self.register_buffer("factor", 1 / (255 * scale))
-        self.register_buffer("shift", -offset / scale)
-
-    def forward(self, pixels: Tensor, camera: int | None = None) -> Tensor:
-        """All cameras, or one of them by its index."""
-        factor, shift = (x if camera is None else x[camera] for x in (self.factor, self.shift))
-        return pixels.permute(0, 3, 1, 2).to(factor.dtype) * factor + shift
 
 
 def fold_batch_norm(trunk: nn.Module) -> nn.Module:

@@ -3,15 +3,17 @@
 `aloha deploy` refuses a wrong directory with this before it starts anything.
 """
 
-import json
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from aloha_runtime.act import config_file
+from aloha_runtime.act import config_file, pipeline_file, processing
 from aloha_runtime.act.config import ACTConfig, PolicyConfigError
+from aloha_runtime.act.json_file import read_json
+from aloha_runtime.act.pipeline_file import Pipelines
+from aloha_runtime.act.processing import Processing
 from aloha_runtime.errors import CheckpointError
 
 CONFIG = "config.json"
@@ -19,8 +21,26 @@ OURS = "aloha.json"
 WEIGHTS = "model.safetensors"
 
 
+@dataclass(frozen=True)
+class Header:
+    """Everything of a policy directory but weights and statistics, by the names that the rig knows."""
+
+    config: ACTConfig
+    processing: Processing
+    pipelines: Pipelines | None
+    """None in a directory of LeRobot's up to 0.3, which has its statistics inside the weights."""
+    dropped: tuple[str, ...]
+    """Inputs that the files list and for which the network has no weights."""
+
+
 def load_config(directory: Path) -> ACTConfig:
     """The configuration alone, without reading the weights. Raises `CheckpointError`."""
+    return load_header(directory).config
+
+
+def load_header(directory: Path) -> Header:
+    """Configuration and pipelines, without reading the weights. Raises `CheckpointError` for what cannot be carried
+    out as LeRobot does."""
     if not directory.exists():
         raise CheckpointError(f"checkpoint {directory} does not exist; give the path of a policy directory")
     if not directory.is_dir():
@@ -30,10 +50,18 @@ def load_config(directory: Path) -> ACTConfig:
         hint = f"did you mean {inner[-1]}?" if inner else "it is not a LeRobot policy directory"
         raise CheckpointError(f"checkpoint {directory} has no {CONFIG}; {hint}")
     ours = read_json(directory / OURS) if (directory / OURS).exists() else None
+    lerobot = read_json(directory / CONFIG)
     try:
-        return config_file.config_from_json(read_json(directory / CONFIG), ours)
+        config = config_file.config_from_json(lerobot, ours)
     except PolicyConfigError as error:
         raise CheckpointError(f"checkpoint {directory} cannot be used: {error}") from error
+    dropped = config_file.without_weights(lerobot)
+    pipelines = pipeline_file.read(directory)
+    if pipelines is None:
+        return Header(config, Processing.of(config), None, dropped)
+    found = processing.compiled(pipelines, config)
+    shapes = {found.renamed.get(name, name): shape for name, shape in config.input_shapes.items()}
+    return Header(replace(config, input_shapes=shapes), found, pipelines, dropped)
 
 
 def check_cameras(config: ACTConfig, cameras: Mapping[str, tuple[int, int]], directory: Path) -> None:
@@ -63,14 +91,3 @@ def check_weights(directory: Path) -> None:
             pass
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is truncated or not a safetensors file ({error}); copy it again") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; raises `CheckpointError`."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON ({error}); copy the checkpoint again") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} does not hold a JSON object; it is not part of a LeRobot policy")
-    return content

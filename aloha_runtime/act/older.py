@@ -22,6 +22,11 @@ def has_statistics(weights: Mapping[str, Tensor]) -> bool:
     return any(name.startswith((INPUTS, *OUTPUTS)) for name in weights)
 
 
+def without_statistics(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The network's own weights. LeRobot today passes over statistics inside them and executes the pipelines alone."""
+    return {key: value for key, value in weights.items() if not key.startswith((INPUTS, *OUTPUTS))}
+
+
 def split_statistics(
     path: Path, config: ACTConfig, weights: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
@@ -48,4 +53,4 @@ def split_statistics(
             stats.setdefault(features[buffer], {})[statistic] = value
     if ACTION not in stats and "ACTION" in config.normalization_mapping:
         raise CheckpointError(f"{path}: there are no statistics of the actions; copy the whole checkpoint again")
-    return {key: value for key, value in weights.items() if not key.startswith((INPUTS, *OUTPUTS))}, stats
+    return without_statistics(weights), stats

@@ -10,11 +10,13 @@ import torch.nn.functional as F  # noqa: N812 - the name torch's own documentati
 from torch import Tensor, nn
 
 from aloha_runtime.act import checkpoint, hub
-from aloha_runtime.act.config import ACTION, ENVIRONMENT_STATE, IMAGE_PREFIX, ACTConfig, Shape
+from aloha_runtime.act.config import ACTION, ENVIRONMENT_STATE, IMAGE_PREFIX, STATE, ACTConfig, Shape
 from aloha_runtime.act.ensemble import TemporalEnsemble
 from aloha_runtime.act.header import check_cameras
 from aloha_runtime.act.model import ACT, IS_PAD
 from aloha_runtime.act.normalize import Normalizer, Stats
+from aloha_runtime.act.pixels import prepared
+from aloha_runtime.act.processing import Processing
 from aloha_runtime.errors import CheckpointError
 
 Observation = Mapping[str, Any]
@@ -31,15 +33,24 @@ ESTIMATE_STD_FLOOR = 1e-3
 class ACTPolicy(nn.Module):
     """An ACT network together with the statistics that its inputs and outputs are normalised with."""
 
-    def __init__(self, config: ACTConfig, stats: Stats | None = None, *, pretrained_backbone: bool = True) -> None:
-        """`stats` are those of the data to be trained on; without them the policy works in raw units.
+    def __init__(
+        self,
+        config: ACTConfig,
+        stats: Stats | None = None,
+        processing: Processing | None = None,
+        *,
+        pretrained_backbone: bool = True,
+    ) -> None:
+        """`stats` are those of the data to be trained on; without them the policy works in raw units. `processing` is
+        what the configuration says unless given.
 
         `pretrained_backbone` False leaves the trunk's weights random, for one that will be given its weights next.
         """
         super().__init__()
-        self.config = config
-        self.model = ACT(config, pretrained_backbone=pretrained_backbone)
-        self.normalizer = Normalizer(config, stats)
+        self.config = config.built()
+        self.processing = processing or Processing.of(config)
+        self.model = ACT(self.config, pretrained_backbone=pretrained_backbone)
+        self.normalizer = Normalizer(config, stats, self.processing)
         self.reset()
 
     @classmethod
@@ -61,7 +72,7 @@ class ACTPolicy(nn.Module):
         if cameras is not None:
             check_cameras(loaded.config, cameras, directory)
         try:
-            policy = cls(loaded.config, loaded.stats, pretrained_backbone=False)
+            policy = cls(loaded.config, loaded.stats, loaded.processing, pretrained_backbone=False)
         except CheckpointError as error:
             raise CheckpointError(f"checkpoint {directory} cannot be used: {error}") from error
         checkpoint.load_weights(policy, loaded)
@@ -72,7 +83,8 @@ class ACTPolicy(nn.Module):
 
         `known`, such as `dataset` or `training`, goes into provenance.json (`provenance.write`).
         """
-        checkpoint.save(Path(directory), self.config, self.state_dict(), self.normalizer.stats, **known)
+        stats, weights = self.normalizer.stats, self.state_dict()
+        checkpoint.save(Path(directory), self.config, weights, stats, self.processing, **known)
 
     def reset(self) -> None:
         """Forget all chunks; call at the start of an episode."""
@@ -108,7 +120,7 @@ class ACTPolicy(nn.Module):
         was_training = self.training
         if was_training:
             self.eval()
-        chunk = self.normalizer.unnormalize_action(self.model(batch)["action"])  # (B, chunk, 14)
+        chunk = self._absolute(self.normalizer.unnormalize_action(self.model(batch)["action"]), observation)
         if was_training:
             self.train()
         return chunk if batched else chunk[0]
@@ -141,11 +153,23 @@ class ACTPolicy(nn.Module):
         normalized, _ = self._normalized(batch)
         if ACTION in batch:
             actions = torch.as_tensor(batch[ACTION], dtype=torch.float32, device=self.device)
-            normalized[ACTION] = self.normalizer.normalize(ACTION, actions)
+            normalized[ACTION] = self.normalizer.normalize(ACTION, self._absolute(actions, batch, -1))
             normalized[IS_PAD] = self._is_pad(batch)
         output = self.model(normalized, latent_noise)
-        output["action"] = self.normalizer.unnormalize_action(output["action"])
+        output["action"] = self._absolute(self.normalizer.unnormalize_action(output["action"]), batch)
         return output
+
+    def relative_mask(self) -> Tensor:
+        """(14,) True for each number of an action that the network gives as an offset from the state."""
+        return torch.tensor(self.processing.mask(self.config.action_dim), device=self.device)
+
+    def _absolute(self, actions: Tensor, observation: Observation, sign: int = 1) -> Tensor:
+        """Actions (B, chunk, 14) as joint targets, of offsets from the observation's state; -1 is the way back."""
+        if self.processing.relative is None:
+            return actions
+        state = torch.as_tensor(observation[STATE], dtype=torch.float32, device=self.device)
+        state = state.reshape(-1, 1, state.shape[-1])[..., : self.config.action_dim]  # (B, 1, 14)
+        return actions + sign * state * self.relative_mask()
 
     def compute_loss(self, output: Mapping[str, Tensor], batch: Observation) -> Tensor:
         """The loss to minimise, of what `forward` made of this batch; `losses` gives its parts."""
@@ -211,6 +235,8 @@ class ACTPolicy(nn.Module):
                 raise ValueError(f"observation lacks {name}; the policy needs {', '.join(self.config.input_shapes)}")
             value = _as_float(name, observation[name], shape, self.device)
             batched[name] = value.dim() == len(shape) + 1
+            if name.startswith(IMAGE_PREFIX):
+                value = prepared(value, name, self.processing)
             batch[name] = self.normalizer.normalize(name, value if batched[name] else value.unsqueeze(0))
         sizes = {value.shape[0] for value in batch.values()}
         if len(set(batched.values())) > 1 or len(sizes) > 1:

@@ -17,7 +17,7 @@ import torch
 from aloha_runtime import __version__
 from aloha_runtime.act.config import ACTION, STATE
 from aloha_runtime.act.files import write_text
-from aloha_runtime.act.header import read_json
+from aloha_runtime.act.json_file import read_json
 from aloha_runtime.data import reports
 from aloha_runtime.data.units import flat_names
 from aloha_runtime.errors import CheckpointError

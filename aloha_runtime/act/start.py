@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aloha_runtime.act.config import ENVIRONMENT_STATE, IMAGE_PREFIX, RESNETS, ACTConfig
+from aloha_runtime.act.config import ENVIRONMENT_STATE, IMAGE_PREFIX, RESNETS, TRAINING_FIELDS, ACTConfig
 from aloha_runtime.act.dataset import TrainingData
 from aloha_runtime.act.ensemble import PAPER_COEFFICIENT
 from aloha_runtime.act.fit import refuse_unfit_data
@@ -16,12 +16,6 @@ from aloha_runtime.act.policy import ACTPolicy
 from aloha_runtime.act.train_config import TrainConfig, TrainingError
 from aloha_runtime.config import policy_path
 from aloha_runtime.data.reader import Dataset
-
-TRAINING_FIELDS = (
-    "lr", "lr_backbone", "weight_decay", "kl_weight", "dropout", "action_loss", "estimate_weight",
-    "use_gradient_checkpointing", "pretrained_backbone", "temporal_ensemble_coeff", "n_action_steps", "sample_latent",
-)  # fmt: skip
-"""Fields of `ACTConfig` that may change from one run to the next: they are not the shape of the network."""
 
 IMAGENET_STATS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 """Of pixels in 0..1, what torchvision's pretrained ResNets (and VIP) were trained with."""
@@ -50,7 +44,8 @@ def looking_through(source: ACTPolicy, cameras: Sequence[str]) -> ACTPolicy:
     names = dict(zip(own, (IMAGE_PREFIX + camera for camera in cameras), strict=True))
     shapes = {names.get(name, name): shape for name, shape in source.config.input_shapes.items()}
     stats = {names.get(name, name): values for name, values in source.normalizer.stats.items()}
-    policy = ACTPolicy(replace(source.config, input_shapes=shapes), stats, pretrained_backbone=False)
+    made = replace(source.config, input_shapes=shapes)
+    policy = ACTPolicy(made, stats, source.processing.with_names(names), pretrained_backbone=False)
     policy.load_state_dict(source.state_dict())
     return policy
 
@@ -64,7 +59,7 @@ def make_policy(config: TrainConfig, data: TrainingData, source: ACTPolicy | Non
     made = _changed(source.config, config)
     refuse_unfit_data(Dataset(config.dataset), made, policy_stats=source.normalizer.stats)
     _check_estimate(config, made, data)
-    policy = ACTPolicy(made, source.normalizer.stats, pretrained_backbone=False)
+    policy = ACTPolicy(made, source.normalizer.stats, source.processing, pretrained_backbone=False)
     policy.load_state_dict(source.state_dict())
     return policy
 

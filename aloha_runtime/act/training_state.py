@@ -82,6 +82,7 @@ def save_checkpoint(
         policy.config,
         averaged,
         policy.normalizer.stats,
+        policy.processing,
         dataset=provenance.dataset(config.dataset),
         **provenance.recorded_on(config.dataset),
         frames=training_frames.write(aside / "pretrained_model", frames),
@@ -124,7 +125,8 @@ def load_training_state(directory: Path, stepper: Stepper) -> tuple[Position, di
             f"{getattr(loaded.config, changed)!r}, not {getattr(policy.config, changed)!r}; resume with the one it was "
             "started with"
         )
-    policy.normalizer = type(policy.normalizer)(policy.config, loaded.stats).to(policy.device)
+    policy.processing = loaded.processing
+    policy.normalizer = type(policy.normalizer)(policy.config, loaded.stats, loaded.processing).to(policy.device)
     step = _read_json(directory / STATE / STEP)
     try:
         tensors = load_file(directory / STATE / TENSORS)

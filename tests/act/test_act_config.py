@@ -37,9 +37,8 @@ def test_lerobot_files_survive_a_round_trip(sample: Path) -> None:
 def test_what_lerobot_cannot_express_goes_into_our_own_file() -> None:
     config = small.config()
     lerobot, ours = config_to_json(config)
-    assert lerobot["vision_backbone"] == "resnet18"
-    assert ours["vision_backbone"] == "small_cnn"
-    assert not set(ours) - {"vision_backbone"} & set(lerobot)
+    assert lerobot["vision_backbone"] == "small_cnn", "a name that LeRobot refuses, as it has no such trunk"
+    assert not set(ours) & set(lerobot)
     assert config_from_json(lerobot, ours) == config
 
 

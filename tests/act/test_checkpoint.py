@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from aloha_runtime.act import ACTPolicy, checkpoint, header, provenance
-from aloha_runtime.act.config import ACTION
+from aloha_runtime.act.config import ACTION, STATE
+from aloha_runtime.act.pipeline_save import STATE_AFTER, STATE_BEFORE
 from aloha_runtime.errors import CheckpointError
 
 SAMPLES = vectors.DATA / "lerobot_checkpoint"
@@ -126,18 +127,18 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         "not finite",
     ),
     "no pipeline": (lambda d: (d / "policy_preprocessor.json").unlink(), "no statistics to normalise with"),
-    "no statistics": (lambda d: (d / checkpoint.PREPROCESSOR_STATE).unlink(), "is missing"),
-    "truncated statistics": (lambda d: _truncate(d / checkpoint.POSTPROCESSOR_STATE), "truncated"),
+    "no statistics": (lambda d: (d / STATE_BEFORE).unlink(), "is missing"),
+    "truncated statistics": (lambda d: _truncate(d / STATE_AFTER), "truncated"),
     "statistics lack a feature": (
-        lambda d: _reweigh(d / checkpoint.PREPROCESSOR_STATE, lambda t: t.pop("observation.state.std")),
+        lambda d: _reweigh(d / STATE_BEFORE, lambda t: t.pop("observation.state.std")),
         "lack observation.state.std",
     ),
     "statistics of another size": (
-        lambda d: _reweigh(d / checkpoint.POSTPROCESSOR_STATE, lambda t: t.update({"action.std": torch.ones(7)})),
+        lambda d: _reweigh(d / STATE_AFTER, lambda t: t.update({"action.std": torch.ones(7)})),
         "action.std has shape (7,), must be (14,)",
     ),
     "statistics not finite": (
-        lambda d: _reweigh(d / checkpoint.POSTPROCESSOR_STATE, lambda t: t["action.mean"][3].fill_(torch.inf)),
+        lambda d: _reweigh(d / STATE_AFTER, lambda t: t["action.mean"][3].fill_(torch.inf)),
         "action.mean is not finite",
     ),
     "no normalizer step": (lambda d: _rewrite(d / "policy_preprocessor.json", lambda c: c.update(steps=[])), "damaged"),
@@ -149,9 +150,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "renamed inputs": (
         lambda d: _rewrite(
-            d / "policy_preprocessor.json", lambda c: c["steps"][0]["config"].update(rename_map={"a": "b"})
+            d / "policy_preprocessor.json", lambda c: c["steps"][0]["config"].update(rename_map={"a": STATE})
         ),
-        "renames a to b",
+        f"renames a to {STATE}",
     ),
     "our own file": (lambda d: _rewrite(d / "aloha.json", lambda c: c.update(estimate=3)), "unknown keys: estimate"),
     "no file of our own": (lambda d: (d / "aloha.json").unlink(), "does not fit config.json"),
@@ -198,7 +199,7 @@ def test_rig_may_have_more_cameras_than_the_policy(saved: Path) -> None:
 
 def test_actions_are_unnormalised_with_the_statistics_of_the_postprocessor(saved: Path) -> None:
     expected = ACTPolicy.from_pretrained(saved).predict_action_chunk(small.observation())
-    _reweigh(saved / checkpoint.POSTPROCESSOR_STATE, lambda t: t["action.mean"].add_(1.0))
+    _reweigh(saved / STATE_AFTER, lambda t: t["action.mean"].add_(1.0))
     moved = ACTPolicy.from_pretrained(saved).predict_action_chunk(small.observation())
     torch.testing.assert_close(moved, expected + 1, atol=1e-5, rtol=0)
     assert small.stats()[ACTION]["mean"].shape == (14,)

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from aloha_runtime.act import ACTConfig, ACTPolicy
-from aloha_runtime.act.checkpoint import PREPROCESSOR_STATE
 from aloha_runtime.act.config import ACTION, STATE, aloha_inputs
+from aloha_runtime.act.pipeline_save import STATE_BEFORE
 from aloha_runtime.errors import CheckpointError
 
 TOP = "observation.images.top"
@@ -88,7 +88,7 @@ def test_older_directory_loads_and_is_saved_in_todays_layout(config: dict[str, A
 
     loaded.save_pretrained(tmp_path / "new")
     assert not [name for name in load_file(tmp_path / "new/model.safetensors") if "normalize" in name]
-    assert (tmp_path / "new" / PREPROCESSOR_STATE).exists()
+    assert (tmp_path / "new" / STATE_BEFORE).exists()
     assert "input_features" in json.loads((tmp_path / "new/config.json").read_text())
     again = ACTPolicy.from_pretrained(tmp_path / "new")
     assert torch.equal(again.predict_action_chunk(observation()), expected)
