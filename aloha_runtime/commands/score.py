@@ -229,8 +229,7 @@ class Scoring(Closeable):
         self.orders_seen += self.orders.take()
         leaders: ArmsState | None = self.leaders.latest() if self.leaders is not None else None
         if leaders is not None and self.signs is not None:
-            angles = action_convention(np.asarray(leaders.position), self.stack.rig.grippers("leader"))
-            sign = self.signs.update(leaders.stamp_ns, angles)
+            sign = self.signs.update(leaders.stamp_ns, action_convention(leaders))
             self.orders_seen += [SIGNS[sign[0]]] if sign is not None and sign[0] in SIGNS else []
         if "quit" in self.orders_seen:
             raise KeyboardInterrupt

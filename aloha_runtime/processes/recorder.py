@@ -65,7 +65,6 @@ class RecorderLoop:
         self.objects: deque[SimState] = deque(maxlen=SIM_DEPTH)
         self.server = service.bus.server(RECORDER)
         self.state = service.bus.publisher(messages.RECORDER)
-        self.grippers = rig.grippers("leader")
         sides = rig.led_sides
         self.signs = SignDetector(SqueezeDetector(sides)) if sides else None
         self.images: dict[str, Image] = {
@@ -151,7 +150,7 @@ class RecorderLoop:
         leaders: ArmsState | None = self.leaders.fresh(self.service.clock.now_ns())
         if leaders is None or mode is not Mode.TELEOP or self.signs is None:
             return
-        sign = self.signs.update(leaders.stamp_ns, action_convention(np.asarray(leaders.position), self.grippers))
+        sign = self.signs.update(leaders.stamp_ns, action_convention(leaders))
         if sign is None:
             return
         count, began_ns = sign

@@ -20,7 +20,6 @@ class TeleopLoop:
     def __init__(self, service: Service) -> None:
         rig = service.rig
         self.service = service
-        self.grippers = rig.grippers("leader")
         self.sides = rig.led_sides
         self.takeover = rig.teleop.takeover
         self.leaders = service.bus.subscribe(messages.LEADERS)
@@ -43,7 +42,7 @@ class TeleopLoop:
         if state is None or heartbeat is None or state.seq == self.seen:
             return
         self.seen = state.seq
-        leaders = action_convention(np.asarray(state.position), self.grippers)
+        leaders = action_convention(state)
         follower: ArmsState | None = self.followers.fresh(now_ns)
         if heartbeat.mode is not Mode.TELEOP:
             self.sent = 0
@@ -56,7 +55,7 @@ class TeleopLoop:
         if waits and follower is not None:
             self._wait_for_squeeze(now_ns, mode, leaders, follower)
         elif heartbeat.mode is Mode.TELEOP and follower is not None:
-            held = np.asarray(follower.goal or follower.position)
+            held = action_convention(follower) if follower.goal is None else np.asarray(follower.goal)
             action = follower_action(leaders, held, self.sides)
             self.sent, self.first_ns = self.sent + 1, self.first_ns if self.sent else now_ns
             self.actions.send(Action(stamp_ns=state.stamp_ns, tick=tick_of(state.stamp_ns), position=action.tolist()))

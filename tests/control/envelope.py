@@ -1,7 +1,7 @@
 """An independent judge of goals, and joints to drive: shares no code and no number with `aloha_runtime.control`.
 
 Plain floats, one joint at a time, written from the safety promises: position limits are the servo table's ticks less
-0.02 rad, then 2.5 rad/s, 30 rad/s^2 (braking three times that), lead 0.10 rad; grippers 0..1, 5 and 100 per second,
+0.02 rad, then 2.5 rad/s, 30 rad/s^2 (braking three times that), lead 0.10 rad; grippers -0.2..1.2, 5 and 100 per second,
 lead 0.5.
 """
 
@@ -30,7 +30,7 @@ class Joint:
 
 def _joint(ticks: tuple[int, int] | None) -> Joint:
     if ticks is None:
-        return Joint(0.0, 1.0, 5.0, 100.0, 300.0, 0.5)
+        return Joint(-0.2, 1.2, 5.0, 100.0, 300.0, 0.5)
     low, high = ((tick - 2048) * 2 * math.pi / 4096 for tick in ticks)
     return Joint(low + 0.02, high - 0.02, 2.5, 30.0, 90.0, 0.10)
 

@@ -42,6 +42,7 @@ class Scene:
                     position=position.tolist(),
                     velocity=[0.0] * 14,
                     effort_ma=[0.0] * 14,
+                    gripper_openings=position[[6, 13]].tolist(),
                     mode=mode,
                     settled=settled,
                 )
