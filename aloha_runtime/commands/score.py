@@ -25,8 +25,8 @@ from aloha_runtime.commands.score_trials import Plan, Scored, Trials
 from aloha_runtime.commands.stack import Stack
 from aloha_runtime.config import RigConfig
 from aloha_runtime.control.events import ROUTINE
-from aloha_runtime.control.take import SignDetector
-from aloha_runtime.control.teleop import SqueezeDetector, action_convention
+from aloha_runtime.control.signs import SignDetector
+from aloha_runtime.control.teleop import action_convention
 from aloha_runtime.errors import ArmsStopped, ConfigError
 from aloha_runtime.messages import ArmsState, Mode, SimState
 from aloha_runtime.processes.table import Job, processes
@@ -248,7 +248,7 @@ def _signs(rig: RigConfig) -> SignDetector | None:
     sides = rig.led_sides
     if not sides:
         return None
-    return SignDetector(SqueezeDetector(sides))
+    return SignDetector(sides)
 
 
 def _print(trials: Trials, console: Console) -> None:

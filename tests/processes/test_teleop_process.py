@@ -5,7 +5,7 @@ import pytest
 from process_fakes import fake_service
 
 from aloha_runtime import messages
-from aloha_runtime.messages import MS, ArmsState, Mode, ModeHeartbeat
+from aloha_runtime.messages import MS, ArmsState, Mode, ModeHeartbeat, RecorderState
 from aloha_runtime.processes.teleop import TeleopLoop
 from aloha_runtime.robot import START_POSE, pose_vector
 
@@ -166,3 +166,24 @@ def test_whoever_led_or_was_held_must_open_the_grippers_anew(scene: Scene, betwe
     scene.turn(between, seconds=0.1)
     scene.turn(Mode.ARMED, seconds=1.0)
     assert scene.bus.requests == []
+
+
+@pytest.mark.parametrize("phase", ["taking", "ready", ""])
+@pytest.mark.parametrize("rest", [OPEN, SQUEEZED], ids=["open", "holding"])
+def test_a_sign_that_ends_a_take_moves_no_follower_gripper(scene: Scene, phase: str, rest: np.ndarray) -> None:
+    """... and where nothing is recorded there are no signs: followers follow at once."""
+    other = SQUEEZED if rest is OPEN else OPEN
+
+    def turn(leaders: np.ndarray, seconds: float) -> None:
+        for _ in range(round(seconds / 0.1)):
+            if phase:
+                scene.bus.put(messages.RECORDER, RecorderState(stamp_ns=scene.clock.now, phase=phase))
+            scene.turn(Mode.TELEOP, leaders, seconds=0.1)
+
+    turn(rest, 0.5)
+    for _ in range(2):
+        turn(other, 0.2)
+        turn(rest, 0.3)
+    turn(rest, 0.8)
+    told = np.array([action.position for action in scene.actions])[:, [6, 13]]
+    assert np.ptp(told) == (0.0 if phase == "taking" else 1.0)
