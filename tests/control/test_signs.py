@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 
+import kit_rigs
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aloha_runtime.control.signs import CHANGES_OVER_NS, STROKE, STROKE_NS, SignDetector
+from aloha_runtime.control.teleop import action_convention
+from aloha_runtime.config import RigConfig
 from aloha_runtime.messages import MS
 from aloha_runtime.robot import DOF, Vector
 
@@ -78,7 +81,9 @@ def moved(openings: Sequence[float]) -> Vector:
 class Hands:
     """Both hands at the leader grippers, 200 looks a second; every change takes them `closes_ms`."""
 
-    def __init__(self, openings: tuple[float, float], closes_ms: int = 100) -> None:
+    def __init__(self, openings: tuple[float, float], closes_ms: int = 100, rig: RigConfig | None = None) -> None:
+        """`rig`: the openings are read from the motors of its leaders."""
+        self.rig = rig
         self.detector, self.now_ns = SignDetector(), 10_000 * MS
         self.openings, self.closes_ms = np.array(openings), closes_ms
         self.passed: list[Vector] = []
@@ -92,6 +97,8 @@ class Hands:
             self.now_ns += 5 * MS
             self.openings = start + min(1.0, ms / self.closes_ms) * (np.array(to) - start)
             leaders = moved(self.openings)
+            if self.rig is not None:
+                leaders = action_convention(kit_rigs.arms_state(self.rig, "leader", leaders))
             found = self.detector.update(self.now_ns, leaders, speed_rad_s)
             self.found += [found] if found else []
             self.passed.append(self.detector.keep(leaders)[[6, 13]])
@@ -120,6 +127,18 @@ def test_a_sign_moves_no_follower_gripper(rest, count, lasts_ms, pause_ms, close
         hands.stroke(rest, lasts_ms, pause_ms)
     hands.go(rest, 800)
     assert [found[0] for found in hands.found] == [count]
+    assert np.abs(np.array(hands.passed) - rest).max() <= 2 * STROKE
+
+
+@pytest.mark.parametrize("name", kit_rigs.RIGS)
+@pytest.mark.parametrize("rest", [(1.0, 1.0), (0.0, 0.0), (0.0, 1.0)])
+def test_every_kit_and_range_gives_the_same_sign(name, rest):
+    hands = Hands(rest, rig=kit_rigs.rig(name))
+    hands.go(rest, 500)
+    for _ in range(2):
+        hands.stroke(rest, 250, 300)
+    hands.go(rest, 800)
+    assert [found[0] for found in hands.found] == [2]
     assert np.abs(np.array(hands.passed) - rest).max() <= 2 * STROKE
 
 

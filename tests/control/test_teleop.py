@@ -4,6 +4,7 @@ import math
 from types import SimpleNamespace
 from typing import Any
 
+import kit_rigs
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,8 +20,6 @@ from aloha_runtime.control.teleop import (
     follower_action,
     misaligned,
 )
-from aloha_runtime.hardware.base import ArmReading
-from aloha_runtime.hardware.pair import ArmPair
 from aloha_runtime.messages import ArmsState
 from aloha_runtime.robot import KITS, SIDES, START_POSE, Gripper, Vector, pose_vector, with_range
 
@@ -148,25 +147,14 @@ def mounted(gripper: Gripper, shift: float, scale: float) -> Gripper:
 
 
 def as_read(grippers: tuple[Gripper, Gripper], openings: tuple[float, float]) -> Vector:
-    """Leader angles as the teleop process gets them of hands that open the grippers so far: motor angles as the driver
-    reads them, through the pair's reading and the state that the arms process sends of it."""
-    arms: Any = {}
-    for side, gripper, opening in zip(SIDES, grippers, openings, strict=True):
-        angles = np.array([*START_POSE, gripper.angle_close + opening * (gripper.angle_open - gripper.angle_close)])
-        reading = ArmReading(1, angles, np.zeros(7), np.zeros(7), {})
-        arms[side] = SimpleNamespace(
-            request=lambda goal, currents: None, collect=lambda deadline_ns, reading=reading: reading
-        )
-    found = ArmPair(arms, dict(zip(SIDES, grippers, strict=True)), HOME).cycle(None, 0)
-    assert found is not None
-    state = ArmsState(
-        stamp_ns=1,
-        position=found.position.tolist(),
-        velocity=found.velocity.tolist(),
-        effort_ma=found.effort_ma.tolist(),
-        gripper_openings=found.present[[6, 13]].tolist(),
+    """Leader angles as the teleop process gets them of hands that open the grippers so far."""
+    rig: Any = SimpleNamespace(
+        gripper=lambda role, side: grippers[SIDES.index(side)],
+        grippers=lambda role: dict(zip(SIDES, grippers, strict=True)),
     )
-    return action_convention(state)
+    angles = HOME.copy()
+    angles[[6, 13]] = openings
+    return action_convention(kit_rigs.arms_state(rig, "leader", angles))
 
 
 @given(left=shifted, right=shifted, rest=st.tuples(st.floats(0, 1), st.floats(0, 1)), sinks_s=st.floats(0, 10))
