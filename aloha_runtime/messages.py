@@ -61,6 +61,9 @@ class ArmsState(Message):
     position: list[float]
     velocity: list[float]
     effort_ma: list[float]
+    gripper_openings: list[float] = msgspec.field(default_factory=list)
+    """Of the left and the right gripper by the angle of their motors, as actions carry them. `position` has those of
+    the fingers, from which a motor's angle cannot always be told. Empty in logs of versions that did not write it."""
     goal: list[float] | None = None
     target: list[float] | None = None
     """The action as commanded, before limits; None when no action drives the arms."""

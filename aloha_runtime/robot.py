@@ -193,10 +193,6 @@ class Gripper:
         """Normalised opening as states carry it (from the finger position)."""
         return (self.position_from_angle(angle_rad) - self.position_close) / (self.position_open - self.position_close)
 
-    def angle_from_state(self, opening: float) -> float:
-        """Motor angle (rad) of a state's normalised opening."""
-        return self.angle_from_position(self.position_close + opening * (self.position_open - self.position_close))
-
 
 def with_range(gripper: Gripper, **measured: float) -> Gripper:
     """The same gripper with its measured range (`angle_open`, `position_close`, ...) in place of the published one. The
@@ -205,6 +201,14 @@ def with_range(gripper: Gripper, **measured: float) -> Gripper:
         return replace(gripper, **measured)
     return replace(gripper, crank_open=gripper.angle_open, crank_close=gripper.angle_close, **measured)
 
+
+GRIPPER_BEYOND = 0.2
+"""Openings that a target may lie beyond either end of the measured range: a hand that squeezes a leader harder closes
+its follower harder, as on the published kits, whose targets have no bound at all. Beyond the end the fingers stand
+still and the current limit alone says how hard they press: it is reached 0.08 openings inside, in any kit."""
+
+GRIPPER_TURN_RAD = tuple(ticks_to_rad(tick) for tick in (0, TICKS_PER_TURN - 1))
+"""What a gripper's servo can be told: one turn. A goal beyond it would be refused, and with it those of the joints."""
 
 LEAST_GRIPPER_TURN_RAD = 0.3
 """Grippers of the kits turn by 0.9 to 2.1 rad; less than a third of that was no opening and closing."""

@@ -1,5 +1,6 @@
 """Sub-commands that measure."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -55,6 +56,17 @@ def bench_jitter(
     from aloha_runtime.commands import bench_jitter
 
     bench_jitter.run(seconds, hogs, json)
+
+
+@app.command("grip")
+def bench_grip(
+    docs: Annotated[Path | None, typer.Option("--docs", help="page that gets the table as a section")] = None,
+    json: Json = None,
+) -> None:
+    """Grippers of both kits on objects of 0.1 to 30 mm: current and force, beside the original's loop."""
+    from aloha_runtime.commands import bench, bench_grip
+
+    bench.finish(bench_grip.run(docs), json)
 
 
 @app.command("faults")

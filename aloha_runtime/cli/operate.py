@@ -23,12 +23,13 @@ def demo(
     seed: Seed = None,
     policy: Annotated[str, typer.Option("--policy", help="`demo` or a LeRobot policy directory")] = "demo",
     out: Annotated[Path, typer.Option("--out", help="folder of the report")] = Path("outputs/demo"),
+    rig: Rig = "sim",
     run_dir: RunDir = None,
 ) -> None:
-    """The whole runtime on the simulated rig: a policy transfers a cube; ends with a report."""
+    """The whole runtime on a simulated rig: a policy transfers a cube; ends with a report."""
     from aloha_runtime.commands.demo import demo as job
 
-    job(seed=seed, policy=policy, out=out, run_dir=run_dir)
+    job(seed=seed, policy=policy, out=out, run_dir=run_dir, rig_name=rig)
 
 
 @app.command()

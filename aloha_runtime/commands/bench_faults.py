@@ -13,6 +13,7 @@ from aloha_runtime.commands.faults.bus import BUS
 from aloha_runtime.commands.faults.cameras import CAMERAS
 from aloha_runtime.commands.faults.clocks import CLOCKS
 from aloha_runtime.commands.faults.controllers import CONTROLLERS, REALTIME
+from aloha_runtime.commands.faults.gripper_ranges import GRIPPER_RANGES
 from aloha_runtime.commands.faults.grippers import GRIPPERS
 from aloha_runtime.commands.faults.hostile import HOSTILE
 from aloha_runtime.commands.faults.policies import POLICY
@@ -31,6 +32,7 @@ FAMILIES: tuple[Family, ...] = (
     POLICY,
     SERVOS,
     GRIPPERS,
+    GRIPPER_RANGES,
     BUS,
     POWER,
     TORQUE,

@@ -18,7 +18,7 @@ from aloha_runtime.commands.observe import Log, Observer
 from aloha_runtime.commands.operate import raise_arms, with_task
 from aloha_runtime.commands.stack import Stack
 from aloha_runtime.control.health import DEGRADED_BELOW
-from aloha_runtime.errors import AlohaError, CheckpointError
+from aloha_runtime.errors import AlohaError, CheckpointError, ConfigError
 from aloha_runtime.messages import Mode
 from aloha_runtime.processes.table import Job
 from aloha_runtime.realtime import NS_PER_S
@@ -32,15 +32,16 @@ VIRTUAL_PATIENCE_S = 3600.0
 """In virtual time nobody is late; a process that ends is noticed at once."""
 
 
-def demo(seed: int | None, policy: str, out: Path, run_dir: Path | None) -> None:
+def demo(seed: int | None, policy: str, out: Path, run_dir: Path | None, rig_name: str = "sim") -> None:
     """One episode of transfer cube; report.html and report.json go to `out`. An episode without success is no error,
     and neither is a computer that is too busy for real time.
 
     Raises AlohaError when something broke: a process gave up, the arms went into HOLD, the report cannot be written.
     """
     console = Console(highlight=False)
-    rig = with_task(config.load("sim"), seed, None)
-    assert rig.sim is not None, "the shipped rig `sim` is a simulated one"
+    rig = with_task(config.load(rig_name), seed, None)
+    if rig.sim is None:
+        raise ConfigError(f"rig {rig.name} is a real one; the demo runs on a simulated rig, such as `sim`")
     inputs = policy_inputs(config.policy_path(policy))
     _check_folder(out)
     console.print(f"[bold]task {rig.sim.task}, seed {rig.sim.seed}, policy {policy}[/] ({', '.join(inputs)})")

@@ -24,8 +24,8 @@ from aloha_runtime.commands.score_trials import Plan, Scored, Trials
 from aloha_runtime.commands.stack import Stack
 from aloha_runtime.config import RigConfig
 from aloha_runtime.control.events import ROUTINE
-from aloha_runtime.control.take import SignDetector
-from aloha_runtime.control.teleop import SqueezeDetector, action_convention
+from aloha_runtime.control.signs import SignDetector
+from aloha_runtime.control.teleop import action_convention
 from aloha_runtime.errors import ArmsStopped, ConfigError
 from aloha_runtime.messages import ArmsState, Mode, SimState
 from aloha_runtime.processes.table import Job, processes
@@ -225,8 +225,7 @@ class Scoring(Closeable):
         self.orders_seen += self.orders.take()
         leaders: ArmsState | None = self.leaders.latest() if self.leaders is not None else None
         if leaders is not None and self.signs is not None:
-            angles = action_convention(np.asarray(leaders.position), self.stack.rig.grippers("leader"))
-            sign = self.signs.update(leaders.stamp_ns, angles)
+            sign = self.signs.update(leaders.stamp_ns, action_convention(leaders))
             self.orders_seen += [SIGNS[sign[0]]] if sign is not None and sign[0] in SIGNS else []
         if "quit" in self.orders_seen:
             raise KeyboardInterrupt
@@ -245,7 +244,7 @@ def _signs(rig: RigConfig) -> SignDetector | None:
     sides = rig.led_sides
     if not sides:
         return None
-    return SignDetector(SqueezeDetector(sides))
+    return SignDetector(sides)
 
 
 def _print(trials: Trials, console: Console) -> None:

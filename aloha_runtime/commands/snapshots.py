@@ -80,9 +80,10 @@ def _simulated(rig: RigConfig, name: str) -> Image:
     from aloha_runtime.sim.world import World
 
     assert rig.sim is not None, "asked for simulated cameras only"
-    world = World(rig.sim.task, rig.sim.seed or 0)
-    world.reset(rig.sim.seed or 0, pose_vector(rig.start_pose, KITS[rig.kit].follower_gripper.angle_close))
-    model = build_model(rig.sim.task, KITS[rig.kit].follower_gripper, rig.current_ma(), heavy_meshes=False)
+    kit = KITS[rig.kit]
+    world = World(rig.sim.task, rig.sim.seed or 0, kit)
+    world.reset(rig.sim.seed or 0, pose_vector(rig.start_pose, kit.follower_gripper.angle_close))
+    model = build_model(rig.sim.task, kit.follower_gripper, rig.current_ma(), heavy_meshes=False)
     camera = rig.cameras[name]
     with Renderer(model, camera.width, camera.height, name) as renderer:
         return renderer.render(world.snapshot())

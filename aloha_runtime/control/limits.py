@@ -20,7 +20,7 @@ import numpy as np
 
 from aloha_runtime.config_parts import DeployConfig, LimitsConfig
 from aloha_runtime.errors import ConfigError
-from aloha_runtime.robot import DOF, IS_GRIPPER, NAMES, Role, Vector, joint_limits
+from aloha_runtime.robot import DOF, GRIPPER_BEYOND, IS_GRIPPER, NAMES, Role, Vector, joint_limits
 
 POSITION_MARGIN_RAD = 0.02
 """Kept clear of the servos' own position limits, so that quantisation (0.0015 rad) and a recalibrated homing offset
@@ -70,7 +70,7 @@ def _per_joint(arm: float, gripper: float) -> Vector:
 
 @dataclass(frozen=True, eq=False)
 class Limits:
-    """Limits as (14,) vectors in contract order: rad for arm joints, openings (0..1) for grippers; rates per second.
+    """Limits as (14,) vectors in contract order: rad for arm joints, openings (-0.2..1.2) for grippers; rates per second.
 
     Raises ConfigError, naming the joint and the value, for limits that are not finite, not positive or empty.
     """
@@ -161,8 +161,8 @@ def limits_from(overrides: Mapping[str, float], role: Role = "follower") -> Limi
     acceleration = overrides.get("acceleration_rad_s2", ARM_ACCELERATION_RAD_S2)
     gripper_acceleration = overrides.get("gripper_openings_s2", GRIPPER_ACCELERATION_S2)
     return Limits(
-        low=low + _per_joint(margin, 0.0),
-        high=high - _per_joint(margin, 0.0),
+        low=low + _per_joint(margin, -GRIPPER_BEYOND),
+        high=high - _per_joint(margin, -GRIPPER_BEYOND),
         velocity=_per_joint(
             overrides.get("velocity_rad_s", ARM_VELOCITY_RAD_S), overrides.get("gripper_openings_s", GRIPPER_VELOCITY_S)
         ),

@@ -3,7 +3,7 @@
     IDLE --next--> READY --arms move--> TAKING --order, sign, arms stop, loss, time--> IDLE
 
 A take begins by itself when the arms move after `next`, so that a person's hands stay on the leaders. It ends by an
-order, by a sign of the leader grippers (`SignDetector`), and by itself when the arms stop, when there was nothing to
+order, by a sign of the leader grippers (`control/signs.py`), and by itself when the arms stop, when there was nothing to
 record for a second, or when it is long enough. What ends it says whether it is kept. Continuous recording is always
 ready for the next one.
 """
@@ -11,15 +11,10 @@ ready for the next one.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from aloha_runtime.control.teleop import SqueezeDetector
 from aloha_runtime.messages import MOVING, MS, Mode
-from aloha_runtime.robot import TICK_NS, Vector
+from aloha_runtime.robot import TICK_NS
 
 SECOND_TICKS = 1000 * MS // TICK_NS
-SQUEEZE_NS = 700 * MS
-"""A squeeze of a sign, and the pause to the next one, last this long at most. What is held is squeezed for longer."""
-CLOSING_NS = 300 * MS
-"""A hand takes this long to close a gripper: so much before the first squeeze a sign begins."""
 
 
 class Phase(StrEnum):
@@ -54,41 +49,6 @@ class Ending:
     outcome: Outcome = Outcome.UNKNOWN
     drop: int = 0
     last: int | None = None
-
-
-class SignDetector:
-    """Counts quick squeezes of both leader grippers: two mean "done", three "not this one, again".
-
-    A held object, a slow squeeze, or one gripper alone is no sign. `update` answers when the pause after the last
-    squeeze is long enough: (squeezes, when the hands began to close).
-    """
-
-    def __init__(self, squeeze: SqueezeDetector) -> None:
-        self._squeezed = squeeze.squeezed
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget; whoever is squeezing now must let go first."""
-        self._was, self._changed_ns = True, 0
-        self._seen_closing = False
-        self._count = self._began_ns = 0
-
-    def update(self, now_ns: int, leaders: Vector) -> tuple[int, int] | None:
-        """Look at leader angles (14,) in action convention."""
-        squeezed = self._squeezed(leaders)
-        quick = now_ns - self._changed_ns <= SQUEEZE_NS
-        if squeezed != self._was:
-            self._was, self._changed_ns = squeezed, now_ns
-            if squeezed:
-                self._seen_closing = True
-                self._began_ns = self._began_ns if self._count else now_ns - CLOSING_NS
-            else:
-                self._count = self._count + 1 if quick and self._seen_closing else 0
-            return None
-        if squeezed or quick or not self._count:
-            return None
-        found, self._count = (self._count, self._began_ns), 0
-        return found if found[0] > 1 else None
 
 
 class Take:

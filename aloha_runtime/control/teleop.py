@@ -1,15 +1,16 @@
 """Teleoperation: leader angles to follower actions, when the leaders may take over, and the squeeze that starts it.
 
 Leaders and followers share joint names, signs and zero, so arm joints pass through. Gripper openings pass through too,
-in the angle convention: follower angle = close + n (open - close) with the leader's n, as the ALOHA kits do it.
+in the angle convention: follower angle = close + n (open - close) with the leader's n, as the ALOHA kits do it. A
+leader that is squeezed past its closed end closes its follower past contact, by up to `robot.GRIPPER_BEYOND`.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 import numpy as np
 
-from aloha_runtime.messages import MS
-from aloha_runtime.robot import DOF, GRIPPER_INDEX, IS_GRIPPER, NAMES, SIDE_SLICE, SIDES, Gripper, Side, Vector
+from aloha_runtime.messages import MS, ArmsState
+from aloha_runtime.robot import DOF, GRIPPER_BEYOND, GRIPPER_INDEX, IS_GRIPPER, NAMES, SIDE_SLICE, SIDES, Side, Vector
 
 SQUEEZED = 0.3
 """Share of an arm's own measured range below which its gripper is squeezed. The kits' angles are 0.39 and 0.06 of
@@ -24,13 +25,14 @@ SQUEEZE_HOLD_NS = 200 * MS
 """Both grippers squeezed this long: a person means it."""
 
 
-def action_convention(position: Vector, grippers: Mapping[Side, Gripper]) -> Vector:
-    """A (14,) state, whose gripper openings are of the finger position, with openings of the motor angle instead.
-    `grippers`: of both arms."""
-    converted = np.array(position, dtype=np.float64)
-    for side, index in zip(SIDES, GRIPPER_INDEX, strict=True):
-        gripper = grippers[side]
-        converted[index] = gripper.action_from_angle(gripper.angle_from_state(float(converted[index])))
+def action_convention(state: ArmsState) -> Vector:
+    """Position (14,) of a pair of arms, gripper openings by the angle of the motor; NaN where the state has none.
+
+    They are never worked out from the finger position: where horn and rod are equally long, as on the leaders of
+    ALOHA 2, two angles give one position, and what lies below 0 rad would be lost.
+    """
+    converted = np.array(state.position, dtype=np.float64)
+    converted[list(GRIPPER_INDEX)] = state.gripper_openings or np.nan
     return converted
 
 
@@ -40,7 +42,7 @@ def follower_action(leaders: Vector, held: Vector, sides: Collection[Side] = SID
     for side in sides:
         action[SIDE_SLICE[side]] = leaders[SIDE_SLICE[side]]
     grippers = list(GRIPPER_INDEX)
-    action[grippers] = np.minimum(np.maximum(action[grippers], 0.0), 1.0)
+    action[grippers] = np.minimum(np.maximum(action[grippers], -GRIPPER_BEYOND), 1.0 + GRIPPER_BEYOND)
     return action
 
 

@@ -11,7 +11,7 @@ from aloha_runtime.errors import HardwareError
 from aloha_runtime.hardware.base import Arm, ArmReading, ArmSilentError, ArmVector, Switched, Unread
 from aloha_runtime.hardware.steps import Steps, together
 from aloha_runtime.messages import MS, NOT_NAMED_YET
-from aloha_runtime.robot import DOF, GRIPPER_INDEX, JOINTS, SIDE_SLICE, Gripper, Side, Vector
+from aloha_runtime.robot import DOF, GRIPPER_INDEX, GRIPPER_TURN_RAD, JOINTS, SIDE_SLICE, Gripper, Side, Vector
 from aloha_runtime.stillness import Stillness, is_stall
 
 FEED_NS = 20 * MS
@@ -39,7 +39,7 @@ class PairReading:
 class ArmPair:
     """The arms of one role by side.
 
-    A side that the rig does not have reads as where its goal is, at first as `absent`, (14,) in state convention.
+    A side that the rig does not have reads as where its goal is, at first as `absent`, (14,) in action convention.
     """
 
     def __init__(self, arms: Mapping[Side, Arm], grippers: Mapping[Side, Gripper], absent: Vector) -> None:
@@ -147,11 +147,9 @@ class ArmPair:
 
     def _follow(self, goal: Vector) -> None:
         """Sides that are not there are where they are told to be, so that nobody waits for them."""
-        for side, index in zip(SIDE_SLICE, GRIPPER_INDEX, strict=True):
+        for side in SIDE_SLICE:
             if side not in self.arms:
                 self._absent[SIDE_SLICE[side]] = goal[SIDE_SLICE[side]]
-                angle = self._grippers[side].angle_from_action(float(goal[index]))
-                self._absent[index] = self._grippers[side].state_from_angle(angle)
 
     def holding(self) -> bool:
         """True when any servo of the pair has torque."""
@@ -227,7 +225,8 @@ class ArmPair:
 
     def _motor_angles(self, side: Side, goal: Vector) -> Vector:
         angles = goal.copy()
-        angles[-1] = self._grippers[side].angle_from_action(float(goal[-1]))
+        angle = self._grippers[side].angle_from_action(float(goal[-1]))
+        angles[-1] = min(max(angle, GRIPPER_TURN_RAD[0]), GRIPPER_TURN_RAD[1])
         return angles
 
     def _combine(self) -> PairReading:
@@ -240,12 +239,10 @@ class ArmPair:
         present = position.copy()
         for side, index in zip(SIDE_SLICE, GRIPPER_INDEX, strict=True):
             gripper = self._grippers[side]
-            if side not in self._newest:
-                present[index] = gripper.action_from_angle(gripper.angle_from_state(float(position[index])))
-                continue
-            angle = float(position[index])
+            if side in self._newest:
+                present[index] = gripper.action_from_angle(float(position[index]))
+            angle = gripper.angle_from_action(float(present[index]))
             position[index] = gripper.state_from_angle(angle)
-            present[index] = gripper.action_from_angle(angle)
             velocity[index] *= gripper.slope(angle) / (gripper.position_open - gripper.position_close)
         stamp_ns = min(reading.stamp_ns for reading in self._newest.values())
         return PairReading(stamp_ns, position, present, velocity, effort, errors)

@@ -25,7 +25,7 @@ from aloha_runtime.hardware.dynamixel_torque import PATIENCE_NS
 from aloha_runtime.hardware.pair import ArmPair, PairReading
 from aloha_runtime.messages import MOVING, MS, ArmsState, Mode
 from aloha_runtime.realtime import NS_PER_S, Pacer, RealtimeReport
-from aloha_runtime.robot import IS_GRIPPER, SERVOS, Role, Servo, Vector, pose_vector, tick_of
+from aloha_runtime.robot import GRIPPER_INDEX, IS_GRIPPER, SERVOS, Role, Servo, Vector, pose_vector, tick_of
 from aloha_runtime.service import Service, run
 from aloha_runtime.witnesses import Witnesses
 
@@ -228,6 +228,7 @@ class ArmsLoop:
                 position=newest.position.tolist(),
                 velocity=newest.velocity.tolist(),
                 effort_ma=newest.effort_ma.tolist(),
+                gripper_openings=newest.present[list(GRIPPER_INDEX)].tolist(),
                 goal=None if command.goal is None else command.goal.tolist(),
                 target=None if command.gate.target is None else command.gate.target.tolist(),
                 action_tick=command.gate.action_tick,

@@ -10,7 +10,7 @@ from aloha_runtime import messages
 from aloha_runtime.errors import SimulationError, TransportError
 from aloha_runtime.messages import MS, ArmsState, Mode, Request, SimState
 from aloha_runtime.realtime import NS_PER_S, Pacer
-from aloha_runtime.robot import GRIPPER_INDEX, SIDE_SLICE, SIDES, Vector
+from aloha_runtime.robot import GRIPPER_INDEX, KITS, SIDE_SLICE, SIDES, Vector
 from aloha_runtime.service import Service, run
 from aloha_runtime.sim.correction import Correction, sign_of_start, with_grippers
 from aloha_runtime.sim.demonstrator import Demonstrator
@@ -93,7 +93,8 @@ class DemonstratorLoop:
             names = [item.name for item in OBJECTS[state.task]]  # type: ignore[index]
             objects = dict(zip(names, poses, strict=True))
             try:
-                self.plan = Demonstrator(state.task, state.seed, objects)  # type: ignore[arg-type]
+                kit = KITS[self.service.rig.kit]
+                self.plan = Demonstrator(state.task, state.seed, objects, kit)  # type: ignore[arg-type]
             except SimulationError as error:  # an earlier attempt may have pushed them away
                 self.hopeless = str(error)
                 return None

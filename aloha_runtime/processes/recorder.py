@@ -17,9 +17,10 @@ import numpy as np
 
 from aloha_runtime import messages
 from aloha_runtime.bus import RECORDER
+from aloha_runtime.control.signs import SignDetector, hand_speed_rad_s
 from aloha_runtime.control.sync import Missing, Observation
-from aloha_runtime.control.take import SECOND_TICKS, Ending, Outcome, Phase, SignDetector, Take, TakeLimits
-from aloha_runtime.control.teleop import SqueezeDetector, action_convention
+from aloha_runtime.control.take import SECOND_TICKS, Ending, Outcome, Phase, Take, TakeLimits
+from aloha_runtime.control.teleop import action_convention
 from aloha_runtime.data import quality
 from aloha_runtime.data.frame_maker import FrameMaker, RecentStates, action_of
 from aloha_runtime.data.layout import IMAGE_PREFIX
@@ -70,9 +71,8 @@ class RecorderLoop:
         self.objects: deque[SimState] = deque(maxlen=SIM_DEPTH)
         self.server = service.bus.server(RECORDER)
         self.state = service.bus.publisher(messages.RECORDER)
-        self.grippers = rig.grippers("leader")
-        sides = rig.led_sides
-        self.signs = SignDetector(SqueezeDetector(sides)) if sides else None
+        self.sides = rig.led_sides
+        self.signs = SignDetector(self.sides) if self.sides else None
         self.images: dict[str, Image] = {
             name: np.empty((camera.height, camera.width, 3), np.uint8) for name, camera in rig.cameras.items()
         }
@@ -162,7 +162,8 @@ class RecorderLoop:
         leaders: ArmsState | None = self.leaders.fresh(self.service.clock.now_ns())
         if leaders is None or mode is not Mode.TELEOP or self.signs is None:
             return
-        sign = self.signs.update(leaders.stamp_ns, action_convention(np.asarray(leaders.position), self.grippers))
+        speed_rad_s = hand_speed_rad_s(leaders, self.sides)
+        sign = self.signs.update(leaders.stamp_ns, action_convention(leaders), speed_rad_s)
         if sign is None:
             return
         count, began_ns = sign

@@ -3,9 +3,11 @@
 import numpy as np
 
 from aloha_runtime import messages
+from aloha_runtime.control.signs import SignDetector, hand_speed_rad_s
+from aloha_runtime.control.take import Phase
 from aloha_runtime.control.teleop import SqueezeDetector, action_convention, follower_action, misaligned
 from aloha_runtime.errors import TransportError
-from aloha_runtime.messages import MS, Action, ArmsState, Mode, Request
+from aloha_runtime.messages import MS, Action, ArmsState, Mode, RecorderState, Request
 from aloha_runtime.realtime import NS_PER_S, Histogram, Pacer
 from aloha_runtime.robot import Vector, tick_of
 from aloha_runtime.service import Service, run
@@ -20,7 +22,6 @@ class TeleopLoop:
     def __init__(self, service: Service) -> None:
         rig = service.rig
         self.service = service
-        self.grippers = rig.grippers("leader")
         self.sides = rig.led_sides
         self.takeover = rig.teleop.takeover
         self.leaders = service.bus.subscribe(messages.LEADERS)
@@ -29,6 +30,8 @@ class TeleopLoop:
         self.supervisor = service.bus.client()
         self.actions = service.bus.publisher(messages.ACTION_TELEOP)
         self.squeeze = SqueezeDetector(self.sides)
+        self.recorder = service.bus.subscribe(messages.RECORDER)
+        self.signs = SignDetector(self.sides)
         self.latency = Histogram()
         self.sent, self.first_ns = 0, 0
         """Actions of this stretch of teleoperation, and when it began."""
@@ -43,7 +46,7 @@ class TeleopLoop:
         if state is None or heartbeat is None or state.seq == self.seen:
             return
         self.seen = state.seq
-        leaders = action_convention(np.asarray(state.position), self.grippers)
+        leaders = action_convention(state)
         follower: ArmsState | None = self.followers.fresh(now_ns)
         if heartbeat.mode is not Mode.TELEOP:
             self.sent = 0
@@ -56,12 +59,22 @@ class TeleopLoop:
         if waits and follower is not None:
             self._wait_for_squeeze(now_ns, mode, leaders, follower)
         elif heartbeat.mode is Mode.TELEOP and follower is not None:
-            held = np.asarray(follower.goal or follower.position)
-            action = follower_action(leaders, held, self.sides)
+            held = action_convention(follower) if follower.goal is None else np.asarray(follower.goal)
+            action = follower_action(self._without_signs(now_ns, state, leaders), held, self.sides)
             self.sent, self.first_ns = self.sent + 1, self.first_ns if self.sent else now_ns
             self.actions.send(Action(stamp_ns=state.stamp_ns, tick=tick_of(state.stamp_ns), position=action.tolist()))
             if follower.action_stamp_ns:
                 self.latency.add(follower.stamp_ns - follower.action_stamp_ns)
+
+    def _without_signs(self, now_ns: int, state: ArmsState, leaders: Vector) -> Vector:
+        """Leader angles as the followers are to take them: while a take is recorded, a sign that ends it moves no
+        gripper of theirs."""
+        recorder: RecorderState | None = self.recorder.fresh(now_ns)
+        if recorder is None or recorder.phase != Phase.TAKING:
+            self.signs.reset()
+            return leaders
+        self.signs.update(state.stamp_ns, leaders, hand_speed_rad_s(state, self.sides))
+        return self.signs.keep(leaders)
 
     def _wait_for_squeeze(self, now_ns: int, mode: Mode, leaders: Vector, follower: ArmsState) -> None:
         """Ask for TELEOP once both grippers were opened and squeezed and all arms agree, in the start pose or, when a

@@ -8,7 +8,7 @@ from aloha_runtime import messages
 from aloha_runtime.errors import TransportError
 from aloha_runtime.messages import SimReset, SimState
 from aloha_runtime.realtime import Pacer
-from aloha_runtime.robot import KITS, SIDE_SLICE, SIDES, pose_vector
+from aloha_runtime.robot import IS_GRIPPER, KITS, SIDE_SLICE, SIDES, pose_vector
 from aloha_runtime.service import Service, run
 from aloha_runtime.sim.link import Link
 from aloha_runtime.sim.world import World
@@ -27,7 +27,8 @@ class WorldLoop:
         assert service.rig.sim is not None, "the table starts this process on simulated rigs only"
         self.service = service
         self.task, self.seed = service.rig.sim.task, service.rig.sim.seed or 0
-        self.world = World(self.task, self.seed, KITS[service.rig.kit])
+        rig = service.rig
+        self.world = World(self.task, self.seed, KITS[rig.kit], rig.grippers("follower"), rig.current_ma())
         arms = self._left_behind()
         self.link = Link.create(service.run_dir)
         self.states = service.bus.publisher(messages.SIM_STATE)
@@ -39,7 +40,8 @@ class WorldLoop:
 
     def _left_behind(self) -> np.ndarray:
         """Motor angles (14,) to begin with: where a world that died left the arms, else asleep with closed grippers."""
-        angles = pose_vector(self.service.rig.sleep_pose("follower"), self.world.gripper.angle_close)
+        angles = pose_vector(self.service.rig.sleep_pose("follower"), 0.0)
+        angles[IS_GRIPPER] = self.world.closed_start()[IS_GRIPPER]
         with contextlib.suppress(TransportError):
             dead = Link.attach(self.service.run_dir)
             for side in SIDES:

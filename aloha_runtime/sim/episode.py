@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from aloha_runtime.control.gate import Gate, Target
 from aloha_runtime.control.limits import default_limits
 from aloha_runtime.control.teleop import follower_action
-from aloha_runtime.robot import CONTROL_HZ, DOF, GRIPPER_INDEX, KITS, TICK_NS, Kit, Vector
+from aloha_runtime.robot import CONTROL_HZ, DOF, GRIPPER_INDEX, KITS, SIDES, TICK_NS, Kit, Vector
 from aloha_runtime.sim.demonstrator import Demonstrator
-from aloha_runtime.sim.model import Task, crank_slope
+from aloha_runtime.sim.model import Task
 from aloha_runtime.sim.render import Image, Renderer
 from aloha_runtime.sim.tasks import SUCCESS_STAGE
 from aloha_runtime.sim.world import World
@@ -77,8 +77,8 @@ class Episode:
 class Followers:
     """The followers of a world in contract convention, behind the same gate that guards the real ones."""
 
-    def __init__(self, world: World, kit: Kit) -> None:
-        self._world, self._gripper = world, kit.follower_gripper
+    def __init__(self, world: World) -> None:
+        self._world, self._grippers = world, [world.grippers[side] for side in SIDES]
         self._now_ns = 0
         self._gate = Gate(default_limits(), self._present(), -CYCLE_NS)
         self._gate.follow(-CYCLE_NS)
@@ -88,16 +88,16 @@ class Followers:
     def state(self) -> Vector:
         """(14,) rad, grippers as openings of the finger position."""
         angles = self._world.angles()
-        for index in GRIPPER_INDEX:
-            angles[index] = self._gripper.state_from_angle(float(angles[index]))
+        for gripper, index in zip(self._grippers, GRIPPER_INDEX, strict=True):
+            angles[index] = gripper.state_from_angle(float(angles[index]))
         return angles
 
     def velocity(self) -> Vector:
         """(14,) rad/s, grippers in openings/s of the finger position."""
         angles, velocity = self._world.angles(), self._world.velocities()
-        span = self._gripper.position_open - self._gripper.position_close
-        for index in GRIPPER_INDEX:
-            velocity[index] *= crank_slope(self._gripper, float(angles[index])) / span
+        for gripper, index in zip(self._grippers, GRIPPER_INDEX, strict=True):
+            span = gripper.position_open - gripper.position_close
+            velocity[index] *= gripper.slope(float(angles[index])) / span
         return velocity
 
     def tick(self, action: Vector, delay_cycles: int) -> None:
@@ -107,8 +107,8 @@ class Followers:
             if cycle == delay_cycles:
                 self._sent = Target(action, stamp_ns)
             goal = self._gate.step(self._now_ns, self._present(), self._sent).goal
-            for index in GRIPPER_INDEX:
-                goal[index] = self._gripper.angle_from_action(float(goal[index]))
+            for gripper, index in zip(self._grippers, GRIPPER_INDEX, strict=True):
+                goal[index] = gripper.angle_from_action(float(goal[index]))
             self._world.command(goal, self._torque)
             self._world.step(CYCLE_NS)
             self._now_ns += CYCLE_NS
@@ -116,8 +116,8 @@ class Followers:
     def _present(self) -> Vector:
         """(14,) in action convention."""
         angles = self._world.angles()
-        for index in GRIPPER_INDEX:
-            angles[index] = self._gripper.action_from_angle(float(angles[index]))
+        for gripper, index in zip(self._grippers, GRIPPER_INDEX, strict=True):
+            angles[index] = gripper.action_from_angle(float(angles[index]))
         return angles
 
 
@@ -142,14 +142,13 @@ def run_episode(
     cameras: Mapping[str, Renderer] | None = None,
     disturbance: Array | None = None,
     delay_cycles: int = DELAY_CYCLES,
-    kit: Kit = KITS["aloha"],
 ) -> Episode:
     """Let `controller` act for `ticks` ticks in a world that has just been reset with `seed`.
 
     `disturbance` (ticks, 14) is added to what the arms are told but not to what is recorded as action, as if something
     pushed them: the record then shows how to come back.
     """
-    followers = Followers(world, kit)
+    followers = Followers(world)
     names = ("state", "velocity", "effort", "action", "environment_state")
     rows: dict[str, list[Array]] = {name: [] for name in names}
     images: dict[str, list[Image]] = {name: [] for name in cameras or {}}

@@ -10,13 +10,12 @@ The files are loaded and edited in memory through `mujoco.MjSpec`; nothing is co
 The servo model is that of `sim.motors`: lag, saturation, velocity limit and the sag under load all follow from it.
 """
 
-import math
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args
 
 from aloha_runtime.errors import SimulationError
-from aloha_runtime.robot import ARM_JOINTS, SIDES, Gripper
+from aloha_runtime.robot import ARM_JOINTS, KITS, SIDES, Gripper
 from aloha_runtime.sim.gl import mujoco
 from aloha_runtime.sim.motors import XM430_W350, XM540_W270, Motor
 
@@ -37,6 +36,8 @@ FOLLOWER_MOTORS: dict[str, tuple[Motor, int]] = {
 """Motor of each follower joint, and how many share its load (a shadow doubles it)."""
 
 GRIPPER_MOTOR = XM430_W350
+GOALS_BEYOND = 1.0
+"""Openings beyond either end that a gripper's goal may lie: more than anybody commands."""
 
 CAMERAS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float], float]] = {
     "cam_high": ((0.0, 0.12, 0.80), (0.0, 0.52, 0.08), 44.0),
@@ -59,15 +60,29 @@ HEAVY_GROUP = 4
 """Group of the geoms with heavy meshes, which MuJoCo does not draw unless told."""
 
 
-def crank_slope(gripper: Gripper, angle_rad: float) -> float:
-    """Metres of finger travel per radian of the gripper motor (derivative of the slider-crank of `robot.Gripper`).
+FINGERS = KITS["aloha"].follower_gripper
+"""Crank and fingers of the model files, those of the original ALOHA. Every kit's motor moves them over their whole
+travel: of the fingers of ALOHA 2 no source agrees with its published crank on how far they go (19.5 mm by the driver,
+29 mm in MuJoCo Menagerie)."""
 
-    The crank's dead centre lies just beyond `angle_open`, so the slope stops falling there.
-    """
-    angle_rad = min(angle_rad, gripper.angle_open)
-    h, a = gripper.horn_radius, gripper.rod_length
-    sine, cosine = math.sin(angle_rad), math.cos(angle_rad)
-    return h * cosine + h * h * cosine * sine / math.sqrt(a * a - h * h * cosine * cosine)
+
+def finger_from_opening(opening: float) -> float:
+    """Finger position (m) of the model at an opening of the motor; beyond the ends on a straight line, where it is a
+    goal that presses."""
+    within = min(max(opening, 0.0), 1.0)
+    travel = FINGERS.position_from_angle(FINGERS.angle_open) - FINGERS.position_from_angle(FINGERS.angle_close)
+    return FINGERS.position_from_angle(FINGERS.angle_from_action(within)) + (opening - within) * travel
+
+
+def opening_from_finger(position_m: float) -> float:
+    """The opening of the motor at which the model's finger stands there."""
+    return FINGERS.action_from_angle(FINGERS.angle_from_position(position_m))
+
+
+def finger_slope(gripper: Gripper) -> float:
+    """Metres that a finger of the model travels per radian of a kit's motor, on average: the gear that its torque is
+    modelled through."""
+    return (finger_from_opening(1.0) - finger_from_opening(0.0)) / (gripper.angle_open - gripper.angle_close)
 
 
 def joint_names(side: str) -> tuple[str, ...]:
@@ -147,9 +162,9 @@ def _set_gripper(spec: mujoco.MjSpec, prefix: str, gripper: Gripper, current_ma:
 
     The motor is seen through the crank's mean slope, so force = torque / slope; half of everything to each finger.
     """
-    # From the crank itself: the published positions of ALOHA 2 belong to another geometry.
-    close, opened = (gripper.position_from_angle(angle) for angle in (gripper.angle_close, gripper.angle_open))
-    slope = (opened - close) / (gripper.angle_open - gripper.angle_close)
+    close, opened = finger_from_opening(0.0), finger_from_opening(1.0)
+    goals = finger_from_opening(-GOALS_BEYOND), finger_from_opening(1.0 + GOALS_BEYOND)
+    slope = finger_slope(gripper)
     motor = GRIPPER_MOTOR
     force = motor.torque_per_ma * current_ma / slope / 2
     stiffness, damping = motor.stiffness / slope**2 / 2, motor.damping / slope**2 / 2
@@ -159,7 +174,7 @@ def _set_gripper(spec: mujoco.MjSpec, prefix: str, gripper: Gripper, current_ma:
         joint.armature = motor.reflected_inertia / slope**2 / 2
         joint.frictionloss = motor.friction / slope / 2
         actuator = _actuator_of(spec, f"{prefix}/{finger}")
-        actuator.ctrlrange = joint.range
+        actuator.ctrlrange = sorted(sign * goal for goal in goals)
         actuator.gainprm[0] = stiffness
         actuator.biasprm[1:3] = [-stiffness, -damping]
         actuator.forcelimited, actuator.forcerange = True, [-force, force]

@@ -47,7 +47,7 @@ class RigEnv:
     def _start(self, seed: int) -> None:
         offset = np.random.default_rng([seed, 3]).uniform(-START_OFFSET_RAD, START_OFFSET_RAD, IS_GRIPPER.size)
         self._world.reset(seed, self._world.closed_start() + np.where(IS_GRIPPER, 0.0, offset))
-        self._followers = episode.Followers(self._world, self._kit)
+        self._followers = episode.Followers(self._world)
         self._seed, self._steps, self.stage = seed, 0, 0
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:

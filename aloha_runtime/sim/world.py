@@ -4,22 +4,37 @@ Pure: no bus, no sockets, no clock; time passes only in `step`. Vectors are (14,
 angles in rad, and for a gripper the angle of its motor in rad (`robot.Gripper` converts to openings).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aloha_runtime.robot import DOF, GRIPPER_INDEX, IS_GRIPPER, KITS, SIDES, START_POSE, Kit, Vector
+from aloha_runtime.robot import (
+    DOF,
+    GRIPPER_INDEX,
+    IS_GRIPPER,
+    KITS,
+    SIDES,
+    START_POSE,
+    Gripper,
+    Kit,
+    Side,
+    Vector,
+)
 from aloha_runtime.sim import tasks
 from aloha_runtime.sim.gl import mujoco
 from aloha_runtime.sim.model import (
+    FINGERS,
     FOLLOWER_MOTORS,
     GRIPPER_MOTOR,
     TIMESTEP_NS,
     Task,
     build_model,
-    crank_slope,
+    finger_from_opening,
+    finger_slope,
     joint_names,
+    opening_from_finger,
 )
 
 SETTLE_NS = 600_000_000
@@ -40,10 +55,20 @@ class Snapshot:
 class World:
     """One task's world. Deterministic: the same seed and the same commands give the same bytes."""
 
-    def __init__(self, task: Task, seed: int = 0, kit: Kit = KITS["aloha"], payload_kg: float = 0.0) -> None:
+    def __init__(
+        self,
+        task: Task,
+        seed: int = 0,
+        kit: Kit = KITS["aloha"],
+        grippers: Mapping[Side, Gripper] | None = None,
+        gripper_current_ma: float | None = None,
+        payload_kg: float = 0.0,
+    ) -> None:
+        """`grippers`: of each arm, where their motors' ranges are not the kit's; `gripper_current_ma` likewise."""
         self.task: Task = task
-        self.gripper = kit.follower_gripper
-        self.model = build_model(task, self.gripper, kit.gripper_current_ma, payload_kg=payload_kg)
+        self.grippers = dict(grippers or dict.fromkeys(SIDES, kit.follower_gripper))
+        current_ma = gripper_current_ma or kit.gripper_current_ma
+        self.model = build_model(task, kit.follower_gripper, current_ma, payload_kg=payload_kg)
         self.data = mujoco.MjData(self.model)
         joints = [self.model.joint(name) for side in SIDES for name in joint_names(side)]
         self._qpos = np.array([joint.qposadr[0] for joint in joints])
@@ -55,6 +80,7 @@ class World:
         self._bias = self.model.actuator_biasprm.copy()
         motors = [*FOLLOWER_MOTORS.values(), (GRIPPER_MOTOR, 1)] * 2
         self._torque_per_ma = np.array([motor.torque_per_ma * count for motor, count in motors])
+        self._finger_slope = finger_slope(kit.follower_gripper)
         self._torque = np.ones(DOF, dtype=bool)
         self._owed_ns = 0
         self._time_ns = 0
@@ -85,7 +111,7 @@ class World:
 
     def closed_start(self) -> Vector:
         """START_POSE of both arms with the gripper motors at their closed angle."""
-        return np.array([*START_POSE, self.gripper.angle_close] * 2)
+        return np.concatenate([[*START_POSE, self.grippers[side].angle_close] for side in SIDES])
 
     def command(self, angles: Vector, torque: NDArray[np.bool_]) -> None:
         """Goal angles (14,) in rad and which servos have torque (14,) bool, until the next command.
@@ -93,8 +119,8 @@ class World:
         A joint without torque turns freely against gear friction and the motor's own drag, so an arm sinks slowly.
         """
         self.data.ctrl[self._actuator] = angles
-        for index, second in zip(GRIPPER_INDEX, self._second, strict=True):
-            finger = self._finger_from_angle(float(angles[index]))
+        for side, index, second in zip(SIDES, GRIPPER_INDEX, self._second, strict=True):
+            finger = finger_from_opening(self.grippers[side].action_from_angle(float(angles[index])))
             self.data.ctrl[self._actuator[index]] = finger
             self.data.ctrl[second] = -finger
         if not np.array_equal(torque, self._torque):
@@ -112,16 +138,18 @@ class World:
     def angles(self) -> Vector:
         """Present motor angles (14,), rad."""
         angles: Vector = self.data.qpos[self._qpos].copy()
-        for index in GRIPPER_INDEX:
-            angles[index] = self.gripper.angle_from_position(float(angles[index]))
+        for side, index in zip(SIDES, GRIPPER_INDEX, strict=True):
+            angles[index] = self.grippers[side].angle_from_action(opening_from_finger(float(angles[index])))
         return angles
 
     def velocities(self) -> Vector:
         """Present motor velocities (14,), rad/s."""
         velocities: Vector = self.data.qvel[self._dof].copy()
-        for index in GRIPPER_INDEX:
-            angle = self.gripper.angle_from_position(float(self.data.qpos[self._qpos[index]]))
-            velocities[index] /= crank_slope(self.gripper, angle)
+        for side, index in zip(SIDES, GRIPPER_INDEX, strict=True):
+            turn = FINGERS.angle_from_position(float(self.data.qpos[self._qpos[index]]))
+            gripper = self.grippers[side]
+            share = (gripper.angle_open - gripper.angle_close) / (FINGERS.angle_open - FINGERS.angle_close)
+            velocities[index] *= share / FINGERS.slope(turn)
         return velocities
 
     def efforts_ma(self) -> Vector:
@@ -129,9 +157,7 @@ class World:
         torque = self.data.actuator_force[self._actuator].copy()
         back_emf = self.model.dof_damping[self._dof] * self.data.qvel[self._dof]
         torque -= np.where(IS_GRIPPER | ~self._torque, 0.0, back_emf)
-        for index in GRIPPER_INDEX:
-            angle = self.gripper.angle_from_position(float(self.data.qpos[self._qpos[index]]))
-            torque[index] *= 2 * crank_slope(self.gripper, angle)
+        torque[list(GRIPPER_INDEX)] *= 2 * self._finger_slope
         return np.asarray(torque / self._torque_per_ma)
 
     def object_poses(self) -> dict[str, NDArray[np.float64]]:
@@ -167,13 +193,10 @@ class World:
     def _place_arms(self, angles: Vector) -> None:
         self.data.qpos[self._qpos] = angles
         for side, index in zip(SIDES, GRIPPER_INDEX, strict=True):
-            finger = self._finger_from_angle(float(angles[index]))
+            opening = self.grippers[side].action_from_angle(float(angles[index]))
+            finger = finger_from_opening(min(max(opening, 0.0), 1.0))
             self.data.qpos[self._qpos[index]] = finger
             self.data.qpos[self.model.joint(f"vx300s_{side}/right_finger").qposadr[0]] = -finger
-
-    def _finger_from_angle(self, angle: float) -> float:
-        close, opened = self.gripper.angle_close, self.gripper.angle_open
-        return self.gripper.position_from_angle(min(max(angle, close), opened))
 
     def _set_torque(self, torque: NDArray[np.bool_]) -> None:
         self._torque = torque.copy()

@@ -86,8 +86,8 @@ def _cycle(world: World, stamp_ns: int, goal: NDArray[np.float64], action: Actio
     """One cycle of the arms: the state, then 5 ms of the world under the goal."""
     state, velocity, angles = world.angles(), world.velocities(), goal.copy()
     for index in GRIPPER_INDEX:
-        state[index] = world.gripper.state_from_angle(float(state[index]))
-        angles[index] = world.gripper.angle_from_action(float(goal[index]))
+        state[index] = world.grippers["left"].state_from_angle(float(state[index]))
+        angles[index] = world.grippers["left"].angle_from_action(float(goal[index]))
     reached = action if action.stamp_ns <= stamp_ns else None
     world.command(angles, np.ones(DOF, dtype=bool))
     world.step(5 * MS)

@@ -61,7 +61,7 @@ def test_gripper_conventions_are_invertible(kit: robot.Kit, role: robot.Role, op
     assert gripper.action_from_angle(angle) == pytest.approx(opening, abs=1e-9)
     # At 90 degrees the crank is straight, and a closed crank of equal lengths stands at position 0: no inverse there.
     if abs(angle) < math.pi / 2 - 0.05 and gripper.position_from_angle(angle) > 1e-4:
-        assert gripper.angle_from_state(gripper.state_from_angle(angle)) == pytest.approx(angle, abs=1e-6)
+        assert gripper.angle_from_position(gripper.position_from_angle(angle)) == pytest.approx(angle, abs=1e-6)
 
 
 def test_a_measured_range_replaces_the_published_one() -> None:
@@ -85,7 +85,6 @@ def test_a_horn_mounted_elsewhere_changes_nothing_but_the_motors_angles(
         angle, usual = mounted.angle_from_action(opening), published.angle_from_action(opening)
         assert mounted.state_from_angle(angle) == pytest.approx(published.state_from_angle(usual))
         assert mounted.slope(angle) * scale == pytest.approx(published.slope(usual))
-        back = published.angle_from_state(published.state_from_angle(usual))
-        assert mounted.action_from_angle(mounted.angle_from_state(mounted.state_from_angle(angle))) == pytest.approx(
-            published.action_from_angle(back), abs=1e-6
-        )
+        back = published.angle_from_position(published.position_from_angle(usual))
+        again = mounted.angle_from_position(mounted.position_from_angle(angle))
+        assert mounted.action_from_angle(again) == pytest.approx(published.action_from_angle(back), abs=1e-6)

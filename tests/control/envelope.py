@@ -1,7 +1,7 @@
 """An independent judge of goals, and joints to drive: shares no code and no number with `aloha_runtime.control`.
 
 Plain floats, one joint at a time, written from the safety promises: position limits are the servo table's ticks less
-0.02 rad, then 2.5 rad/s, 30 rad/s^2 (braking ten times that), lead 0.24 rad; grippers 0..1, 5 and 100 per second,
++0.02 rad, then 2.5 rad/s, 30 rad/s^2 (braking ten times that), lead 0.24 rad; grippers -0.2..1.2, 5 and 100 per second,
 lead 0.5. An arm joint whose goal was 0.217 rad or more away (full voltage) in the last 0.1 s may gain speed as it brakes.
 """
 
@@ -31,7 +31,7 @@ class Joint:
 
 def _joint(ticks: tuple[int, int] | None) -> Joint:
     if ticks is None:
-        return Joint(0.0, 1.0, 5.0, 100.0, 1000.0, 0.5)
+        return Joint(-0.2, 1.2, 5.0, 100.0, 1000.0, 0.5)
     low, high = ((tick - 2048) * 2 * math.pi / 4096 for tick in ticks)
     return Joint(low + 0.02, high - 0.02, 2.5, 30.0, 300.0, 0.24)
 

@@ -1,7 +1,10 @@
 """Teleoperation: leaders pass through by the kits' rule; coupling and starting are deliberate."""
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
+import kit_rigs
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,6 +20,7 @@ from aloha_runtime.control.teleop import (
     follower_action,
     misaligned,
 )
+from aloha_runtime.messages import ArmsState
 from aloha_runtime.robot import KITS, SIDES, START_POSE, Gripper, Vector, pose_vector, with_range
 
 MS = 1_000_000
@@ -28,7 +32,7 @@ vectors = st.lists(st.floats(-3, 3), min_size=14, max_size=14).map(np.array)
 def test_both_sides_pass_through_with_grippers_in_range(leaders, held):
     action = follower_action(leaders, held)
     for index in range(14):
-        expected = min(max(leaders[index], 0.0), 1.0) if index in (6, 13) else leaders[index]
+        expected = min(max(leaders[index], -0.2), 1.2) if index in (6, 13) else leaders[index]
         assert action[index] == expected
 
 
@@ -41,7 +45,7 @@ def test_a_side_that_is_not_led_keeps_its_action(leaders, held):
 
 
 @pytest.mark.parametrize("kit", KITS.values(), ids=lambda kit: kit.name)
-@pytest.mark.parametrize("opening", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("opening", [-0.2, -0.05, 0.0, 0.25, 1.0, 1.2])
 def test_follower_gripper_angle_follows_the_published_rule(kit, opening):
     leader, follower = kit.leader_gripper, kit.follower_gripper
     angle = leader.angle_close + opening * (leader.angle_open - leader.angle_close)
@@ -51,16 +55,20 @@ def test_follower_gripper_angle_follows_the_published_rule(kit, opening):
     assert target == pytest.approx(follower.angle_close + opening * (follower.angle_open - follower.angle_close))
 
 
-@pytest.mark.parametrize("opening", [0.1, 0.5, 0.9])
-def test_states_become_actions(opening):
-    gripper = KITS["aloha"].leader_gripper
-    angle = gripper.angle_from_action(opening)
-    position = HOME.copy()
-    position[[6, 13]] = gripper.state_from_angle(angle)
-    converted = action_convention(position, dict.fromkeys(SIDES, gripper))
-    assert converted[[6, 13]] == pytest.approx([opening, opening])
+def test_a_state_gives_the_openings_of_the_motors_not_of_the_fingers():
+    state = ArmsState(
+        stamp_ns=1, position=HOME.tolist(), velocity=[], effort_ma=[], gripper_openings=[-0.1, 0.9]
+    )
+    converted = action_convention(state)
+    assert converted[[6, 13]].tolist() == [-0.1, 0.9]
     assert (np.delete(converted, [6, 13]) == np.delete(HOME, [6, 13])).all()
-    assert position[6] == pytest.approx(gripper.state_from_angle(angle))
+    assert state.position == HOME.tolist()
+
+
+def test_a_state_that_does_not_know_its_grippers_squeezes_nothing():
+    unknown = action_convention(ArmsState(stamp_ns=1, position=HOME.tolist(), velocity=[], effort_ma=[]))
+    assert np.isnan(unknown[[6, 13]]).all()
+    assert not SqueezeDetector().squeezed(unknown)
 
 
 def test_alignment_names_the_worst_joint():
@@ -139,13 +147,14 @@ def mounted(gripper: Gripper, shift: float, scale: float) -> Gripper:
 
 
 def as_read(grippers: tuple[Gripper, Gripper], openings: tuple[float, float]) -> Vector:
-    """Leader angles as the teleop process gets them of hands that open the grippers so far: through motor angle, state
-    and back."""
-    state = HOME.copy()
-    for index, gripper, opening in zip((6, 13), grippers, openings, strict=True):
-        angle = gripper.angle_close + opening * (gripper.angle_open - gripper.angle_close)
-        state[index] = gripper.state_from_angle(angle)
-    return action_convention(state, dict(zip(SIDES, grippers, strict=True)))
+    """Leader angles as the teleop process gets them of hands that open the grippers so far."""
+    rig: Any = SimpleNamespace(
+        gripper=lambda role, side: grippers[SIDES.index(side)],
+        grippers=lambda role: dict(zip(SIDES, grippers, strict=True)),
+    )
+    angles = HOME.copy()
+    angles[[6, 13]] = openings
+    return action_convention(kit_rigs.arms_state(rig, "leader", angles))
 
 
 @given(left=shifted, right=shifted, rest=st.tuples(st.floats(0, 1), st.floats(0, 1)), sinks_s=st.floats(0, 10))

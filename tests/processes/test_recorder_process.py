@@ -5,6 +5,7 @@ import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import kit_rigs
 import numpy as np
 import pytest
 from process_fakes import FakeServer, fake_service
@@ -21,6 +22,7 @@ from aloha_runtime.processes.table import Job
 from aloha_runtime.realtime import Beat
 from aloha_runtime.robot import IS_GRIPPER, SIDE_SLICE, SIDES, START_POSE, TICK_NS, pose_vector
 from aloha_runtime.sim.chain_control import Plug, Unplug, ask
+from aloha_runtime.sim.correction import with_grippers
 from aloha_runtime.sim.link import Link
 
 TASK = "wave with both arms"
@@ -33,7 +35,7 @@ class Hands:
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
-        self.gripper = stack.rig.gripper("leader", "left")
+        self.grippers = stack.rig.grippers("leader")
         self.link = Link.attach(stack.run_dir)
         self.recorder = stack.bus.subscribe(messages.RECORDER)
         self.client = stack.bus.client(RECORDER)
@@ -46,7 +48,7 @@ class Hands:
             step = opening - self.opening
             self.opening += float(np.clip(step, -SLOW, SLOW))
             angles = pose_vector(START_POSE, 0.0) + np.where(IS_GRIPPER, 0.0, offset_rad)
-            angles[IS_GRIPPER] = self.gripper.angle_from_action(self.opening)
+            angles = with_grippers(angles, self.grippers, self.opening)
             for side in SIDES:
                 self.link.write_hand(f"leader_{side}", angles[SIDE_SLICE[side]].tolist())
             self.stack.watch()
@@ -101,7 +103,7 @@ class Run:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("record")
-    rig = operate.with_task(config.load("sim"), 3, "transfer_cube", "virtual")
+    rig = operate.with_task(kit_rigs.rig("aloha2, mounted"), 3, "transfer_cube", "virtual")
     patient = rig.recording.model_copy(update={"lost_after_s": 2.0})  # a camera comes back within 1.2 s
     rig = rig.model_copy(update={"recording": patient})
     run = Run(folder / "dataset")
@@ -116,6 +118,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         hands.start()  # the sign that ends a take, while its arms move
         for step in range(20):
             hands.hold(1.0, 0.04, offset_rad=0.1 * np.sin(step / 3))
+        hands.hold(1.0, 0.5)
         hands.squeeze(2)
         hands.hold(1.0, 0.9)
         run.said["sign"] = hands.said

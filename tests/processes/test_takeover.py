@@ -3,12 +3,13 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import kit_rigs
 import numpy as np
 import pytest
 from test_kills import random_policy
 from test_recorder_process import Hands
 
-from aloha_runtime import config, messages
+from aloha_runtime import messages
 from aloha_runtime.commands import operate
 from aloha_runtime.commands.stack import Stack
 from aloha_runtime.data import Dataset, recorded
@@ -17,6 +18,7 @@ from aloha_runtime.messages import ArmsState, Mode
 from aloha_runtime.processes.table import Job
 from aloha_runtime.robot import IS_GRIPPER, SIDE_SLICE, SIDES
 from aloha_runtime.sim.chain_control import GetReport, ask
+from aloha_runtime.sim.correction import with_grippers
 
 
 @dataclass
@@ -35,7 +37,7 @@ class Run:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("takeover")
-    rig = operate.with_takeover(operate.with_task(config.load("sim"), 3, "transfer_cube", "virtual"), True)
+    rig = operate.with_takeover(operate.with_task(kit_rigs.rig("aloha2, mounted"), 3, "transfer_cube", "virtual"), True)
     run = Run(folder / "dataset")
     recorded.create(run.dataset, rig)
     arguments = ("--dataset", str(run.dataset), "--task", "whatever", "--intervenes")
@@ -59,7 +61,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         def hold(squeezed: bool, lift: float, seconds: float) -> None:
             """A person at the leaders where they stand now, and from there `lift` rad further."""
             angles = np.array(leaders.latest().position) + np.where(IS_GRIPPER, 0.0, lift)
-            angles[IS_GRIPPER] = hands.gripper.angle_close if squeezed else hands.gripper.angle_open
+            angles = with_grippers(angles, hands.grippers, 0.0 if squeezed else 1.0)
             for side in SIDES:
                 hands.link.write_hand(f"leader_{side}", angles[SIDE_SLICE[side]].tolist())
             stack.pause(seconds)

@@ -1,13 +1,15 @@
 """teleop, turn by turn: when the squeeze asks for TELEOP, and which action a leader state becomes."""
 
+import kit_rigs
 import numpy as np
 import pytest
 from process_fakes import fake_service
 
 from aloha_runtime import messages
-from aloha_runtime.messages import MS, ArmsState, Mode, ModeHeartbeat
+from aloha_runtime.config import RigConfig
+from aloha_runtime.messages import MS, Mode, ModeHeartbeat, RecorderState
 from aloha_runtime.processes.teleop import TeleopLoop
-from aloha_runtime.robot import START_POSE, pose_vector
+from aloha_runtime.robot import START_POSE, Role, pose_vector
 
 HALF_OPEN = pose_vector(START_POSE, 0.5)
 OPEN = pose_vector(START_POSE, 1.0)
@@ -18,8 +20,9 @@ STEP_NS = 5 * MS
 class Scene:
     """Leaders, followers and supervisor as the teleop process hears them."""
 
-    def __init__(self) -> None:
-        self.service = fake_service("teleop")
+    def __init__(self, rig: RigConfig) -> None:
+        self.service, self.rig = fake_service("teleop"), rig
+        self.service.rig = rig
         self.loop = TeleopLoop(self.service)
         self.bus, self.clock = self.service.bus, self.service.clock
 
@@ -36,16 +39,13 @@ class Scene:
             self.clock.now += STEP_NS
             stamp_ns = self.clock.now
             self.bus.put(messages.MODE, ModeHeartbeat(stamp_ns=stamp_ns, mode=mode))
-            for topic, position in ((messages.LEADERS, leaders), (messages.FOLLOWERS, followers)):
-                state = ArmsState(
-                    stamp_ns=stamp_ns,
-                    position=position.tolist(),
-                    velocity=[0.0] * 14,
-                    effort_ma=[0.0] * 14,
-                    mode=mode,
-                    settled=settled,
-                )
-                self.bus.put(topic, state)
+            places: tuple[tuple[Role, messages.Topic, np.ndarray], ...] = (
+                ("leader", messages.LEADERS, leaders),
+                ("follower", messages.FOLLOWERS, followers),
+            )
+            for role, topic, position in places:
+                more = {"stamp_ns": stamp_ns, "mode": mode, "settled": settled}
+                self.bus.put(topic, kit_rigs.arms_state(self.rig, role, position, **more))
             self.loop.cycle(stamp_ns)
 
     @property
@@ -53,9 +53,14 @@ class Scene:
         return self.bus.publishers["action_teleop"].sent
 
 
+@pytest.fixture(params=kit_rigs.RIGS)
+def rig(request: pytest.FixtureRequest) -> RigConfig:
+    return kit_rigs.rig(request.param)
+
+
 @pytest.fixture
-def scene() -> Scene:
-    return Scene()
+def scene(rig: RigConfig) -> Scene:
+    return Scene(rig)
 
 
 def test_a_squeeze_that_lasts_asks_for_teleop_once(scene: Scene) -> None:
@@ -165,3 +170,46 @@ def test_whoever_led_or_was_held_must_open_the_grippers_anew(scene: Scene, betwe
     scene.turn(between, seconds=0.1)
     scene.turn(Mode.ARMED, seconds=1.0)
     assert scene.bus.requests == []
+
+
+@pytest.mark.parametrize("phase", ["taking", "ready", ""])
+@pytest.mark.parametrize("rest", [OPEN, SQUEEZED], ids=["open", "holding"])
+def test_a_sign_that_ends_a_take_moves_no_follower_gripper(scene: Scene, phase: str, rest: np.ndarray) -> None:
+    """... and where nothing is recorded there are no signs: followers follow at once."""
+    other = SQUEEZED if rest is OPEN else OPEN
+
+    def turn(leaders: np.ndarray, seconds: float) -> None:
+        for _ in range(round(seconds / 0.1)):
+            if phase:
+                scene.bus.put(messages.RECORDER, RecorderState(stamp_ns=scene.clock.now, phase=phase))
+            scene.turn(Mode.TELEOP, leaders, seconds=0.1)
+
+    turn(rest, 0.5)
+    for _ in range(2):
+        turn(other, 0.2)
+        turn(rest, 0.3)
+    turn(rest, 0.8)
+    told = np.array([action.position for action in scene.actions])[:, [6, 13]]
+    assert np.ptp(told, axis=0) == pytest.approx(0.0 if phase == "taking" else 1.0)
+
+
+@pytest.mark.parametrize("opening", [-0.1, 0.0, 0.3, 1.0, 1.1])
+def test_followers_take_the_opening_of_the_leaders_motor(scene: Scene, opening: float) -> None:
+    """Squeezed harder is closed harder, with every kit and wherever the grippers are mounted."""
+    scene.turn(Mode.TELEOP, pose_vector(START_POSE, opening))
+    assert np.array(scene.actions[-1].position)[[6, 13]] == pytest.approx(opening)
+
+
+def test_a_squeeze_beside_a_policy_takes_over(rig: RigConfig) -> None:
+    scene = Scene(rig.model_copy(update={"teleop": rig.teleop.model_copy(update={"takeover": True})}))
+    scene.turn(Mode.POLICY, OPEN)
+    scene.turn(Mode.POLICY, seconds=0.3)
+    assert [request.verb for request in scene.bus.requests] == ["takeover"]
+
+
+@pytest.mark.parametrize("led", ["left", "right"])
+def test_a_side_that_is_not_led_stays_where_its_motor_is(rig: RigConfig, led: str) -> None:
+    scene = Scene(rig.model_copy(update={"teleop": rig.teleop.model_copy(update={"sides": (led,)})}))
+    scene.turn(Mode.TELEOP, SQUEEZED, followers=pose_vector(START_POSE, 0.8))
+    told = np.array(scene.actions[-1].position)[[6, 13]]
+    assert told == pytest.approx([0.0, 0.8] if led == "left" else [0.8, 0.0])

@@ -2,6 +2,7 @@
 
 import math
 
+import kit_rigs
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -61,6 +62,16 @@ def test_leaders_start_in_the_start_pose_and_stay_far_within_the_limits(task: Ta
         acceleration = np.diff(speed, axis=0) * CONTROL_HZ
         assert (np.abs(acceleration).max(axis=0) < 0.7 * limits.acceleration).all()
         assert 4.0 < len(actions) / CONTROL_HZ < 7.0
+
+
+@pytest.mark.parametrize("name", [name for name in kit_rigs.RIGS if name != "aloha"])
+@pytest.mark.parametrize(("task", "seed"), [("transfer_cube", 0), ("insertion", 3)])
+def test_demonstrations_solve_the_task_with_every_kit_and_range(task: Task, seed: int, name: str) -> None:
+    rig = kit_rigs.rig(name)
+    kit = KITS[rig.kit]
+    world = World(task, seed, kit, rig.grippers("follower"))
+    controller, ticks = demonstration(world, seed, kit)
+    assert run_episode(world, seed, controller, ticks).solved_at_end
 
 
 def run(task: Task, seed: int) -> Episode:
