@@ -8,14 +8,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from aloha_runtime import durable
+from aloha_runtime import durable, inside
 
 
 def publish(aside: Path, final: Path) -> None:
-    """Move a finished file from aside (same file system) to its place so that a power cut leaves it whole or absent."""
+    """Move a finished file from `aside`, in a folder of the dataset's own, to its place in the same dataset, so that a
+    power cut leaves it whole or absent. No link on the way is followed."""
+    root = aside.parents[1]
     make_directory(final.parent)
     _sync(aside)
-    aside.replace(final)
+    inside.move(root, aside, final)
     _sync(final.parent)
 
 

@@ -18,8 +18,9 @@ import numpy as np
 
 from aloha_runtime.data import files, layout, rows
 from aloha_runtime.data.episode_store import EpisodeStore, pretty_json
-from aloha_runtime.data.layout import COUNTERS, Feature, Info, refuse_keys_outside, refuse_path_outside
+from aloha_runtime.data.layout import COUNTERS, Feature, Info
 from aloha_runtime.data.open_episode import Taken
+from aloha_runtime.data.paths import filled, refuse_keys_outside, refuse_links, refuse_path_outside
 from aloha_runtime.data.rebuild import image_stats, link
 from aloha_runtime.data.video_cut import packets
 from aloha_runtime.data.writer import ASIDE
@@ -73,6 +74,7 @@ def _features(source: Path, raw: dict[str, Any], leave_out: Collection[str]) -> 
         if raw.get(entry) is not None:
             refuse_path_outside(source, entry, str(raw[entry]), names)
     refuse_keys_outside(source, raw["features"])
+    refuse_links(source, *(str(raw[entry]) for entry in ("data_path", "video_path") if raw.get(entry) is not None))
     described: dict[str, Feature] = {}
     for key, entry in raw["features"].items():
         shape, dtype = list(entry["shape"]), entry["dtype"]
@@ -97,7 +99,7 @@ def _features(source: Path, raw: dict[str, Any], leave_out: Collection[str]) -> 
 def _taken(source: Path, raw: dict[str, Any], info: Info, episode: dict[str, Any], aside: Path) -> Taken:
     index, length = episode["episode_index"], episode["length"]
     chunk = index // raw.get("chunks_size", 1000)
-    table = rows.read_table(source / raw["data_path"].format(episode_chunk=chunk, episode_index=index))
+    table = rows.read_table(filled(source, raw["data_path"], episode_chunk=chunk, episode_index=index))
     if len(table) != length:
         raise DatasetError(f"{source}: episode {index} has {len(table)} rows, meta/episodes.jsonl says {length}.")
     vectors = {
@@ -109,7 +111,7 @@ def _taken(source: Path, raw: dict[str, Any], info: Info, episode: dict[str, Any
     for key, feature in info.features.items():
         if feature.dtype != "video":
             continue
-        path = source / raw["video_path"].format(episode_chunk=chunk, video_key=key, episode_index=index)
+        path = filled(source, raw["video_path"], episode_chunk=chunk, video_key=key, episode_index=index)
         if (frames := packets(path, info.fps).frames) != length:
             raise DatasetError(f"{path} holds {frames} frames, episode {index} has {length}.")
         videos[key] = aside / f"{key}.mp4"

@@ -27,11 +27,11 @@ LAYERS = [
     {"bus", "remote"},
     {"time_server"},
     {"virtual_time", "time_server"},
-    {"realtime", "run_directory", "busy_threads", "durable"},
+    {"realtime", "run_directory", "busy_threads", "durable", "inside"},
     {"config"},
     {"config_stop"},
     {"config_mistakes", "config_parts", "messages", "robot"},
-    {"errors", "key_names", "stillness"},
+    {"errors", "key_names", "stillness", "config_strings"},
 ]
 """Top to bottom: a room imports from rooms below it only (and from itself)."""
 
