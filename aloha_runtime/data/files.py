@@ -35,6 +35,11 @@ def all_at_once() -> Iterator[None]:
 _later: list[bool] = []
 
 
+def is_later() -> bool:
+    """Inside `all_at_once`."""
+    return bool(_later)
+
+
 def _sync(path: Path) -> None:
     if not _later:
         durable.sync(path)
@@ -57,8 +62,14 @@ def publish_bytes(content: bytes, aside: Path, final: Path) -> None:
 
 def publish_table(table: pa.Table, aside: Path, final: Path) -> None:
     """`publish` for a table, as one Parquet file."""
-    pq.write_table(table, aside)
+    write_table(table, aside)
     publish(aside, final)
+
+
+def write_table(table: pa.Table, aside: Path) -> Path:
+    """A table as one Parquet file."""
+    pq.write_table(table, aside)
+    return aside
 
 
 def reserve(path: Path, size: int) -> None:

@@ -8,7 +8,6 @@
 Layout as LeRobot's releases of 2024 and 2025 wrote it.
 """
 
-import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,14 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from aloha_runtime.data import files, layout, rows
+from aloha_runtime.data import exchange, files, layout, rows
 from aloha_runtime.data.episode_store import EpisodeStore, pretty_json
 from aloha_runtime.data.layout import COUNTERS, Feature, Info
 from aloha_runtime.data.open_episode import Taken
 from aloha_runtime.data.paths import filled, refuse_keys_outside, refuse_links, refuse_path_outside
 from aloha_runtime.data.rebuild import image_stats, link
+from aloha_runtime.data.staging import ASIDE, clear
 from aloha_runtime.data.video_cut import packets
-from aloha_runtime.data.writer import ASIDE
 from aloha_runtime.errors import DatasetError
 
 VERSIONS = ("v2.1", "v2.0")
@@ -52,18 +51,18 @@ def import_v2(
                 f"{source}: episode {episode['episode_index']} has {len(episode['tasks'])} tasks, not one."
             )
     info = Info(fps=raw["fps"], features=described, robot_type=raw.get("robot_type"))
-    try:
+    aside = exchange.beside(out, "new")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with exchange.or_nothing(aside):
         with files.all_at_once():
-            (out / ASIDE).mkdir(parents=True, exist_ok=True)
-            files.publish_bytes(pretty_json(info), out / ASIDE / "info.json", out / layout.INFO_PATH)
-            store = EpisodeStore(out, out / ASIDE, info)
+            (aside / ASIDE).mkdir()
+            files.publish_bytes(pretty_json(info), aside / ASIDE / "info.json", aside / layout.INFO_PATH)
+            store = EpisodeStore(aside, aside / ASIDE, info)
             for episode in episodes:
-                store.commit(_taken(source, raw, info, episode, out / ASIDE), None)
+                store.commit(_taken(source, raw, info, episode, aside / ASIDE), None)
                 advance(1)
-            shutil.rmtree(out / ASIDE)
-    except BaseException:
-        shutil.rmtree(out, ignore_errors=True)
-        raise
+            clear(aside)
+        aside.rename(out)
     return f"{out}: {store.info.total_episodes} episodes, {store.info.total_frames} frames; statistics computed anew"
 
 

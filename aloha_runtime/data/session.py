@@ -9,9 +9,9 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from aloha_runtime.control.take import Ending, Outcome
-from aloha_runtime.data import files, quality, reports
-from aloha_runtime.data.episode_store import pretty_json
-from aloha_runtime.data.writer import ASIDE, DatasetWriter
+from aloha_runtime.data import quality, reports
+from aloha_runtime.data.staging import SET_ASIDE
+from aloha_runtime.data.writer import DatasetWriter
 from aloha_runtime.errors import DatasetError
 
 RESERVE_BYTES = 64 << 20
@@ -110,11 +110,11 @@ class Session:
         index = self.episodes - 1
         if index < 0:
             raise DatasetError(f"{self.path} has no episode to mark yet.")
-        said = pretty_json({**reports.read(self.path, index), "outcome": outcome})
-        files.publish_bytes(said, self.path / ASIDE / "report.json", reports.path(self.path, index))
+        self.writer.replace_report(index, {**reports.read(self.path, index), "outcome": outcome})
         return f"episode {index}: {outcome}"
 
     def undo(self) -> str:
         """Take the last episode back; DatasetError when there is none."""
-        self.writer.drop_last_episode()
-        return f"episode {self.episodes} is gone"
+        moved = self.writer.drop_last_episode()
+        kept = f"; its files are in {self.path / SET_ASIDE}, since they were there before this session" if moved else ""
+        return f"episode {self.episodes} is gone{kept}"

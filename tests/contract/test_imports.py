@@ -47,6 +47,8 @@ FOR_PEOPLE = (
     "act/provenance.py",  # when a checkpoint was written
     "processes/flight.py",  # wall time of a log, beside the monotonic stamps
     "processes/recorder.py",  # when an episode began
+    "data/staging.py",  # the day on which something was set aside
+    "data/steps.py",  # when an edit was made
     "commands/evaluate_page.py",  # footers of pages
     "commands/report_page.py",
     "commands/score_page.py",
