@@ -12,7 +12,6 @@ from aloha_runtime.config_parts import (
     ArmConfig,
     ArmName,
     CameraConfig,
-    CameraName,
     DeployConfig,
     EngineName,
     FlightConfig,
@@ -30,6 +29,7 @@ from aloha_runtime.config_parts import (
     TighterLimits,
 )
 from aloha_runtime.config_stop import StopInputConfig
+from aloha_runtime.config_strings import SIMULATED_PORT, CameraName, RigName
 from aloha_runtime.errors import ConfigError
 
 __all__ = [
@@ -64,7 +64,7 @@ SHIPPED_POLICIES = ("demo", "insertion", "gym_transfer_cube")
 class RigConfig(Strict):
     """A whole rig. See the comments in configs/aloha.yaml for every key."""
 
-    name: str
+    name: RigName
     kit: Literal["aloha", "aloha2"]
     arms: dict[ArmName, ArmConfig]
     arms_hz: int = Field(200, ge=100, le=500)
@@ -99,12 +99,24 @@ class RigConfig(Strict):
                     f"policy.cameras maps {theirs!r} to {ours!r}, no camera of this rig ({', '.join(self.cameras)})"
                 )
         self._check_stop_input()
+        for name, arm in self.arms.items():
+            self._check_port(name, arm.port)
         for role in robot.ROLES:
             self._check_pose(role, "start_pose", self.start_pose)
             self._check_pose(role, f"{role}_sleep_pose", self.sleep_pose(role))
             for side in self.arms_of(role):
                 self._check_gripper(f"arms.{role}_{side}.gripper", self.gripper(role, side))
         return self
+
+    def _check_port(self, arm: ArmName, port: str) -> None:
+        """A simulated arm makes its port itself, in the run directory, where it must replace nothing."""
+        if self.sim is not None and not SIMULATED_PORT.fullmatch(port):
+            raise ValueError(
+                f"arms.{arm}.port: {port} is no port of a simulated rig; give a name such as ttyDXL_{arm}, which"
+                " begins with tty and is made in the run directory"
+            )
+        if self.sim is None and not port.startswith("/"):
+            raise ValueError(f"arms.{arm}.port: {port} is no path; give the adapter's, such as /dev/ttyDXL_{arm}")
 
     def _check_stop_input(self) -> None:
         """The STOP has its device or its key for itself."""

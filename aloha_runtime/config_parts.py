@@ -5,19 +5,25 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from aloha_runtime.config_strings import (
+    ArmPort,
+    CameraName,
+    DevicePath,
+    Folder,
+    ModelName,
+    PolicyCamera,
+    UsbSerial,
+    VideoSource,
+)
+
 ArmName = Literal["leader_left", "leader_right", "follower_left", "follower_right"]
 TaskName = Literal["transfer_cube", "insertion"]
 EngineName = Literal[
     "auto", "eager", "onnx-fp32", "openvino-fp32", "onnx-int8", "openvino-bf16", "cuda-fp16"
 ]  # fmt: skip
 """Ways to run a policy (`act/engines.py`)."""
-CameraName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 JointAngles = tuple[float, float, float, float, float, float]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-UsbSerial = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./:-]+$")]
-"""Nothing that would mean something else in a udev rule."""
-
-
 GripperAngle = Annotated[float, Field(ge=-3.1, le=3.1)]
 """Within one turn of the servo: position control reaches no further."""
 ServoId = Annotated[int, Field(ge=1, le=9)]
@@ -44,12 +50,12 @@ class GripperRange(Strict):
 class ArmConfig(Strict):
     """One arm on one serial port."""
 
-    port: str
+    port: ArmPort
     """Stable name of the adapter, e.g. /dev/ttyDXL_follower_left; on a simulated rig a name in the run directory."""
     serial: UsbSerial | None = None
     """Serial number of the adapter, from which `aloha install` writes the udev rule that gives it its name."""
     baud: Literal[57600, 115200, 1_000_000, 2_000_000, 3_000_000, 4_000_000] = 1_000_000
-    models: dict[int, str] = {}
+    models: dict[int, ModelName] = {}
     """Servo id -> model name, where this arm really has another than the kit."""
     gripper: GripperRange = GripperRange()
     homing_offsets: dict[ServoId, HomingOffset] = {}
@@ -63,7 +69,7 @@ class CameraConfig(Strict):
 
     type: Literal["realsense", "opencv", "sim"]
     serial: UsbSerial | None = None
-    device: str | None = None
+    device: VideoSource | None = None
     width: int = Field(640, ge=16, le=4096)
     height: int = Field(480, ge=16, le=4096)
     fps: int = Field(60, ge=1, le=120)
@@ -196,7 +202,7 @@ class SimConfig(Strict):
 class PolicyConfig(Strict):
     """How a checkpoint is run. `cameras` maps the policy's own camera names to the rig's: mapped nowhere else."""
 
-    cameras: dict[str, CameraName] = {}
+    cameras: dict[PolicyCamera, CameraName] = {}
     ensemble: Literal["checkpoint", "off", "paper", "newest"] = Field(
         "checkpoint", description="checkpoint: its own temporal_ensemble_coeff and n_action_steps"
     )
@@ -257,7 +263,7 @@ class RecordingConfig(Strict):
     lost_after_s: float = Field(1.0, gt=0, description="... and after so long without a frame or a joint state")
     keep_last_s: float = Field(30, ge=1, description="what `keep` keeps of continuous recording")
     cue: Literal["voice", "bell", "off"] = Field("voice", description="voice needs spd-say or espeak-ng, else bell")
-    pedal: str | None = Field(None, description="foot pedal, e.g. /dev/input/by-id/usb-PCsensor_FootSwitch-event-kbd")
+    pedal: DevicePath | None = Field(None, description="such as /dev/input/by-id/usb-PCsensor_FootSwitch-event-kbd")
     pedal_keys: dict[int, Literal["next", "success", "failure", "discard", "undo", "pause", "keep"]] = {
         30: "success",  # KEY_A, KEY_B, KEY_C: what three-pedal switches send as they come
         48: "discard",
@@ -274,4 +280,4 @@ class FlightConfig(Strict):
     memory_mb: int = Field(128, ge=16, le=4096, description="five minutes of a rig with four cameras take about 70")
     disk_mb: int = Field(4096, ge=64, le=1_000_000, description="of all logs; beyond it the oldest go")
     thumbnails_hz: float = Field(1, ge=0, le=5, description="small pictures of each camera; 0: none")
-    folder: str | None = Field(None, description="default: /var/lib/aloha/logs, or ~/.local/state/aloha/logs")
+    folder: Folder | None = Field(None, description="default: /var/lib/aloha/logs, or ~/.local/state/aloha/logs")

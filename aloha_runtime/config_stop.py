@@ -1,38 +1,30 @@
 """The physical STOP of a rig file: a key of an input device, or a control line of a serial adapter."""
 
 import difflib
-import re
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from aloha_runtime.config_parts import Strict, UsbSerial
+from aloha_runtime.config_parts import Strict
+from aloha_runtime.config_strings import DevicePath, UsbSerial
 from aloha_runtime.key_names import HIGHEST_CODE, KEY_CODES, key_name
 
 ANY_KEY = "any"
 Line = Literal["cts", "dsr", "dcd", "ri"]
-_PATH = re.compile(r"/[A-Za-z0-9_.:@,+=#~-]+(/[A-Za-z0-9_.:@,+=#~-]+)*")
 
 
 class StopInputConfig(Strict):
     """`device` with `key`, or `port` with `line` and `closed_means`. `serial`: the USB serial number of either, from
     which `aloha install` writes its udev rule."""
 
-    device: str | None = Field(None, description="such as /dev/input/by-id/usb-PCsensor_FootSwitch-event-kbd")
-    key: int | str | None = Field(None, description="KEY_SPACE, a number, or any (the default): every key of it")
-    port: str | None = Field(None, description="such as /dev/serial/by-id/usb-FTDI_FT232R_USB_UART_A50285BI-if00-port0")
+    device: DevicePath | None = Field(None, description="such as /dev/input/by-id/usb-PCsensor_FootSwitch-event-kbd")
+    key: int | Literal["any"] | None = Field(None, description="KEY_SPACE, a number, or any (the default)")
+    port: DevicePath | None = Field(None, description="such as /dev/serial/by-id/usb-FTDI_FT232R_A50285BI-if00")
     line: Line | None = Field(None, description="which line the contact connects to DTR; cts by default")
     closed_means: Literal["run", "stop"] | None = Field(
         None, description="run (the default): a normally closed contact, so that a broken cable is STOP as well"
     )
     serial: UsbSerial | None = None
-
-    @field_validator("device", "port")
-    @classmethod
-    def _is_a_path(cls, path: str | None) -> str | None:
-        if path is not None and (not _PATH.fullmatch(path) or ".." in path.split("/")):
-            raise ValueError("give the whole path of the device, which begins with /, such as /dev/input/by-id/...")
-        return path
 
     @field_validator("key", mode="before")
     @classmethod

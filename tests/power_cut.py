@@ -113,9 +113,12 @@ def watch(root: Path, monkeypatch: pytest.MonkeyPatch) -> PowerCut:
         sync()
         cut.keep_all()
 
+    def at(path, folder: int | None) -> Path:  # type: ignore[no-untyped-def]
+        return Path(path) if folder is None else Path(os.readlink(f"/proc/self/fd/{folder}"), path)
+
     def placing(real):  # type: ignore[no-untyped-def]
         def place(source, target, **options) -> None:  # type: ignore[no-untyped-def]
-            cut.placed(Path(source), Path(target))
+            cut.placed(at(source, options.get("src_dir_fd")), at(target, options.get("dst_dir_fd")))
             real(source, target, **options)
 
         return place

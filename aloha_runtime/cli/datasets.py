@@ -73,19 +73,24 @@ def _view_in_rerun(dataset: Path, episodes: list[str], out: Path) -> None:
 
 
 @app.command()
-def repair(dataset: DatasetPath) -> None:
-    """Bring back the episode that a killed or full recording left open; a second time there is nothing to do."""
+def repair(
+    dataset: DatasetPath,
+    take: Annotated[bool, typer.Option("--take", help="count whole episodes that nobody counts yet")] = False,
+    leave: Annotated[bool, typer.Option("--leave", help="instead, move them to .set-aside/")] = False,
+) -> None:
+    """Bring back what a killed recording left open, and examine every file that no episode counts; exit code 1 when
+    something was set aside or waits for a decision. Nothing of anybody else is deleted."""
     from rich.console import Console
 
-    from aloha_runtime.data import exchange
-    from aloha_runtime.data.writer import DatasetWriter
+    from aloha_runtime.data.repair import repair as job
 
-    if exchange.settle(dataset):
-        Console().print(f"{dataset}: back in its place, from which an interrupted edit had taken it")
-    with DatasetWriter.open(dataset) as writer:
-        frames, index = writer.recovered, writer.info.total_episodes - 1
-    found = f"episode {index} came back with {frames} frames" if frames else "nothing to bring back"
-    Console().print(f"{dataset}: {found}; it holds {index + 1} episodes")
+    if take and leave:
+        raise typer.BadParameter("say --take or --leave")
+    done = job(dataset, take, leave)
+    for line in done.lines:
+        Console(highlight=False, soft_wrap=True).print(f"{dataset}: {line}", markup=False)
+    if not done.is_sound:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -173,14 +178,19 @@ def merge(
 @app.command()
 def undo(
     dataset: DatasetPath,
+    listed: Annotated[bool, typer.Option("--list", help="instead, say which steps are kept")] = False,
+    redo: Annotated[bool, typer.Option("--redo", help="instead, bring back the edit that was undone last")] = False,
     forget: Annotated[bool, typer.Option("--forget", help="instead, free the disk of what is kept for undo")] = False,
 ) -> None:
-    """As it was before the last edit; a second time brings the edit back."""
+    """As it was before the last edit; again, as before the one before that. The last 20 edits are kept."""
     from rich.console import Console
 
     from aloha_runtime.data import edit
 
-    Console(highlight=False, soft_wrap=True).print(edit.forget(dataset) if forget else edit.undo(dataset))
+    if listed + redo + forget > 1:
+        raise typer.BadParameter("say one of --list, --redo and --forget")
+    job = edit.steps_of if listed else edit.redo if redo else edit.forget if forget else edit.undo
+    Console(highlight=False, soft_wrap=True).print(job(dataset), markup=False)
 
 
 def _edit(job: Callable[[ModuleType, Callable[[int], None]], str], *datasets: Path) -> None:

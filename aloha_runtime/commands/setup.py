@@ -1,6 +1,7 @@
 """`aloha setup`: from a new robot to its rig file, step by step; nothing moves, and every write is asked for."""
 
 import contextlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,7 +177,8 @@ def write(data: dict[str, Any], base: str, out: Path) -> None:
     """The rig file, checked before it takes its place. Raises ConfigError."""
     aside = out.with_name(f".{out.stem}.new.yaml")
     durable.make_directory(out.parent.absolute())
-    text = yaml.safe_dump({**data, "name": out.stem}, sort_keys=False, allow_unicode=True, width=120)
+    name = re.sub(r"[^\w .+()-]", "_", out.stem).strip()[:64] or "rig"
+    text = yaml.safe_dump({**data, "name": name}, sort_keys=False, allow_unicode=True, width=120)
     aside.write_text(HEADER.format(base=base) + text)
     try:
         config.load(str(aside))

@@ -7,15 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aloha_runtime.config import QualityConfig
-from aloha_runtime.data import layout, rows, statistics
+from aloha_runtime.data import layout, rows, statistics, uncounted
 from aloha_runtime.data.check_videos import IMAGE_TOLERANCE, check_files, check_pictures
 from aloha_runtime.data.finding import COPY, Finding
 from aloha_runtime.data.quality import still_ends
 from aloha_runtime.data.reader import Dataset
 from aloha_runtime.data.recording import ACTION, STATE
+from aloha_runtime.data.staging import ASIDE
 from aloha_runtime.data.statistics import Stats
 from aloha_runtime.data.units import flat_names, is_of_aloha, refuse_other_order, refuse_other_units
-from aloha_runtime.data.writer import ASIDE
 from aloha_runtime.errors import DatasetError
 from aloha_runtime.robot import CONTROL_HZ, NAMES
 
@@ -56,14 +56,16 @@ def _left_over(dataset: Dataset) -> Iterator[Finding]:
             ASIDE, "an episode was left open by a recording that was killed", f"`aloha dataset repair {root}`"
         )
     try:
-        episode_rows = rows.read_episode_rows(root, dataset.info.total_episodes, with_stats=False)
+        counted = rows.counted_files(root, dataset.info)
+        files = [file for file in rows.numbered_files(root) if file not in counted]
+        episode_rows = rows.read_episode_rows(root, dataset.info.total_episodes, with_stats=False) if files else []
+        for episode, wrong in uncounted.wrong_rows(root, dataset.info, episode_rows):
+            yield Finding(f"episode {episode}, its row in meta/episodes", wrong, "correct that row")
     except DatasetError:
         return
-    keys = [key for key, feature in dataset.features.items() if feature.dtype == "video"]
-    counted = rows.used_files(root, dataset.info, rows.places(episode_rows, keys))
-    for file in rows.numbered_files(root):
-        if file not in counted:
-            yield Finding(str(file.relative_to(root)), "no episode counts this file", f"`aloha dataset repair {root}`")
+    remedy = f"`aloha dataset repair {root}` says what it is and deletes nothing of it"
+    for file in files:
+        yield Finding(str(file.relative_to(root)), "no episode counts this file", remedy)
 
 
 def _counters(dataset: Dataset) -> Iterator[Finding]:

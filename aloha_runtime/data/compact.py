@@ -13,13 +13,14 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from aloha_runtime import inside
 from aloha_runtime.data import features, files, layout, reports, rows, statistics
 from aloha_runtime.data.episode_store import pretty_json
 from aloha_runtime.data.layout import Info
 from aloha_runtime.data.rebuild import Source, link
+from aloha_runtime.data.staging import ASIDE, clear
 from aloha_runtime.data.video_cut import cut, taken
 from aloha_runtime.data.video_encoder import on_this_machine
-from aloha_runtime.data.writer import ASIDE
 
 MB = 1 << 20
 
@@ -53,7 +54,7 @@ def compact(source: Source, out: Path, advance: Callable[[int], None] = lambda _
             stats = statistics.merge_all(stats, rows.row_stats(row))
         files.publish_bytes(pretty_json(statistics.to_json(stats)), aside / "stats.json", out / layout.STATS_PATH)
         files.publish_bytes(pretty_json(info), aside / "info.json", out / layout.INFO_PATH)
-        aside.rmdir()
+        clear(out)
 
 
 def _data(source: Source, out: Path, info: Info) -> list[rows.Place]:
@@ -111,7 +112,7 @@ def _videos(
         row[head + "from_timestamp"] = joined.frames / fps
         joined.add(path, first, episode.length)
         row[head + "to_timestamp"] = joined.frames / fps
-        (out / ASIDE / "part.mp4").unlink(missing_ok=True)
+        inside.unlink(out, out / ASIDE / "part.mp4")
         advance(1)
     if joined is not None:
         joined.close()

@@ -11,22 +11,23 @@ from pathlib import Path
 
 import numpy as np
 
-from aloha_runtime.data import exchange
+from aloha_runtime.data import exchange, layout, reports, steps, uncounted
 from aloha_runtime.data.compact import compact as join
 from aloha_runtime.data.layout import read_info
 from aloha_runtime.data.quality import STILL_RAD
 from aloha_runtime.data.reader import Dataset
 from aloha_runtime.data.rebuild import Piece, Source, link, rebuild
 from aloha_runtime.data.recording import STATE
-from aloha_runtime.data.rows import numbered_files
+from aloha_runtime.data.rows import counted_files, numbered_files
 from aloha_runtime.data.selection import select
+from aloha_runtime.data.staging import ASIDE
 from aloha_runtime.data.video_encoder import CODECS
-from aloha_runtime.data.writer import ASIDE
 from aloha_runtime.errors import DatasetError
 
 Advance = Callable[[int], None]
 MARGIN_FRAMES = 10
 """Still frames left at each end when still time is cut off: 0.2 s."""
+TABLES = (layout.INFO_PATH, layout.STATS_PATH, layout.TASKS_PATH, reports.RIG_PATH)
 WRITTEN_ANEW = {"data", "videos", "meta", ASIDE, ".cache"}
 """What of a dataset's folder belongs to the dataset; anything else (a README, notes) goes along as it is."""
 
@@ -119,18 +120,56 @@ def compact(path: Path, advance: Advance = lambda _: None) -> str:
     """Put many episodes into each file, up to the sizes that LeRobot aims at."""
     with _editing(path) as source:
         before = len(numbered_files(path))
-        exchange.replace(path, _with_the_rest(path, lambda aside: join(source, aside, advance)))
-    return f"{before} files before, {len(numbered_files(path))} now; no frame and no number has changed"
+        build = _with_the_rest(path, lambda aside: join(source, aside, advance))
+        gone = exchange.replace(path, build, lambda: f"compact: {before} files before")
+    said = f"{before} files before, {len(numbered_files(path))} now; no frame and no number has changed"
+    return with_notes(said, _expired(gone))
 
 
 def undo(path: Path) -> str:
-    """Exchange the dataset with the one before the last edit; a second time brings the edit back."""
+    """The dataset before the last edit takes its place; again, the one before that."""
     exchange.undo(path)
-    now, aside = (read_info(each).total_episodes for each in (path, exchange.beside(path, "undo")))
+    left, aside = len(steps.kept(path)), _next_episodes(path, steps.FORWARD)
     return (
-        f"{now} episodes, as before the last edit; the {aside} that were here are kept until the next edit, undo again"
-        " brings them back"
+        f"{read_info(path).total_episodes} episodes, as before that edit; the {aside} that were here are kept, `aloha"
+        f" dataset undo {path} --redo` brings them back; {count_of(left, 'older step')} left"
     )
+
+
+def redo(path: Path) -> str:
+    """Take the last undo back."""
+    exchange.undo(path, again=True)
+    return f"{read_info(path).total_episodes} episodes, as before that undo; undo again goes back"
+
+
+def steps_of(path: Path) -> str:
+    """What is kept, the step that is undone next first."""
+    exchange.settle(path)
+    read_info(path)
+    lines = []
+    for kind, verb in ((steps.FORWARD, "redo"), (steps.BACK, "undo")):
+        for number, tree in enumerate(steps.kept(path, kind), 1):
+            step = steps.read(tree)
+            told = f"{step.made}  {step.episodes} episodes before: {step.said}" if step else "(nothing is known of it)"
+            lines.append(f"{verb} {number}: {told}")
+    return "\n".join(lines) or "nothing is kept for undo"
+
+
+def _next_episodes(path: Path, kind: str) -> int:
+    found = steps.read(steps.kept(path, kind)[0])
+    return found.episodes if found else 0
+
+
+def count_of(number: int, what: str) -> str:
+    """`1 step`, `2 steps`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _expired(gone: Sequence[str]) -> list[str]:
+    """What is to be said of steps that had to go."""
+    if not gone:
+        return []
+    return [f"{count_of(len(gone), 'oldest step')} can be undone no more (at most {steps.MOST}, fewer on a full disk)"]
 
 
 def forget(path: Path) -> str:
@@ -145,8 +184,9 @@ def _replace(
 ) -> str:
     """Put a dataset of these pieces in the place of the one at `path`; returns `said` with what could not be kept."""
     notes: list[str] = []
-    exchange.replace(path, _with_the_rest(path, lambda aside: notes.extend(rebuild(pieces, aside, codec, advance))))
-    return with_notes(said, notes)
+    build = _with_the_rest(path, lambda aside: notes.extend(rebuild(pieces, aside, codec, advance)))
+    gone = exchange.replace(path, build, lambda: with_notes(said, notes))
+    return with_notes(said, [*notes, *_expired(gone)])
 
 
 def _with_the_rest(path: Path, build: Callable[[Path], None]) -> Callable[[Path], None]:
@@ -154,15 +194,29 @@ def _with_the_rest(path: Path, build: Callable[[Path], None]) -> Callable[[Path]
 
     def build_all(aside: Path) -> None:
         build(aside)
-        for entry in path.iterdir():
-            if entry.name in WRITTEN_ANEW:
-                continue
-            if entry.is_dir():
-                shutil.copytree(entry, aside / entry.name, copy_function=lambda a, b: link(Path(a), Path(b)))
-            else:
-                link(entry, aside / entry.name)
+        for entry in sorted(path.iterdir()):
+            if entry.name not in WRITTEN_ANEW:
+                _take_along(entry, aside / entry.name)
+        anew = counted_files(path, read_info(path)) | {report for _, report in reports.listed(path)}
+        anew |= {path / name for name in TABLES}
+        for top in ("meta", "data", "videos"):
+            for entry in sorted((path / top).rglob("*")):
+                target = aside / entry.relative_to(path)
+                if not (entry.is_dir() or entry in anew or target.exists()):
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    _take_along(entry, target)
 
     return build_all
+
+
+def _take_along(entry: Path, target: Path) -> None:
+    """A file, folder or link that is no part of the dataset; what a link leads to is not looked at."""
+    if entry.is_symlink():
+        target.symlink_to(entry.readlink())
+    elif entry.is_dir():
+        shutil.copytree(entry, target, symlinks=True, copy_function=lambda a, b: link(Path(a), Path(b)))
+    elif entry.is_file():
+        link(entry, target)
 
 
 def with_notes(said: str, notes: Sequence[str]) -> str:
@@ -176,6 +230,7 @@ def _editing(path: Path) -> Iterator[Source]:
     exchange.settle(path)
     read_info(path)  # first: what is no dataset is no place for a lock
     with exchange.locked(path):
+        uncounted.refuse_any(path, read_info(path))
         yield open_source(path)
 
 

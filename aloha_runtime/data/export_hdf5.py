@@ -12,7 +12,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from aloha_runtime.data import files, reports
+from aloha_runtime import durable
+from aloha_runtime.data import reports
 from aloha_runtime.data.hdf5 import BASE_ACTION, VECTORS, ChannelOrder
 from aloha_runtime.data.reader import Dataset, Episode
 from aloha_runtime.data.units import flat_names, refuse_other_order
@@ -47,7 +48,7 @@ def export_hdf5(
         aside = out / f".episode_{episode.index}.hdf5"
         try:
             _write(dataset, episode, aside, channel_order)
-            files.publish(aside, out / f"episode_{episode.index}.hdf5")
+            durable.publish(aside, out / f"episode_{episode.index}.hdf5")
         finally:
             aside.unlink(missing_ok=True)
         advance(1)

@@ -8,14 +8,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from aloha_runtime import durable
+from aloha_runtime import durable, inside
 
 
 def publish(aside: Path, final: Path) -> None:
-    """Move a finished file from aside (same file system) to its place so that a power cut leaves it whole or absent."""
+    """Move a finished file from `aside`, in a folder of the dataset's own, to its place in the same dataset, so that a
+    power cut leaves it whole or absent. No link on the way is followed."""
+    root = aside.parents[1]
     make_directory(final.parent)
     _sync(aside)
-    aside.replace(final)
+    inside.move(root, aside, final)
     _sync(final.parent)
 
 
@@ -31,6 +33,11 @@ def all_at_once() -> Iterator[None]:
 
 
 _later: list[bool] = []
+
+
+def is_later() -> bool:
+    """Inside `all_at_once`."""
+    return bool(_later)
 
 
 def _sync(path: Path) -> None:
@@ -55,8 +62,14 @@ def publish_bytes(content: bytes, aside: Path, final: Path) -> None:
 
 def publish_table(table: pa.Table, aside: Path, final: Path) -> None:
     """`publish` for a table, as one Parquet file."""
-    pq.write_table(table, aside)
+    write_table(table, aside)
     publish(aside, final)
+
+
+def write_table(table: pa.Table, aside: Path) -> Path:
+    """A table as one Parquet file."""
+    pq.write_table(table, aside)
+    return aside
 
 
 def reserve(path: Path, size: int) -> None:

@@ -22,6 +22,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from aloha_runtime.data.hdf5_links import refuse_links
 from aloha_runtime.data.video import Image
 from aloha_runtime.errors import DatasetError
 from aloha_runtime.jpeg import jpeg_size
@@ -70,6 +71,7 @@ class Hdf5Episode:
         except OSError as error:
             raise DatasetError(f"{path} cannot be opened as HDF5 ({error}). It is cut off or no HDF5.") from None
         try:
+            refuse_links(path, self._file)
             self.vectors = {
                 name: self._vector(inside, DOF)
                 for name, inside in VECTORS.items()

@@ -8,7 +8,6 @@
 Layout as LeRobot's releases of 2024 and 2025 wrote it.
 """
 
-import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,14 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from aloha_runtime.data import files, layout, rows
+from aloha_runtime.data import exchange, files, layout, rows
 from aloha_runtime.data.episode_store import EpisodeStore, pretty_json
-from aloha_runtime.data.layout import COUNTERS, Feature, Info, refuse_keys_outside, refuse_path_outside
+from aloha_runtime.data.layout import COUNTERS, Feature, Info
 from aloha_runtime.data.open_episode import Taken
+from aloha_runtime.data.paths import filled, refuse_keys_outside, refuse_links, refuse_path_outside
 from aloha_runtime.data.rebuild import image_stats, link
+from aloha_runtime.data.staging import ASIDE, clear
 from aloha_runtime.data.video_cut import packets
-from aloha_runtime.data.writer import ASIDE
 from aloha_runtime.errors import DatasetError
 
 VERSIONS = ("v2.1", "v2.0")
@@ -51,18 +51,18 @@ def import_v2(
                 f"{source}: episode {episode['episode_index']} has {len(episode['tasks'])} tasks, not one."
             )
     info = Info(fps=raw["fps"], features=described, robot_type=raw.get("robot_type"))
-    try:
+    aside = exchange.beside(out, "new")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with exchange.or_nothing(aside):
         with files.all_at_once():
-            (out / ASIDE).mkdir(parents=True, exist_ok=True)
-            files.publish_bytes(pretty_json(info), out / ASIDE / "info.json", out / layout.INFO_PATH)
-            store = EpisodeStore(out, out / ASIDE, info)
+            (aside / ASIDE).mkdir()
+            files.publish_bytes(pretty_json(info), aside / ASIDE / "info.json", aside / layout.INFO_PATH)
+            store = EpisodeStore(aside, aside / ASIDE, info)
             for episode in episodes:
-                store.commit(_taken(source, raw, info, episode, out / ASIDE), None)
+                store.commit(_taken(source, raw, info, episode, aside / ASIDE), None)
                 advance(1)
-            shutil.rmtree(out / ASIDE)
-    except BaseException:
-        shutil.rmtree(out, ignore_errors=True)
-        raise
+            clear(aside)
+        aside.rename(out)
     return f"{out}: {store.info.total_episodes} episodes, {store.info.total_frames} frames; statistics computed anew"
 
 
@@ -73,6 +73,7 @@ def _features(source: Path, raw: dict[str, Any], leave_out: Collection[str]) -> 
         if raw.get(entry) is not None:
             refuse_path_outside(source, entry, str(raw[entry]), names)
     refuse_keys_outside(source, raw["features"])
+    refuse_links(source, *(str(raw[entry]) for entry in ("data_path", "video_path") if raw.get(entry) is not None))
     described: dict[str, Feature] = {}
     for key, entry in raw["features"].items():
         shape, dtype = list(entry["shape"]), entry["dtype"]
@@ -97,7 +98,7 @@ def _features(source: Path, raw: dict[str, Any], leave_out: Collection[str]) -> 
 def _taken(source: Path, raw: dict[str, Any], info: Info, episode: dict[str, Any], aside: Path) -> Taken:
     index, length = episode["episode_index"], episode["length"]
     chunk = index // raw.get("chunks_size", 1000)
-    table = rows.read_table(source / raw["data_path"].format(episode_chunk=chunk, episode_index=index))
+    table = rows.read_table(filled(source, raw["data_path"], episode_chunk=chunk, episode_index=index))
     if len(table) != length:
         raise DatasetError(f"{source}: episode {index} has {len(table)} rows, meta/episodes.jsonl says {length}.")
     vectors = {
@@ -109,7 +110,7 @@ def _taken(source: Path, raw: dict[str, Any], info: Info, episode: dict[str, Any
     for key, feature in info.features.items():
         if feature.dtype != "video":
             continue
-        path = source / raw["video_path"].format(episode_chunk=chunk, video_key=key, episode_index=index)
+        path = filled(source, raw["video_path"], episode_chunk=chunk, video_key=key, episode_index=index)
         if (frames := packets(path, info.fps).frames) != length:
             raise DatasetError(f"{path} holds {frames} frames, episode {index} has {length}.")
         videos[key] = aside / f"{key}.mp4"

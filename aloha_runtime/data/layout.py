@@ -5,13 +5,12 @@ under `videos/{key}/`, each numbered by chunk and file. What `meta/info.json` do
 does not exist.
 """
 
-import string
-from collections.abc import Collection
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from aloha_runtime.data.paths import filled, refuse_keys_outside, refuse_links, refuse_path_outside
 from aloha_runtime.errors import DatasetError
 
 VERSION = "v3.0"
@@ -88,15 +87,15 @@ def camera_name(key: str) -> str:
 
 
 def data_file(root: Path, info: Info, chunk: int, file: int) -> Path:
-    return root / info.data_path.format(chunk_index=chunk, file_index=file)
+    return filled(root, info.data_path, chunk_index=chunk, file_index=file)
 
 
 def episodes_file(root: Path, chunk: int, file: int) -> Path:
-    return root / EPISODES_PATH.format(chunk_index=chunk, file_index=file)
+    return filled(root, EPISODES_PATH, chunk_index=chunk, file_index=file)
 
 
 def video_file(root: Path, info: Info, key: str, chunk: int, file: int) -> Path:
-    return root / (info.video_path or VIDEO_PATH).format(video_key=key, chunk_index=chunk, file_index=file)
+    return filled(root, info.video_path or VIDEO_PATH, video_key=key, chunk_index=chunk, file_index=file)
 
 
 def read_info(root: Path) -> Info:
@@ -144,35 +143,7 @@ def _check_paths(path: Path, info: Info) -> None:
     refuse_path_outside(path, "data_path", info.data_path, ("chunk_index", "file_index"))
     refuse_path_outside(path, "video_path", info.video_path or VIDEO_PATH, ("video_key", "chunk_index", "file_index"))
     refuse_keys_outside(path, info.features)
-
-
-def refuse_keys_outside(path: Path, keys: Collection[str]) -> None:
-    """Keys of features become names of files: DatasetError for one that leads elsewhere."""
-    for key in keys:
-        if not _is_inside(key) or "/" in key:
-            raise DatasetError(
-                f"{path}: feature {key!r} would be a path outside the dataset. Do not use this dataset unless you know"
-                " who wrote it; rename that feature."
-            )
-
-
-def refuse_path_outside(path: Path, entry: str, template: str, names: Collection[str]) -> None:
-    """Files of a dataset lie inside it, whatever its description at `path` says: DatasetError unless the template fills
-    in these `names`, plainly, and leads nowhere else."""
-    try:
-        fields = {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}
-        found = template.format(**dict.fromkeys(names, 0)) if fields <= set(names) else ""
-    except (ValueError, IndexError, KeyError):
-        found = ""
-    if not _is_inside(found):
-        raise DatasetError(
-            f"{path}: {entry} is {template!r}; it must be a path inside the dataset made of {', '.join(names)}."
-            " Do not use this dataset unless you know who wrote it; correct that entry."
-        )
-
-
-def _is_inside(path: str) -> bool:
-    return bool(path) and not PurePosixPath(path).is_absolute() and ".." not in PurePosixPath(path).parts
+    refuse_links(path.parents[1], info.data_path, info.video_path or VIDEO_PATH)
 
 
 def _check_features(path: Path, info: Info) -> None:

@@ -123,19 +123,15 @@ class OpenEpisode:
         self._journal.close()
 
 
-def recover(aside: Path, info: Info, places: Mapping[str, Path]) -> Taken | None:
+def recover(aside: Path, info: Info) -> Taken | None:
     """The episode that a killed process, or a full disk, left open in `aside`; None when there is nothing to find.
 
-    `places`: where the next commit puts the video of each feature; an interrupted one may have done so already.
     Nothing is lost when the recovery itself is killed, or raises OSError because the disk is still full.
     """
     header = _header(aside)
     if header is None or header.episode_index != info.total_episodes or header.vectors != info.vectors:
         return None  # committed already, or of another dataset
     keys = _video_keys(info)
-    for key in keys:
-        if places[key].exists() and not (aside / f"{key}.mp4").exists():
-            places[key].replace(aside / f"{key}.mp4")
     size = sum(header.vectors.values())
     rows = np.fromfile(aside / ROWS, dtype=np.float32) if (aside / ROWS).exists() else np.empty(0, np.float32)
     rows = rows[: len(rows) // size * size].reshape(-1, size)

@@ -13,16 +13,17 @@ from typing import Any
 
 import msgspec
 
+from aloha_runtime import inside
 from aloha_runtime.data import features, files, layout, reports, rows
 from aloha_runtime.data.episode_store import EpisodeStore, pretty_json
 from aloha_runtime.data.layout import Feature, Info
 from aloha_runtime.data.open_episode import Taken
 from aloha_runtime.data.reader import Dataset, Episode, VideoSpan
+from aloha_runtime.data.staging import ASIDE, clear
 from aloha_runtime.data.statistics import ImageHistogram, Stats
 from aloha_runtime.data.video import VideoReader
 from aloha_runtime.data.video_cut import Packets, cut, encode, packets
 from aloha_runtime.data.video_encoder import CODECS, on_this_machine, video_info
-from aloha_runtime.data.writer import ASIDE
 from aloha_runtime.errors import DatasetError
 
 
@@ -110,7 +111,7 @@ def rebuild(
             store.commit(taken, _report(piece))
             encoded += again
             advance(1)
-        shutil.rmtree(out / ASIDE)
+        clear(out)
     return _not_kept(pieces, len(rigs) > 1, encoded if not codec else 0)
 
 
@@ -181,7 +182,7 @@ def _video(piece: Piece, span: VideoSpan, feature: Feature, target: Path, fps: f
     """Put the pictures of a piece at `target`; True when no packet changed."""
     height, width = feature.shape[:2]
     first = round(span.from_s * fps) + piece.first
-    target.unlink(missing_ok=True)
+    inside.unlink(target.parent, target)  # of the episode before
     if codec:
         encode(span.path, target, first, piece.frames, fps, on_this_machine(codec, height, width))
         return False

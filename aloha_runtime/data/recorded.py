@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from aloha_runtime.config import RigConfig
 from aloha_runtime.data import ending, files, reports
-from aloha_runtime.data.writer import ASIDE, DatasetWriter
+from aloha_runtime.data.staging import ASIDE
+from aloha_runtime.data.writer import DatasetWriter
 from aloha_runtime.errors import DatasetError
 from aloha_runtime.robot import CONTROL_HZ, NAMES, ROLES
 

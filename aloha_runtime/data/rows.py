@@ -1,6 +1,6 @@
 """The Parquet tables of a LeRobotDataset v3.0: frames, episodes, tasks; columns and types are LeRobot's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,13 @@ def used_files(root: Path, info: Info, used: Mapping[str, set[Place]]) -> set[Pa
     return found
 
 
+def counted_files(root: Path, info: Info) -> set[Path]:
+    """Every data, episode and video file of the episodes that `meta/info.json` counts."""
+    keys = [key for key, feature in info.features.items() if feature.dtype == "video"]
+    found = read_episode_rows(root, info.total_episodes, with_stats=False)
+    return used_files(root, info, places(found, keys))
+
+
 def numbered_files(root: Path) -> list[Path]:
     """Every data, episode and video file that is there, counted or not."""
     patterns = ("data/chunk-*/file-*.parquet", "meta/episodes/chunk-*/file-*.parquet", "videos/*/chunk-*/file-*.mp4")
@@ -162,6 +169,17 @@ def read_table(path: Path, without: str = "") -> pa.Table:
         raise DatasetError(f"{path} is missing. Restore it from a copy of the dataset.") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise DatasetError(f"{path} is damaged ({error}). Restore it from a copy of the dataset.") from None
+
+
+def count_rows(paths: Iterable[Path]) -> int:
+    """Rows of several Parquet files, as their own footers say; DatasetError when one is damaged."""
+    total = 0
+    for path in paths:
+        try:
+            total += pq.read_metadata(path).num_rows
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DatasetError(f"{path} is damaged ({error}). Restore it from a copy of the dataset.") from None
+    return total
 
 
 def read_episode_rows(root: Path, total: int, with_stats: bool) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from aloha_runtime.control.take import Ending, Outcome
 from aloha_runtime.data import quality
+from aloha_runtime.data.staging import SET_ASIDE
 from aloha_runtime.data.writer import DatasetWriter
 from aloha_runtime.errors import DatasetError
 
@@ -118,5 +119,6 @@ class Session:
 
     def undo(self) -> str:
         """Take the last episode back; DatasetError when there is none."""
-        self.writer.drop_last_episode()
-        return f"episode {self.episodes} is gone"
+        moved = self.writer.drop_last_episode()
+        kept = f"; its files are in {self.path / SET_ASIDE}, since they were there before this session" if moved else ""
+        return f"episode {self.episodes} is gone{kept}"

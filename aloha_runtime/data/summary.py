@@ -9,7 +9,7 @@ import msgspec
 from aloha_runtime.data import reports
 from aloha_runtime.data.layout import COUNTERS
 from aloha_runtime.data.reader import Dataset
-from aloha_runtime.data.writer import ASIDE
+from aloha_runtime.data.staging import ASIDE
 
 
 def summarise(path: Path) -> dict[str, Any]:

@@ -8,7 +8,6 @@ when the dataset is next opened for writing.
 import contextlib
 import fcntl
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,14 +15,13 @@ from typing import Any, Self
 
 from numpy.typing import ArrayLike
 
-from aloha_runtime.data import features, files, layout
+from aloha_runtime.data import features, files, layout, uncounted
 from aloha_runtime.data.episode_store import EpisodeStore, pretty_json
 from aloha_runtime.data.layout import Info
-from aloha_runtime.data.open_episode import RESERVE, OpenEpisode, recover
+from aloha_runtime.data.open_episode import OpenEpisode, recover
+from aloha_runtime.data.staging import ASIDE, Staging
 from aloha_runtime.errors import DatasetError
 
-ASIDE = ".writing"
-"""Directory inside the dataset for files that are not whole yet."""
 RECOVERED = {"outcome": "", "ended": "left open by its recording (killed, or a full disk)"}
 """Report of an episode that was found open."""
 
@@ -46,7 +44,9 @@ class DatasetWriter:
         self._failed = ""
         self.recovered: int | None = None
         """Frames of the episode that an earlier writer had left open and that opening committed; None when none."""
-        self._aside.mkdir(exist_ok=True)
+        self.set_aside: list[Path] = []
+        """What opening found in `.writing/` that is not provably ours, and where it is now."""
+        self._staging = Staging(path, info)
         self._store = EpisodeStore(path, self._aside, info)
         with self._failing():
             self._recover()
@@ -84,7 +84,8 @@ class DatasetWriter:
 
     @classmethod
     def open(cls, path: str | Path, reserve: int = 0) -> Self:
-        """Continue a dataset. An episode that its last writer left open joins it, what nobody counts is removed."""
+        """Continue a dataset. An episode that its last writer left open joins it. DatasetError when it holds files that
+        no episode counts and that its writer's journal does not list."""
         path = Path(path)
         layout.read_info(path)  # first: what is no dataset is no place for a lock
         lock = lock_dataset(path)
@@ -151,10 +152,10 @@ class DatasetWriter:
         if not task.strip():
             raise DatasetError(f"{self.path}: the task is empty. Say in a few words what the episode shows.")
         with self._failing():
-            (self._aside / RESERVE).unlink(missing_ok=True)
-            self._store.commit(self._episode.finish(task, first, frames), report)
+            self._staging.give_up_reserve()
+            self._store.commit(self._episode.finish(task, first, frames), report, self._staging)
             self._episode = None
-            self._clear_aside()
+            self._staging.clear_own()
         return self.info.total_episodes - 1
 
     def mark_last_episode(self, outcome: str) -> None:
@@ -163,19 +164,22 @@ class DatasetWriter:
         with self._failing():
             self._store.mark_last(outcome)
 
-    def drop_last_episode(self) -> None:
-        """Take the episode saved last out of the dataset again."""
+    def drop_last_episode(self) -> list[Path]:
+        """Take the episode saved last out of the dataset again. One that this writer has not saved itself goes to
+        `.set-aside/DATE/`; returns its files there."""
         self._check_usable()
         self._store.refuse_to_drop()
         with self._failing():
-            self._store.drop_last()
+            moved = self._store.drop_last(self._staging)
+            self._staging.clear_own()
+        return moved
 
     def discard_episode(self) -> None:
         """Drop the frames added since the last saved episode."""
         if self._episode:
             self._episode.abandon()
             self._episode = None
-        self._clear_aside()
+        self._staging.clear_own()
 
     def close(self) -> None:
         """Drop what was not saved and let others write; what could not be saved stays, to be recovered when the dataset
@@ -184,7 +188,7 @@ class DatasetWriter:
             return
         if not self._failed:
             self.discard_episode()
-            shutil.rmtree(self._aside, ignore_errors=True)
+            self._staging.close()
         elif self._episode:
             self._episode.abandon()
         os.close(self._lock)
@@ -214,25 +218,22 @@ class DatasetWriter:
         self._failed = ""
 
     def _recover(self) -> None:
-        """Commit what an earlier writer left open, remove what nobody counts."""
-        (self._aside / RESERVE).unlink(missing_ok=True)
+        """Take back what an interrupted commit of ours has placed, and commit what an earlier writer left open."""
+        self._staging.give_up_reserve()
+        self._store.take_back(self._staging)
+        uncounted.refuse(self.path, self._store.uncounted(), self._store.rows_beyond())
         try:
-            taken = recover(self._aside, self.info, self._store.next_videos())
+            taken = recover(self._aside, self.info)
         except DatasetError as error:
             raise DatasetError(
                 f"{self.path}: the episode that was left open cannot be brought back ({error}) To give it up, remove"
                 f" {self._aside} and do this again."
             ) from error
-        self._store.remove_orphans()
         self._store.settle_last()
         if taken is not None:
-            self._store.commit(taken, RECOVERED)
+            self._store.commit(taken, RECOVERED, self._staging)
             self.recovered = taken.frames
-        self._clear_aside()
-
-    def _clear_aside(self) -> None:
-        shutil.rmtree(self._aside, ignore_errors=True)
-        self._aside.mkdir(exist_ok=True)
+        self.set_aside = self._staging.clear_listed()
 
 
 def lock_dataset(path: Path) -> int:

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from aloha_runtime.control.gate import Gate, Motion, Target
+from aloha_runtime.control.gate import Gate, Target
 from aloha_runtime.control.limits import Limits, default_limits
 from aloha_runtime.robot import ARM_JOINTS, CONTROL_HZ, DOF, GRIPPER_INDEX, TICK_NS, Vector
 from aloha_runtime.sim.gl import mujoco

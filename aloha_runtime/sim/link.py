@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from aloha_runtime.errors import TransportError
-from aloha_runtime.robot import JOINTS_PER_ARM, ROLES, SIDES
 from aloha_runtime.ring_memory import create_held
+from aloha_runtime.robot import JOINTS_PER_ARM, ROLES, SIDES
 from aloha_runtime.run_directory import SHARED_MEMORY, Lock, lock_holder, own_files, ring_prefix
 from aloha_runtime.sim.servo import Loop, PlantState
 

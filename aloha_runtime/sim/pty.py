@@ -16,6 +16,7 @@ import tty
 from collections.abc import Callable
 from pathlib import Path
 
+from aloha_runtime.errors import SimulationError
 from aloha_runtime.sim.chain import Chain
 from aloha_runtime.sim.faults import Reply
 from aloha_runtime.sim.monitor import Monitor
@@ -50,8 +51,13 @@ class Terminal:
         os.set_blocking(self.master, False)
         tty.setraw(self._slave, termios.TCSANOW)
         name = os.ttyname(self._slave)
+        if os.path.lexists(self.link) and not _is_ours(self.link):
+            self._close()
+            raise SimulationError(
+                f"{self.link} is there and is no terminal of an emulated arm: remove it, or give the arm another port"
+            )
         aside = self.link.with_name(f".{self.link.name}.{os.getpid()}")
-        aside.unlink(missing_ok=True)
+        aside.unlink(missing_ok=True)  # of a process that had this number before
         aside.symlink_to(name)
         aside.replace(self.link)
 
@@ -59,7 +65,11 @@ class Terminal:
         """Vanish: the driver's end hangs up, the name is gone. Harmless when not plugged."""
         if not self.plugged:
             return
-        self.link.unlink(missing_ok=True)
+        if _is_ours(self.link):
+            self.link.unlink(missing_ok=True)
+        self._close()
+
+    def _close(self) -> None:
         os.close(self._slave)
         os.close(self.master)
         self.master = self._slave = -1
@@ -87,6 +97,11 @@ class Terminal:
 def precise_sleep() -> None:
     """Let this thread's sleeps end on time: the kernel otherwise adds up to 50 us to save wake-ups."""
     ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
+
+
+def _is_ours(link: Path) -> bool:
+    """A name that an emulated arm made: a link to a pseudo-terminal. Nothing else is replaced or removed."""
+    return link.is_symlink() and os.readlink(link).startswith("/dev/pts/")
 
 
 class ChainServer:

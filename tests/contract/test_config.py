@@ -46,6 +46,35 @@ MISTAKES = {
     "gripper that is no number": ((LEADER, f"{LEADER}, gripper: {{position_open: .nan}}"), "position_open"),
     "recorder of a year": (("arms_hz: 200", "flight: {minutes: 500000}"), "flight.minutes"),
     "recorder with a key that is none": (("arms_hz: 200", "flight: {minuts: 5}"), "unknown key 'flight.minuts'"),
+    "a name with a rule of udev in it": (
+        ("name: sim", 'name: "mine\\nACTION==\\"add\\", RUN+=\\"/bin/sh -c true\\"\\n#"'),
+        "name: a name is letters",
+    ),
+    "a name that ends with a line break": (("name: sim", 'name: "sim\\n"'), "name: a name is letters"),
+    "a simulated port that is somebody's file": (
+        (LEADER, "leader_left: { port: ../notes.txt"),
+        "arms.leader_left.port",
+    ),
+    "a simulated port that is a lock": ((LEADER, "leader_left: { port: supervisor"), "begins with tty"),
+    "a simulated port anywhere": ((LEADER, "leader_left: { port: /home/me/ttyDXL"), "begins with tty"),
+    "a model that is none": ((LEADER, f'{LEADER}, models: {{1: "a\\nb"}}'), "arms.leader_left.models.1: a servo model"),
+    "a camera that is a pipeline": (
+        ("type: sim", 'type: opencv, device: "filesrc location=/etc/passwd ! fakesink"'),
+        "cameras.cam_high.device: give the path",
+    ),
+    "a pedal with a line break": (
+        ("arms_hz: 200", 'recording: {pedal: "/dev/a\\nb"}'),
+        "recording.pedal: give the whole path",
+    ),
+    "logs in a folder that climbs": (("arms_hz: 200", "flight: {folder: /var/../etc}"), "flight.folder: give the path"),
+    "logs in a folder with a line break": (
+        ("arms_hz: 200", 'flight: {folder: "/var\\nReadWritePaths=/"}'),
+        "flight.folder: give the path",
+    ),
+    "a policy's camera with a line break": (
+        ("arms_hz: 200", 'policy: {cameras: {"a\\nb": cam_high}}'),
+        "a policy's camera name is",
+    ),
     "stop that is a key and a line": (
         ("arms_hz: 200", "stop_input: {device: /dev/a, port: /dev/b}"),
         "give either `device`",
@@ -101,6 +130,35 @@ def test_line_of_a_mistake_is_right(tmp_path: Path) -> None:
     path.write_text(SIM.replace("fps: 50", "fsp: 50"))
     line = 1 + path.read_text().splitlines().index(next(row for row in path.read_text().splitlines() if "fsp" in row))
     with pytest.raises(ConfigError, match=f"rig.yaml:{line}: "):
+        config.load(str(path))
+
+
+def strings(schema: dict, where: str) -> list[tuple[str, dict]]:
+    """Every kind of string that a schema allows anywhere, keys of mappings included."""
+    found = [(where, schema)] if schema.get("type") == "string" else []
+    for key, part in schema.items():
+        if isinstance(part, dict) and key not in ("default", "discriminator"):
+            found += strings(part, f"{where}/{key}")
+        elif isinstance(part, list) and key in ("anyOf", "oneOf", "allOf", "prefixItems"):
+            found += [entry for one in part for entry in strings(one, f"{where}/{key}")]
+    return found
+
+
+@pytest.mark.parametrize("kind", [config.RigConfig, config.TighterLimits])
+def test_every_string_of_a_rig_file_is_of_a_kind_that_is_checked(kind: type) -> None:
+    """It reaches a path, a unit, a rule, a shell or a log."""
+    free = [
+        where for where, part in strings(kind.model_json_schema(), "") if not part.keys() & {"pattern", "enum", "const"}
+    ]
+    assert free == []
+    if kind is config.RigConfig:
+        assert len(strings(kind.model_json_schema(), "")) > 20
+
+
+def test_a_real_port_is_a_path(tmp_path: Path) -> None:
+    path = tmp_path / "rig.yaml"
+    path.write_text((config.CONFIG_DIR / "aloha.yaml").read_text().replace("/dev/ttyDXL_leader_left", "ttyDXL_x"))
+    with pytest.raises(ConfigError, match=r"arms.leader_left.port: ttyDXL_x is no path"):
         config.load(str(path))
 
 

@@ -27,11 +27,11 @@ LAYERS = [
     {"bus", "remote"},
     {"time_server"},
     {"virtual_time", "time_server"},
-    {"realtime", "run_directory", "busy_threads", "durable"},
+    {"realtime", "run_directory", "busy_threads", "durable", "inside"},
     {"config"},
     {"config_stop"},
     {"config_mistakes", "config_parts", "messages", "robot"},
-    {"decoding", "errors", "jpeg", "key_names", "stillness"},
+    {"config_strings", "decoding", "errors", "jpeg", "key_names", "stillness"},
 ]
 """Top to bottom: a room imports from rooms below it only (and from itself)."""
 
@@ -47,6 +47,8 @@ FOR_PEOPLE = (
     "act/provenance.py",  # when a checkpoint was written
     "processes/flight.py",  # wall time of a log, beside the monotonic stamps
     "processes/recorder.py",  # when an episode began
+    "data/staging.py",  # the day on which something was set aside
+    "data/steps.py",  # when an edit was made
     "commands/evaluate_page.py",  # footers of pages
     "commands/report_page.py",
     "commands/score_page.py",

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aloha_runtime.data import Dataset, DatasetWriter
-from aloha_runtime.errors import DatasetError
+from aloha_runtime.data import Dataset, DatasetWriter, edit, files
+from aloha_runtime.errors import AlohaError, DatasetError
 
 
 @pytest.fixture
@@ -163,6 +163,17 @@ def test_append_refuses_what_it_cannot_encode(damaged):
         ("data_path", "{chunk_index"),
         ("video_path", "videos/../../{video_key}/{chunk_index}-{file_index}.mp4"),
         ("video_path", "{file_index.real}"),
+        ("video_path", "videos/{video_key!s:.2}/{chunk_index:03d}/{file_index:03d}.mp4"),
+        ("video_path", "videos/{video_key:.2}/{chunk_index:03d}/{file_index:03d}.mp4"),
+        ("data_path", "data/{chunk_index:c}{chunk_index:c}/file-{file_index:03d}.parquet"),
+        ("data_path", "data/{chunk_index:07d}/file-{file_index:03d}.parquet"),
+        ("data_path", "data/{chunk_index!r}/{file_index}.parquet"),
+        ("data_path", "data/{file_index:{chunk_index}d}.parquet"),
+        ("data_path", "data/one.parquet"),
+        ("data_path", "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"),
+        ("data_path", ".writing/{chunk_index}/{file_index}.parquet"),
+        ("data_path", "{chunk_index}/{file_index}.parquet"),
+        ("data_path", "data/a\nb/{chunk_index}/{file_index}.parquet"),
     ],
 )
 def test_files_outside_the_dataset(damaged, entry, template):
@@ -172,7 +183,49 @@ def test_files_outside_the_dataset(damaged, entry, template):
         DatasetWriter.open(damaged)
 
 
-@pytest.mark.parametrize("key", ["../../outside", "/outside", "a/b", ""])
+def test_numbers_of_a_table_that_make_a_path(damaged):
+    """Text where a number belongs fills a template in, too."""
+    edit_info(damaged, data_path="data/chunk-{chunk_index}/file-{file_index}.parquet")
+    path = damaged / "meta/episodes/chunk-000/file-000.parquet"
+    table = pq.read_table(path)
+    position = table.column_names.index("data/chunk_index")
+    pq.write_table(table.set_column(position, "data/chunk_index", pa.array(["0/../../.."] * len(table))), path)
+    refused(damaged, "chunk_index is '0/../../..'")
+
+
+@pytest.mark.parametrize("link", ["data/chunk-000", "videos", "meta/episodes", ".writing", "meta/stats.json"])
+def test_a_link_among_its_files(damaged, tmp_path, link):
+    outside = tmp_path / "outside"
+    if (damaged / link).exists():
+        (damaged / link).rename(outside)
+    else:
+        outside.mkdir()
+        (outside / "reserve").write_bytes(b"mine")
+        (outside / "notes.txt").write_bytes(b"mine")
+    before = {path: path.read_bytes() for path in outside.rglob("*") if path.is_file()}
+    (damaged / link).symlink_to(outside)
+    refused(damaged, f"{link} is a link")
+    for open_it in (DatasetWriter.open, lambda path: edit.delete(path, ["0"])):
+        with pytest.raises(DatasetError, match="is a link"):
+            open_it(damaged)
+    assert before == {path: path.read_bytes() for path in outside.rglob("*") if path.is_file()}
+
+
+def test_a_link_that_appears_after_the_look_is_not_followed(damaged, tmp_path, monkeypatch):
+    """Somebody puts it there between the look at the folder and the step that moves a file into it."""
+    outside = tmp_path / "outside"
+    (damaged / "meta/aloha").rename(outside) if (damaged / "meta/aloha").exists() else outside.mkdir()
+    aside, final = damaged / ".writing/report.json", damaged / "meta/aloha/episode_000000.json"
+    aside.parent.mkdir()
+    (outside / final.name).write_bytes(b"mine")
+    (damaged / "meta/aloha").symlink_to(outside)
+    aside.write_bytes(b"ours")
+    with pytest.raises(AlohaError, match="meta/aloha is a link"):
+        files.publish(aside, final)
+    assert (outside / final.name).read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("key", ["../../outside", "/outside", "a/b", "", ".", "..", "..x", ".writing", "a\nb"])
 def test_features_named_like_paths(damaged, key):
     info = msgspec.json.decode((damaged / "meta/info.json").read_bytes())
     info["features"][key] = info["features"]["action"]

@@ -211,7 +211,9 @@ def _safetensors(path: Path, random: Random) -> str:
     if kind == "header":
         header, said = _changed(header, random)
     elif kind == "type":
-        header[name]["dtype"] = said = _pick(("F8_E4M3", "F8_E5M2", "I8", "U8", "BOOL", "F16", "F64", "I64", "X"), random)
+        header[name]["dtype"] = said = _pick(
+            ("F8_E4M3", "F8_E5M2", "I8", "U8", "BOOL", "F16", "F64", "I64", "X"), random
+        )
     elif kind == "values":
         start, end = header[name]["data_offsets"]
         value = _pick((np.nan, -1.0, 0.0, 3e38, -3e38, np.inf, 1e-45), random)

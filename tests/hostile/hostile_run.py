@@ -163,7 +163,10 @@ def one(number: int, seed: int, only: str, folder: Path, ways: dict[str, Any]) -
     except Hang:
         case |= {"ended": "HANG", "said": traceback.format_exc()[-2500:]}
     except BaseException as error:
-        case |= {"ended": "TRACEBACK", "said": f"{type(error).__name__}: {error}"[:300] + traceback.format_exc()[-2500:]}
+        case |= {
+            "ended": "TRACEBACK",
+            "said": f"{type(error).__name__}: {error}"[:300] + traceback.format_exc()[-2500:],
+        }
     case |= {"wall_s": time.monotonic() - began, "cpu_s": time.process_time() - cpu}
     return case
 

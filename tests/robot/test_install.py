@@ -1,10 +1,12 @@
 """Installing and taking away again, in a tree: what is written, what is left alone, and what systemd says of it."""
 
+import hashlib
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 from power_cut import watch
 
@@ -277,16 +279,52 @@ def test_what_somebody_changed_is_neither_overwritten_nor_removed(tmp_path: Path
         uninstall(tmp_path, dry_run=False)
 
 
+@pytest.mark.parametrize("link", ["etc", "etc/systemd", "etc/aloha", "usr/local/bin"])
+def test_no_link_below_the_root_is_followed(tmp_path: Path, link: str) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    outside.mkdir()
+    (root / link).parent.mkdir(parents=True)
+    (root / link).symlink_to(outside)
+    with pytest.raises(AlohaError, match=f"{link} is a link"):
+        install("aloha", DEPLOY, root, dry_run=False)
+    assert list(outside.iterdir()) == []
+
+
+def test_uninstall_follows_no_link_that_was_put_in_its_way(tmp_path: Path) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    install("aloha", DEPLOY, root, dry_run=False)
+    (root / "etc/udev/rules.d").rename(outside)
+    (root / "etc/udev/rules.d").symlink_to(outside)
+    before = tree(outside)
+    assert before
+    uninstall(root, dry_run=False)
+    assert tree(outside) == before
+
+
+@pytest.mark.parametrize("listed", ["../notes.txt", "/etc/passwd", "etc/../../notes.txt"])
+def test_a_manifest_that_lists_files_elsewhere_is_refused(tmp_path: Path, listed: str) -> None:
+    root, notes = tmp_path / "root", tmp_path / "notes.txt"
+    notes.write_text("mine")
+    install("aloha", DEPLOY, root, dry_run=False)
+    manifest = root / install_files.MANIFEST
+    found = msgspec.json.decode(manifest.read_bytes())
+    found["files"][listed] = hashlib.sha256(b"mine").hexdigest()
+    manifest.write_bytes(msgspec.json.encode(found))
+    with pytest.raises(AlohaError, match="does not lie inside"):
+        uninstall(root, dry_run=False)
+    assert notes.read_text() == "mine"
+
+
 def test_an_installation_that_was_cut_off_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install("aloha", Wanted(Job.TELEOP), tmp_path, dry_run=False)
     publish, count = install_files._publish, 0
 
-    def cut_off(path: Path, content: bytes | Path) -> None:
+    def cut_off(root: Path, path: str, content: bytes | Path) -> None:
         nonlocal count
         count += 1
         if count > 2:
             raise KeyboardInterrupt
-        publish(path, content)
+        publish(root, path, content)
 
     monkeypatch.setattr(install_files, "_publish", cut_off)
     with pytest.raises(KeyboardInterrupt):
