@@ -243,13 +243,16 @@ def import_v2(
     leave_out: Annotated[
         list[str] | None, typer.Option("--leave-out", help="feature to drop; may be given again")
     ] = None,
+    leave_out_episode: Annotated[
+        list[int] | None, typer.Option("--leave-out-episode", min=0, help="episode to drop; may be given again")
+    ] = None,
 ) -> None:
     """A LeRobot v2.0 or v2.1 dataset as v3.0; videos are not encoded again."""
     from rich.console import Console
 
     from aloha_runtime.data.import_v2 import import_v2 as job
 
-    Console(highlight=False, soft_wrap=True).print(job(source, out, leave_out or []))
+    Console(highlight=False, soft_wrap=True).print(job(source, out, leave_out or [], leave_out_episode or []))
 
 
 @app.command()

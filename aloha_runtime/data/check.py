@@ -59,7 +59,7 @@ def _left_over(dataset: Dataset) -> Iterator[Finding]:
         episode_rows = rows.read_episode_rows(root, dataset.info.total_episodes, with_stats=False)
     except DatasetError:
         return
-    keys = [key for key, feature in dataset.features.items() if feature.dtype == "video"]
+    keys = dataset.info.video_keys
     counted = rows.used_files(root, dataset.info, rows.places(episode_rows, keys))
     for file in rows.numbered_files(root):
         if file not in counted:
@@ -155,7 +155,7 @@ def _statistics(dataset: Dataset, by_episode: Sequence[Stats]) -> Iterator[Findi
     for stats in by_episode:
         whole = statistics.merge_all(whole, stats)
     for key, feature in dataset.features.items():
-        if feature.dtype != "video" or key not in whole:
+        if not feature.is_camera or key not in whole:
             continue
         said_mean = dataset.stats.get(key, {}).get("mean", np.inf)
         if not np.abs(whole[key]["mean"] - said_mean).max() <= IMAGE_TOLERANCE:

@@ -54,7 +54,9 @@ def _kind(dataset: Dataset, camera: str, path: Path, where: str) -> Iterator[Fin
     with av.open(path) as container:
         stream = container.streams.video[0]
         size, codec = (stream.height, stream.width), stream.codec_context.codec.canonical_name
-    expected = dataset.cameras[camera]
+    expected = next(
+        feature.size[:2] for key, feature in dataset.features.items() if layout.camera_name(key) == camera
+    )
     if size != expected:
         said = f"{name} is {size[1]}x{size[0]}, {layout.INFO_PATH} says {expected[1]}x{expected[0]}"
         yield Finding(where, said, COPY)
@@ -74,6 +76,8 @@ def check_pictures(dataset: Dataset, episode: Episode, stats: Stats) -> Iterator
     state = dataset.vectors(STATE)[episode.from_index : episode.to_index] if STATE in dataset.info.vectors else None
     moves = state is not None and state.shape[1] == DOF and np.ptp(state[:, ~IS_GRIPPER], axis=0).max() > 10 * STILL_RAD
     for camera, span in episode.videos.items():
+        if camera not in dataset.cameras:  # depth and other maps are not pictures to look at
+            continue
         where = f"episode {episode.index}, {camera}"
         try:
             reader = VideoReader(span.path, dataset.fps)

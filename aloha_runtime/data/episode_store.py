@@ -24,7 +24,7 @@ class EpisodeStore:
     def __init__(self, path: Path, aside: Path, info: Info) -> None:
         """`aside`: a directory on the same file system for files that are not whole yet."""
         self.path, self.info, self._aside = path, info, aside
-        self._video_keys = [key for key, feature in info.features.items() if feature.dtype == "video"]
+        self._video_keys = info.video_keys
         self._read()
 
     def _read(self) -> None:
@@ -94,18 +94,18 @@ class EpisodeStore:
             row |= rows.video_columns(key, places[key], length / info.fps)
 
         tasks = self._tasks if taken.task in self._tasks else [*self._tasks, taken.task]
-        table = rows.frame_table(taken.vectors, info, episode, tasks.index(taken.task))
+        table = rows.frame_table(taken.columns, info, episode, tasks.index(taken.task), taken.stamps)
         files.publish_table(table, self._aside / "data.parquet", layout.data_file(self.path, info, *places["data"]))
         if tasks != self._tasks:
             self._publish_tasks(tasks)
         if report is not None:
             files.publish_bytes(pretty_json(report), self._aside / "report.json", reports.path(self.path, episode))
 
-        stats = taken.image_stats | rows.table_stats(table)
+        stats = taken.stats | rows.table_stats(table, info)
         row |= rows.stats_columns(stats, info)
         row |= {"meta/episodes/chunk_index": places["episodes"][0], "meta/episodes/file_index": places["episodes"][1]}
         last = layout.episodes_file(self.path, *places["episodes"])
-        files.publish_table(rows.episode_table(row, info), self._aside / "episode.parquet", last)
+        files.publish_table(rows.episode_table(row), self._aside / "episode.parquet", last)
         self._stats = statistics.merge_all(self._stats, stats)
         self._publish_stats()
         self._publish_info(tasks, episode + 1, info.total_frames + length)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -62,11 +63,12 @@ def packets(path: Path, fps: float) -> Packets:
 
 
 def cut(
-    source: Path, target: Path, first: int, frames: int, fps: float, codec: Codec, found: Packets | None = None
+    source: Path, target: Path, first: int, frames: int, fps: float, codec: Codec | None, found: Packets | None = None
 ) -> bool:
     """Frames `first` up to `first + frames` of `source` as the file `target`; True when packets were copied.
 
-    Where they do not begin at a key frame they are encoded again, as `codec`. `found`: what `packets` said of `source`,
+    Where they do not begin at a key frame they are encoded again, as `codec`, or without loss in the format that they
+    have when it is None (depth, formats that this runtime does not record). `found`: what `packets` said of `source`,
     for whoever cuts many pieces from one file. Raises DatasetError when `source` does not hold them.
     """
     found = found or packets(source, fps)
@@ -77,7 +79,10 @@ def cut(
     if found.can_copy(first, frames):
         _copy(source, target, first, frames, fps)
         return True
-    encode(source, target, first, frames, fps, codec)
+    if codec is None:
+        encode_exactly(source, target, first, frames, fps)
+    else:
+        encode(source, target, first, frames, fps, codec)
     return False
 
 
@@ -119,7 +124,7 @@ def encode(source: Path, target: Path, first: int, frames: int, fps: float, code
     reader = VideoReader(source, fps)
     image = reader.frame(first / fps)
     height, width = image.shape[:2]
-    encoder = VideoEncoder(target, height, width, round(fps), codec)
+    encoder = VideoEncoder(target, height, width, Fraction(fps).limit_denominator(1001), codec)
     try:
         encoder.put(image)
         for number in range(first + 1, first + frames):
@@ -130,3 +135,41 @@ def encode(source: Path, target: Path, first: int, frames: int, fps: float, code
     finally:
         reader.close()
     encoder.finish()
+
+
+EXACT = {
+    "hevc": ("libx265", {"x265-params": "lossless=1:log-level=error:pools=1:frame-threads=1"}),
+    "h264": ("libx264", {"qp": "0", "preset": "veryfast"}),
+    "vp9": ("libvpx-vp9", {"lossless": "1", "b:v": "0"}),
+    "ffv1": ("ffv1", {}),
+}
+"""Encoders that keep every value, by the codec of a video."""
+
+
+def encode_exactly(source: Path, target: Path, first: int, frames: int, fps: float) -> None:
+    """Frames `first` up to `first + frames` of `source`, each value as it was, in the codec and pixel format that they
+    have. Raises DatasetError for a codec that cannot."""
+    rate = Fraction(fps).limit_denominator(1001)
+    with av.open(source) as given, av.open(target, "w", format="mp4") as made:
+        stream = given.streams.video[0]
+        name, kind = stream.codec_context.codec.canonical_name, stream.codec_context.pix_fmt or "yuv420p"
+        if name not in EXACT:
+            raise DatasetError(
+                f"{source} is {name}, which cannot be encoded again without loss; frame {first} is no key frame, at which"
+                " it could be cut as it is. Cut at a key frame, or leave that feature out."
+            )
+        encoder, options = EXACT[name]
+        out = made.add_stream(encoder, rate=rate)
+        out.width, out.height, out.pix_fmt = stream.width, stream.height, kind
+        out.codec_context.time_base, out.codec_context.gop_size, out.codec_context.options = 1 / rate, 2, options
+        out.codec_context.max_b_frames = 0
+        wanted = set(range(first, first + frames))
+        for frame in given.decode(stream):
+            number = round(float(frame.pts * stream.time_base) * fps)
+            if number in wanted:
+                wanted.remove(number)
+                frame.pts, frame.time_base, frame.pict_type = number - first, 1 / rate, 0
+                made.mux(out.encode(frame))
+        made.mux(out.encode(None))
+    if wanted:
+        raise DatasetError(f"{source} does not show frame {min(wanted)}. Restore it from a copy of the dataset.")
