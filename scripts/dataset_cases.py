@@ -120,7 +120,7 @@ def _resume(first: Path, second: Path, out: Path) -> str:
 
     policy = {
         "chunk_size": 5, "n_action_steps": 5, "dim_model": 32, "n_heads": 2, "dim_feedforward": 32,
-        "n_encoder_layers": 1, "n_vae_encoder_layers": 1, "latent_dim": 4, "pretrained_backbone": None,
+        "n_encoder_layers": 1, "n_vae_encoder_layers": 1, "latent_dim": 4, "pretrained_backbone": False,
     }  # fmt: skip
     common = {"output_dir": out, "policy": policy, "batch_size": 2, "num_workers": 0, "curves": False}
     common |= {"tensorboard": False, "device": "cpu", "eval_freq": 100, "save_freq": 100}

@@ -72,6 +72,8 @@ class Source:
                 f"{path} holds {len(own)} frames of episode {index}, meta/episodes says"
                 f" {self.dataset.episodes[index].length}. `aloha dataset check {self.dataset.path}` says more."
             )
+        if own["frame_index"].to_pylist() != list(range(len(own))):
+            raise DatasetError(f"{path}: the frames of episode {index} are not in order. Take that episode out first.")
         return own.select([name for name in own.column_names if name in self.dataset.features])
 
     def whole(self, index: int, **changes: Any) -> "Piece":
