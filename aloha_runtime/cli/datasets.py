@@ -202,13 +202,17 @@ def import_hdf5(
     folder: Annotated[Path, typer.Argument(help="folder of ALOHA's episode_0.hdf5, episode_1.hdf5, ...")],
     out: Annotated[Path, typer.Argument(help="LeRobot v3 dataset folder to create")],
     task: Annotated[str, typer.Option("--task", help="what the episodes show, in a few words")],
-    fps: Annotated[int, typer.Option("--fps", min=1)] = 50,
+    fps: Annotated[float, typer.Option("--fps", min=1)] = 50,
     channels: Annotated[
         Literal["swapped", "rgb"] | None,
         typer.Option("--channels", help="of compressed frames: swapped as ALOHA's recorders write them, or rgb"),
     ] = None,
     base: Annotated[
         bool | None, typer.Option("--keep-base/--ignore-base", help="Mobile ALOHA's base_action as a feature")
+    ] = None,
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option("--leave-out", help="camera or other name in the files, or episode_3.hdf5; may be given again"),
     ] = None,
 ) -> None:
     """ALOHA HDF5 episodes as a LeRobot dataset."""
@@ -217,7 +221,9 @@ def import_hdf5(
     from aloha_runtime.data.import_hdf5 import import_hdf5 as job
 
     say = Console().print
-    made = job(folder, out, task=task, fps=fps, channel_order=channels, keep_base=base, report=say)
+    made = job(
+        folder, out, task=task, fps=fps, channel_order=channels, keep_base=base, leave_out=leave_out or [], report=say
+    )
     say(f"{out}: {len(made.episodes)} episodes, {len(made)} frames, cameras {', '.join(made.cameras) or 'none'}")
 
 

@@ -69,7 +69,7 @@ def _data(source: Source, out: Path, info: Info) -> list[rows.Place]:
             tables = {episode.data_path: rows.read_table(episode.data_path)}
         table = tables[episode.data_path]
         own = table.filter(pc.equal(table["episode_index"], episode.index))
-        if waiting and size + own.nbytes > limit:
+        if waiting and (size + own.nbytes > limit or own.schema != waiting[0].schema):
             _publish_data(waiting, out, info, place)
             waiting, size, place = [], 0, rows.next_place({place}, info.chunks_size)
         waiting.append(own)

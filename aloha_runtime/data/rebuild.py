@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from aloha_runtime.data import features, files, layout, reports, rows
+from aloha_runtime.data.conversion import Conversion
 from aloha_runtime.data.episode_store import EpisodeStore, pretty_json
 from aloha_runtime.data.layout import Feature, Info
 from aloha_runtime.data.open_episode import Taken
 from aloha_runtime.data.reader import Dataset, Episode, VideoSpan
 from aloha_runtime.data.statistics import FeatureStats, ImageHistogram, Stats
 from aloha_runtime.data.video import VideoReader
-from aloha_runtime.data.video_cut import Packets, cut, encode, packets
+from aloha_runtime.data.video_cut import Packets, cut, encode, encode_exactly, packets
 from aloha_runtime.data.video_encoder import CODECS, on_this_machine, video_info
 from aloha_runtime.data.writer import ASIDE
 from aloha_runtime.errors import DatasetError
@@ -114,14 +116,20 @@ class Piece:
 
 
 def rebuild(
-    pieces: Sequence[Piece], out: Path, codec: str | None = None, advance: Callable[[int], None] = lambda _: None
+    pieces: Sequence[Piece],
+    out: Path,
+    codec: str | None = None,
+    advance: Callable[[int], None] = lambda _: None,
+    change: Conversion | None = None,
 ) -> list[str]:
     """Write `pieces`, in order, as a new dataset at `out`, which must be absent; returns what could not be kept.
 
-    `codec`: encode every video as this one of `CODECS`; None keeps what they have. Raises DatasetError.
+    `codec`: encode every video of a camera as this one of `CODECS`; None keeps what they have. `change`: what becomes of
+    the numbers. Raises DatasetError.
     """
     first = pieces[0].source.dataset
     info = _empty(first.info, codec)
+    info = change.described(info) if change else info
     rigs = {_rig(piece.source.dataset) for piece in pieces}
     encoded = 0
     with files.all_at_once():
@@ -131,12 +139,12 @@ def rebuild(
             files.publish_bytes(rig, out / ASIDE / "rig.json", out / reports.RIG_PATH)
         store = EpisodeStore(out, out / ASIDE, info)
         for piece in pieces:
-            taken, again = _taken(piece, out / ASIDE, store.info, codec)
+            taken, again = _taken(piece, out / ASIDE, store.info, codec, change)
             store.commit(taken, _report(piece))
             encoded += again
             advance(1)
         shutil.rmtree(out / ASIDE)
-    return _not_kept(pieces, len(rigs) > 1, encoded if not codec else 0)
+    return _not_kept(pieces, len(rigs) > 1, encoded if not (codec or change) else 0)
 
 
 def _not_kept(pieces: Sequence[Piece], other_rigs: bool, encoded: int) -> list[str]:
@@ -180,10 +188,16 @@ def _rig(dataset: Dataset) -> bytes:
     return path.read_bytes() if path.exists() else b""
 
 
-def _taken(piece: Piece, aside: Path, info: Info, codec: str | None) -> tuple[Taken, int]:
+def _taken(
+    piece: Piece, aside: Path, info: Info, codec: str | None, change: Conversion | None
+) -> tuple[Taken, int]:
     """The piece as an episode that waits for its commit, and how many of its videos were encoded again."""
     source, dataset = piece.source, piece.source.dataset
     table = source.table(piece.index).slice(piece.first, piece.frames)
+    stamps = real_stamps(table, piece.first, dataset.fps)
+    picks = change.picks(piece.frames) if change else None
+    table = change.numbers(table) if change else table
+    frames = len(table)
     videos: dict[str, Path] = {}
     stats: Stats = {}
     encoded = 0
@@ -193,15 +207,18 @@ def _taken(piece: Piece, aside: Path, info: Info, codec: str | None) -> tuple[Ta
         if feature.dtype == "video":
             videos[key] = aside / f"{key}.mp4"
             span = piece.episode.videos[layout.camera_name(key)]
-            encoded += not _video(piece, span, feature, videos[key], dataset.fps, codec)
+            if picks is None:
+                encoded += not _video(piece, span, feature, videos[key], dataset.fps, codec)
+            else:
+                _pick_video(piece, span, feature, videos[key], picks, info.rate)
         known = source.stats[piece.index].get(key)
-        if known is not None and piece.is_whole and (not feature.is_camera or (not piece.restat and "q50" in known)):
+        if known is not None and piece.is_whole and picks is None and (not feature.is_camera or (not piece.restat and "q50" in known)):
             stats[key] = known
         elif feature.dtype == "video" and feature.is_camera:
-            stats[key] = image_stats(videos[key], piece.frames, dataset.fps)
+            stats[key] = image_stats(videos[key], frames, info.fps)
         elif feature.is_camera:
             stats[key] = stored_stats(piece, layout.camera_name(key))
-    return Taken(piece.task, table, videos, stats, real_stamps(table, piece.first, dataset.fps)), encoded
+    return Taken(piece.task, table, videos, stats, stamps if picks is None else None), encoded
 
 
 def real_stamps(table: pa.Table, first: int, fps: float) -> NDArray[np.float32] | None:
@@ -226,7 +243,8 @@ def _video(piece: Piece, span: VideoSpan, feature: Feature, target: Path, fps: f
     first = round(span.from_s * fps) + piece.first
     target.unlink(missing_ok=True)
     if codec and feature.is_camera:
-        encode(span.path, target, first, piece.frames, fps, on_this_machine(codec, height, width))
+        own, rate = on_this_machine(codec, height, width), piece.source.dataset.info.rate
+        encode(span.path, target, range(first, first + piece.frames), fps, own, rate)
         return False
     if piece.is_whole and first == 0 and piece.source.shared[span.path] == 1:
         link(span.path, target)
@@ -234,6 +252,21 @@ def _video(piece: Piece, span: VideoSpan, feature: Feature, target: Path, fps: f
     name = features.codec_of(feature)
     own = on_this_machine(name, height, width) if name and feature.is_camera else None
     return cut(span.path, target, first, piece.frames, fps, own, piece.source.packets(span.path))
+
+
+def _pick_video(
+    piece: Piece, span: VideoSpan, feature: Feature, target: Path, picks: NDArray[np.int64], rate: Fraction
+) -> None:
+    """The pictures `picks` of a piece, in that order, at another rate."""
+    height, width, _ = feature.size
+    fps = piece.source.dataset.fps
+    numbers = [round(span.from_s * fps) + piece.first + int(pick) for pick in picks]
+    target.unlink(missing_ok=True)
+    name = features.codec_of(feature)
+    if name and feature.is_camera:
+        encode(span.path, target, numbers, fps, on_this_machine(name, height, width), rate)
+    else:
+        encode_exactly(span.path, target, numbers, fps, rate)
 
 
 def link(source: Path, target: Path) -> None:
