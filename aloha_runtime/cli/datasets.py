@@ -171,6 +171,39 @@ def merge(
 
 
 @app.command()
+def rename(
+    dataset: DatasetPath,
+    camera: Annotated[list[str] | None, typer.Option("--camera", help="OLD=NEW; may be given again")] = None,
+    joint: Annotated[list[str] | None, typer.Option("--joint", help="OLD=NEW; may be given again")] = None,
+    task: Annotated[list[str] | None, typer.Option("--task", help="OLD=NEW; may be given again")] = None,
+    robot_type: Annotated[str | None, typer.Option("--robot-type")] = None,
+) -> None:
+    """Other names for cameras, joints, tasks and the robot type; nothing else changes."""
+    from aloha_runtime.data import rename as renaming
+
+    cameras, joints, tasks = (renaming.pairs(words or []) for words in (camera, joint, task))
+    names = renaming.Names(cameras, joints, tasks, robot_type)
+    _edit(lambda _, advance: renaming.rename(dataset, names, advance), dataset)
+
+
+@app.command()
+def convert(
+    dataset: DatasetPath,
+    out: Annotated[Path, typer.Argument(help="new folder")],
+    degrees: Annotated[bool, typer.Option("--degrees", help="joints are in degrees: turn them into rad")] = False,
+    arm_order: Annotated[bool, typer.Option("--arm-order", help="left arm first, by the names of the joints")] = False,
+    rate: Annotated[float | None, typer.Option("--rate", min=0.1, help="frames a second; numbers are interpolated")] = None,
+) -> None:
+    """A new dataset with joints in rad, in the order of this rig, or at another rate; the first stays as it is."""
+    from aloha_runtime.data import split_merge
+
+    job = split_merge.convert
+    _edit(
+        lambda _, advance: job(dataset, out, degrees=degrees, arm_order=arm_order, rate=rate, advance=advance), dataset
+    )
+
+
+@app.command()
 def undo(
     dataset: DatasetPath,
     forget: Annotated[bool, typer.Option("--forget", help="instead, free the disk of what is kept for undo")] = False,

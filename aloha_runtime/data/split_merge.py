@@ -111,12 +111,10 @@ def _remedies(first: Dataset, second: Dataset) -> list[str]:
         found.append(f"`aloha dataset rename {path} --robot-type {first.info.robot_type}` if it is the same robot.")
     if mine["fps"] != theirs["fps"]:
         found.append(f"`aloha dataset convert {path} NEW_FOLDER --rate {first.fps:g}` resamples it.")
-    shared = first.features.keys() & second.features.keys()
-    if any(_codec(first.features[key].info) != _codec(second.features[key].info) for key in shared):
+    shared = [(each, second.features[key]) for key, each in first.features.items() if key in second.features]
+    if any(_meaning(one).get("codec") != _meaning(other).get("codec") for one, other in shared):
         found.append("`aloha dataset reencode` makes codecs agree.")
-    if any(flat_names(first.features[key].names) != flat_names(second.features[key].names) for key in shared - {
-        key for key in shared if first.features[key].dtype in PICTURES
-    }):  # fmt: skip
+    if any(_meaning(one).get("names") != _meaning(other).get("names") for one, other in shared):
         found.append("`aloha dataset rename --joint OLD=NEW` renames joints, `convert --arm-order` reorders them.")
     if first.cameras.keys() != second.cameras.keys():
         found.append("`aloha dataset rename --camera OLD=NEW` renames cameras.")
