@@ -15,7 +15,7 @@ from torch import Tensor
 
 from aloha_runtime.act.augment import Augmentation, augmented
 from aloha_runtime.act.config import ACTION, ENVIRONMENT_STATE, IMAGE_PREFIX, STATE, Shape
-from aloha_runtime.act.fit import STD_FLOOR, refuse_unsound_data
+from aloha_runtime.act.fit import STD_FLOOR, refuse_untrainable_data
 from aloha_runtime.act.model import IS_PAD
 from aloha_runtime.data.frames import open_frames
 from aloha_runtime.data.reader import Dataset
@@ -39,20 +39,10 @@ class TrainingData:
         cache_gb: float | None = None,
     ) -> None:
         dataset = Dataset(path)
-        for name in (STATE, ACTION):
-            if name not in dataset.info.vectors:
-                raise DatasetError(f"{path} has no {name}, which ACT needs; it has: {', '.join(dataset.info.vectors)}")
         chosen = tuple(dataset.cameras) if cameras is None else tuple(cameras)
-        unknown = [name for name in chosen if name not in dataset.cameras]
-        if unknown:
-            raise DatasetError(f"{path} has no camera {unknown[0]!r}; it has: {', '.join(dataset.cameras) or 'none'}")
-        if not len(dataset):
-            raise DatasetError(f"{path} holds no finished episode; record some first")
+        vectors = refuse_untrainable_data(dataset, chosen)
         self.cameras = {name: dataset.cameras[name] for name in chosen}
-        self.vectors = {name: dataset.vectors(name) for name in (STATE, ACTION)}
-        if ENVIRONMENT_STATE in dataset.info.vectors:
-            self.vectors[ENVIRONMENT_STATE] = dataset.vectors(ENVIRONMENT_STATE)
-        refuse_unsound_data(dataset, chosen, tuple(self.vectors))
+        self.vectors = {name: dataset.vectors(name) for name in vectors}
         self.starts = np.array([episode.from_index for episode in dataset.episodes])
         self.ends = np.array([episode.to_index for episode in dataset.episodes])
         self.stats = _normalization_stats(dataset, [*self.vectors, *(IMAGE_PREFIX + name for name in chosen)])
@@ -68,12 +58,15 @@ class TrainingData:
             inputs[ENVIRONMENT_STATE] = self.vectors[ENVIRONMENT_STATE].shape[1:]
         return inputs, {ACTION: self.vectors[ACTION].shape[1:]}
 
+    def held_out(self, validation_fraction: float) -> int:
+        """How many episodes are kept for validation, never the last one left; up to five episodes at a tenth: none."""
+        return min(round(validation_fraction * len(self.starts)), len(self.starts) - 1)
+
     def split(self, validation_fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Frame indices of training and validation, split by episode."""
         order = np.random.default_rng([seed, 0]).permutation(len(self.starts))
-        count = round(validation_fraction * len(order))
         held_out = np.zeros(len(order), dtype=bool)
-        held_out[order[: min(count, len(order) - 1)]] = True
+        held_out[order[: self.held_out(validation_fraction)]] = True
         episode = np.repeat(np.arange(len(order)), self.ends - self.starts)
         frames = np.arange(len(episode))
         return frames[~held_out[episode]], frames[held_out[episode]]

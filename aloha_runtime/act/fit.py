@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aloha_runtime.act.config import ACTION, ENVIRONMENT_STATE, IMAGE_PREFIX, STATE, ACTConfig, feature_type
+from aloha_runtime.data.check_rows import check_rows
 from aloha_runtime.data.reader import Dataset
 from aloha_runtime.data.statistics import FeatureStats, vector_stats
 from aloha_runtime.data.units import flat_names, is_of_aloha, refuse_other_order, refuse_other_units
@@ -69,11 +70,28 @@ def refuse_unfit_data(
             _refuse_far(dataset, name, policy_stats[name])
 
 
+def refuse_untrainable_data(dataset: Dataset, cameras: Sequence[str]) -> tuple[str, ...]:
+    """Raise DatasetError unless ACT can learn from `dataset` through `cameras`; returns the vectors it learns from."""
+    path, vectors = dataset.path, dataset.info.vectors
+    for name in (STATE, ACTION):
+        if name not in vectors:
+            raise DatasetError(f"{path} has no {name}, which ACT needs; it has: {', '.join(vectors)}")
+    if unknown := [name for name in cameras if name not in dataset.cameras]:
+        raise DatasetError(f"{path} has no camera {unknown[0]!r}; it has: {', '.join(dataset.cameras) or 'none'}")
+    if not len(dataset):
+        raise DatasetError(f"{path} holds no finished episode; record some first")
+    chosen = tuple(name for name in (STATE, ACTION, ENVIRONMENT_STATE) if name in vectors)
+    refuse_unsound_data(dataset, cameras, chosen)
+    return chosen
+
+
 def refuse_unsound_data(dataset: Dataset, cameras: Sequence[str], vectors: Sequence[str]) -> None:
     """Raise DatasetError unless numbers and pictures are what they are called and the statistics are theirs.
 
     A joint that always rests is no fault (one-armed tasks): it is normalised with `STD_FLOOR`.
     """
+    for finding in check_rows(dataset):  # first: with rows that do not count, every other message would mislead
+        raise DatasetError(f"{dataset.path}: {finding}")
     for name in vectors:
         values = dataset.vectors(name)
         names, where = flat_names(dataset.features[name].names), f"{dataset.path}: {name}"
@@ -145,7 +163,9 @@ def _refuse_other_pictures(dataset: Dataset, camera: str) -> None:
     if mean.max() > 1 or not np.isfinite([*mean, *std]).all():
         raise DatasetError(f"{where}: mean {mean.max():.3g} in meta/stats.json is not in 0..1; compute them again.")
     if std.max() == 0:
-        raise DatasetError(f"{where}: every pixel is the same. Is the lens covered? Leave the camera out (cameras).")
+        others = [other for other in dataset.cameras if other != camera]
+        remedy = f"train without it (--cameras {','.join(others)})" if others else "record again"
+        raise DatasetError(f"{where}: every pixel is the same. Is the lens covered? Look at it, or {remedy}.")
     picked = np.linspace(0, len(dataset) - 1, min(SAMPLED_FRAMES, len(dataset))).astype(int)
     seen = np.mean([dataset.frame(camera, int(index)).mean(axis=(0, 1)) for index in picked], axis=0) / 255
     if np.abs(seen - mean).max() > IMAGE_TOLERANCE:

@@ -24,6 +24,7 @@ from aloha_runtime.act.fit import refuse_unfit_data
 from aloha_runtime.act.health import Health, out_of_memory_named
 from aloha_runtime.act.metrics import check_loggers
 from aloha_runtime.act.optimize import Stepper, running_mean, update_mean
+from aloha_runtime.act.resumption import refuse_other_dataset, remarks
 from aloha_runtime.act.start import load_data, make_policy
 from aloha_runtime.act.stopping import StopRequest
 from aloha_runtime.act.train_config import TrainConfig, TrainingError, TrainingStopped
@@ -52,6 +53,8 @@ def train(config: TrainConfig, report: Callable[[str], None] = log.info, termina
     processes = Processes(config)
     report = report if processes.is_first else _silent
     try:
+        if last is not None:
+            refuse_other_dataset(last, config, report)
         with processes.first_goes_first():
             data, source = load_data(config, report)
         policy = make_policy(config, data, source, pretrained=last is None).to(processes.device)
@@ -83,6 +86,8 @@ class Run:
             f"{len(self.training)} frames to train on, {len(self.validation)} to validate; {size:.2f} M parameters; "
             f"from step {self.position.step} on {self.processes.device}"
         )
+        for remark in remarks(self.config, self.data, last):
+            report(remark)
         log = TrainLog(self.config, self.position.step, report, terminal) if self.processes.is_first else None
         try:
             with StopRequest().listening() as stop:

@@ -30,6 +30,8 @@ class TrainConfig:
     """Fine-tune: a policy directory (`demo`, `user/model`) whose weights, shape and statistics training starts from."""
     resume: bool = False
     """Go on from the last checkpoint of `output_dir`."""
+    allow_other_dataset: bool = False
+    """Resume although the dataset is not the one that the run was started on, or has changed since."""
 
     cameras: tuple[str, ...] | None = None
     """Cameras to use, in order; all of the dataset's when None. With `init_from` they take the places of its own."""

@@ -142,6 +142,17 @@ def load_training_state(directory: Path, stepper: Stepper) -> tuple[Position, di
     return position, {name: value.to(policy.device) for name, value in loaded.weights.items()}
 
 
+def read_position(directory: Path) -> Position:
+    """Where the run in a checkpoint stands."""
+    step = _read_json(directory / STATE / STEP)
+    try:
+        return Position(int(step["step"]), step["best_error"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{directory / STATE / STEP} is damaged ({error}); resume from another checkpoint"
+        ) from error
+
+
 def _tensors(stepper: Stepper) -> dict[str, Tensor]:
     tensors = {f"weight.{name}": _plain(value) for name, value in stepper.policy.state_dict().items()}
     for name, parameter in stepper.policy.named_parameters():
@@ -170,6 +181,7 @@ def as_settings(config: TrainConfig) -> dict[str, Any]:
     """The configuration as JSON can hold it; `resume` left out, since it is no part of the run."""
     values = dataclasses.asdict(config)
     values.pop("resume")
+    values.pop("allow_other_dataset")
     values["policy"] = {name: dict(v) if isinstance(v, Mapping) else v for name, v in config.policy.items()}
     return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 

@@ -176,6 +176,41 @@ def merge(
 
 
 @app.command()
+def rename(
+    dataset: DatasetPath,
+    camera: Annotated[list[str] | None, typer.Option("--camera", help="OLD=NEW; may be given again")] = None,
+    joint: Annotated[list[str] | None, typer.Option("--joint", help="OLD=NEW; may be given again")] = None,
+    task: Annotated[list[str] | None, typer.Option("--task", help="OLD=NEW; may be given again")] = None,
+    robot_type: Annotated[str | None, typer.Option("--robot-type")] = None,
+) -> None:
+    """Other names for cameras, joints, tasks and the robot type; nothing else changes."""
+    from aloha_runtime.data import rename as renaming
+
+    cameras, joints, tasks = (renaming.pairs(words or []) for words in (camera, joint, task))
+    names = renaming.Names(cameras, joints, tasks, robot_type)
+    _edit(lambda _, advance: renaming.rename(dataset, names, advance), dataset)
+
+
+@app.command()
+def convert(
+    dataset: DatasetPath,
+    out: Annotated[Path, typer.Argument(help="new folder")],
+    degrees: Annotated[bool, typer.Option("--degrees", help="joints are in degrees: turn them into rad")] = False,
+    arm_order: Annotated[bool, typer.Option("--arm-order", help="left arm first, by the names of the joints")] = False,
+    rate: Annotated[
+        float | None, typer.Option("--rate", min=0.1, help="frames a second; numbers are interpolated")
+    ] = None,
+) -> None:
+    """A new dataset with joints in rad, in the order of this rig, or at another rate; the first stays as it is."""
+    from aloha_runtime.data import split_merge
+
+    job = split_merge.convert
+    _edit(
+        lambda _, advance: job(dataset, out, degrees=degrees, arm_order=arm_order, rate=rate, advance=advance), dataset
+    )
+
+
+@app.command()
 def undo(
     dataset: DatasetPath,
     listed: Annotated[bool, typer.Option("--list", help="instead, say which steps are kept")] = False,
@@ -212,13 +247,17 @@ def import_hdf5(
     folder: Annotated[Path, typer.Argument(help="folder of ALOHA's episode_0.hdf5, episode_1.hdf5, ...")],
     out: Annotated[Path, typer.Argument(help="LeRobot v3 dataset folder to create")],
     task: Annotated[str, typer.Option("--task", help="what the episodes show, in a few words")],
-    fps: Annotated[int, typer.Option("--fps", min=1)] = 50,
+    fps: Annotated[float, typer.Option("--fps", min=1)] = 50,
     channels: Annotated[
         Literal["swapped", "rgb"] | None,
         typer.Option("--channels", help="of compressed frames: swapped as ALOHA's recorders write them, or rgb"),
     ] = None,
     base: Annotated[
         bool | None, typer.Option("--keep-base/--ignore-base", help="Mobile ALOHA's base_action as a feature")
+    ] = None,
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option("--leave-out", help="camera or other name in the files, or episode_3.hdf5; may be given again"),
     ] = None,
 ) -> None:
     """ALOHA HDF5 episodes as a LeRobot dataset."""
@@ -227,7 +266,9 @@ def import_hdf5(
     from aloha_runtime.data.import_hdf5 import import_hdf5 as job
 
     say = Console().print
-    made = job(folder, out, task=task, fps=fps, channel_order=channels, keep_base=base, report=say)
+    made = job(
+        folder, out, task=task, fps=fps, channel_order=channels, keep_base=base, leave_out=leave_out or [], report=say
+    )
     say(f"{out}: {len(made.episodes)} episodes, {len(made)} frames, cameras {', '.join(made.cameras) or 'none'}")
 
 
@@ -253,13 +294,16 @@ def import_v2(
     leave_out: Annotated[
         list[str] | None, typer.Option("--leave-out", help="feature to drop; may be given again")
     ] = None,
+    leave_out_episode: Annotated[
+        list[int] | None, typer.Option("--leave-out-episode", min=0, help="episode to drop; may be given again")
+    ] = None,
 ) -> None:
     """A LeRobot v2.0 or v2.1 dataset as v3.0; videos are not encoded again."""
     from rich.console import Console
 
     from aloha_runtime.data.import_v2 import import_v2 as job
 
-    Console(highlight=False, soft_wrap=True).print(job(source, out, leave_out or []))
+    Console(highlight=False, soft_wrap=True).print(job(source, out, leave_out or [], leave_out_episode or []))
 
 
 @app.command()

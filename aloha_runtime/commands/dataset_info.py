@@ -1,15 +1,22 @@
 """`aloha dataset info` and `check`: what a dataset holds, and what is wrong with it."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from aloha_runtime.act.fit import refuse_untrainable_data
 from aloha_runtime.data.check import check as findings
+from aloha_runtime.data.finding import Finding
 from aloha_runtime.data.progress import progress
 from aloha_runtime.data.reader import Dataset
+from aloha_runtime.data.recording import ACTION
 from aloha_runtime.data.summary import summarise
+from aloha_runtime.data.units import flat_names, is_of_aloha
+from aloha_runtime.errors import DatasetError
+from aloha_runtime.robot import CONTROL_HZ
 
 SHOWN = 8
 """Flagged episodes that are listed; `aloha dataset view` has them all."""
@@ -54,9 +61,24 @@ def check(path: Path, decode: bool) -> bool:
     episodes = Dataset(path).info.total_episodes
     with progress("episodes", episodes, console.print) as advance:
         found = findings(path, decode, advance)
+    found += [] if found else _not_for_training(path)
     for finding in found:
         console.print(str(finding))
     looked = "every picture" if decode else "without looking at the pictures (--decode does)"
     verdict = f"{len(found)} findings" if found else "all is well"
     console.print(f"{path}: {verdict} in {episodes} episodes, {looked}")
     return not found
+
+
+def _not_for_training(path: Path) -> Iterator[Finding]:
+    """What `aloha train` or `aloha deploy` would refuse in a dataset that is sound."""
+    dataset = Dataset(path)
+    try:
+        refuse_untrainable_data(dataset, tuple(dataset.cameras))
+    except DatasetError as error:
+        what, _, remedy = str(error).partition(". ")
+        yield Finding("training", what, remedy.rstrip(".") or "see docs/act.md for what a policy learns from")
+        return
+    if is_of_aloha(flat_names(dataset.features[ACTION].names)) and dataset.fps != CONTROL_HZ:
+        said = f"a policy would act at {dataset.fps:g} Hz, the rig takes {CONTROL_HZ} actions a second"
+        yield Finding("deploying", said, f"`aloha dataset convert {path} NEW_FOLDER --rate {CONTROL_HZ}`")

@@ -1,6 +1,6 @@
 """Everything that can be wrong with a dataset, each finding with what to do. Reads only."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from aloha_runtime.config import QualityConfig
 from aloha_runtime.data import layout, rows, statistics, uncounted
+from aloha_runtime.data.check_rows import check_labels, check_rows
 from aloha_runtime.data.check_videos import IMAGE_TOLERANCE, check_files, check_pictures
 from aloha_runtime.data.finding import COPY, Finding
 from aloha_runtime.data.quality import still_ends
@@ -35,7 +36,9 @@ def check(path: Path, decode: bool = False, advance: Callable[[int], None] = lam
     try:
         rows_with_stats = rows.read_episode_rows(path, len(dataset.episodes), with_stats=True)
         by_episode = [rows.row_stats(row) for row in rows_with_stats]
-        found += _counters(dataset)
+        if wrong_rows := list(check_rows(dataset)):
+            return [*found, *wrong_rows]  # what is compared with rows that do not count says nothing
+        found += check_labels(dataset)
         found += _numbers(dataset)
         found += _still(dataset)
         found += _statistics(dataset, by_episode)
@@ -68,52 +71,14 @@ def _left_over(dataset: Dataset) -> Iterator[Finding]:
         yield Finding(str(file.relative_to(root)), "no episode counts this file", remedy)
 
 
-def _counters(dataset: Dataset) -> Iterator[Finding]:
-    """Frames, episodes and times count up as they should."""
-    frame_index, episode_index = dataset.column("frame_index"), dataset.column("episode_index")
-    stamps, tasks = dataset.column("timestamp"), dataset.column("task_index")
-    end = 0
-    for episode in dataset.episodes:
-        where = f"episode {episode.index}"
-        if (episode.from_index, episode.to_index) != (end, end + episode.length) or episode.length < 1:
-            yield Finding(
-                where,
-                f"covers frames {episode.from_index} to {episode.to_index}, not {end} to {end + episode.length}",
-                COPY,
-            )
-        end = episode.to_index
-        span = slice(episode.from_index, episode.to_index)
-        steps = np.arange(episode.length)
-        if not np.array_equal(frame_index[span], steps) or not (episode_index[span] == episode.index).all():
-            yield Finding(where, "its frames are not numbered from 0 on, or belong to another episode", COPY)
-        elif np.abs(stamps[span] - steps / dataset.fps).max(initial=0.0) > 0.1 / dataset.fps:
-            worst = int(np.abs(stamps[span] - steps / dataset.fps).argmax())
-            yield Finding(
-                where, f"frame {worst} has timestamp {stamps[span][worst]:.4f} s, not {worst / dataset.fps:.4f}", COPY
-            )
-        named = {_task(dataset, index) for index in set(tasks[span].tolist())}
-        if named != set(episode.tasks):
-            yield Finding(
-                where,
-                f"its frames are of task {_listed(named)}, its row says {_listed(episode.tasks)}",
-                f"`aloha dataset relabel {dataset.path} {episode.index} --task ...`",
-            )
-    if end != len(dataset):
-        yield Finding(layout.INFO_PATH, f"counts {len(dataset)} frames, the episodes have {end}", COPY)
-
-
-def _listed(names: Collection[str]) -> str:
-    return "; ".join(sorted(names))
-
-
-def _task(dataset: Dataset, index: int) -> str:
-    return dataset.tasks[index] if 0 <= index < len(dataset.tasks) else f"number {index}, which is none"
-
-
 def _numbers(dataset: Dataset) -> Iterator[Finding]:
     """Finite everywhere; joints in their order and units where it is a bimanual ALOHA."""
     for key in dataset.info.vectors:
-        values = dataset.vectors(key)
+        try:
+            values = dataset.vectors(key)
+        except DatasetError as error:
+            yield Finding(key, str(error).split(". ")[0], COPY)
+            continue
         if not np.isfinite(values).all():
             frame, number = np.argwhere(~np.isfinite(values))[0]
             episode = int(dataset.column("episode_index")[frame])
@@ -146,7 +111,10 @@ def _statistics(dataset: Dataset, by_episode: Sequence[Stats]) -> Iterator[Findi
     """`stats.json`, and what each episode's row says, against the numbers themselves."""
     remedy = f"`aloha dataset stats {dataset.path}`"
     for key in dataset.info.vectors if len(dataset) else ():
-        values = dataset.vectors(key).astype(np.float64)
+        try:
+            values = dataset.vectors(key).astype(np.float64)
+        except DatasetError:  # `_numbers` has said it
+            continue
         if said := _off(key, dataset.stats, values):
             yield Finding(layout.STATS_PATH, said, remedy)
         for episode in dataset.episodes:
@@ -157,7 +125,7 @@ def _statistics(dataset: Dataset, by_episode: Sequence[Stats]) -> Iterator[Findi
     for stats in by_episode:
         whole = statistics.merge_all(whole, stats)
     for key, feature in dataset.features.items():
-        if feature.dtype != "video" or key not in whole:
+        if not feature.is_camera or key not in whole:
             continue
         said_mean = dataset.stats.get(key, {}).get("mean", np.inf)
         if not np.abs(whole[key]["mean"] - said_mean).max() <= IMAGE_TOLERANCE:

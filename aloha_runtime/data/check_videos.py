@@ -28,6 +28,7 @@ def check_files(dataset: Dataset) -> Iterator[tuple[Episode, list[Finding]]]:
     """Episode by episode: each camera's file is there, is what the description says, and shows every row."""
     seen: dict[Path, Packets] = {}
     broken: dict[Path, str] = {}
+    kinds: dict[str, tuple[str, Path]] = {}
     for episode in dataset.episodes:
         found: list[Finding] = []
         for camera, span in episode.videos.items():
@@ -35,7 +36,7 @@ def check_files(dataset: Dataset) -> Iterator[tuple[Episode, list[Finding]]]:
             if span.path not in seen and span.path not in broken:
                 try:
                     seen[span.path] = packets(span.path, dataset.fps)
-                    found += _kind(dataset, camera, span.path, where)
+                    found += _kind(dataset, camera, span.path, where, kinds)
                 except DatasetError as error:
                     broken[span.path] = str(error).split(". ")[0]
             if span.path in broken:
@@ -48,19 +49,26 @@ def check_files(dataset: Dataset) -> Iterator[tuple[Episode, list[Finding]]]:
         yield episode, found
 
 
-def _kind(dataset: Dataset, camera: str, path: Path, where: str) -> Iterator[Finding]:
-    """Size and codec of a video file against `meta/info.json`."""
+def _kind(
+    dataset: Dataset, camera: str, path: Path, where: str, kinds: dict[str, tuple[str, Path]]
+) -> Iterator[Finding]:
+    """Size and codec of a video file against `meta/info.json`, and its encoding against that of the camera's first
+    file, which `kinds` remembers."""
     name = path.relative_to(dataset.path)
     with av.open(path) as container:
         stream = container.streams.video[0]
         size, codec = (stream.height, stream.width), stream.codec_context.codec.canonical_name
-    expected = dataset.cameras[camera]
+        kind = f"{codec} {stream.codec_context.pix_fmt}"
+    expected = next(feature.size[:2] for key, feature in dataset.features.items() if layout.camera_name(key) == camera)
     if size != expected:
         said = f"{name} is {size[1]}x{size[0]}, {layout.INFO_PATH} says {expected[1]}x{expected[0]}"
         yield Finding(where, said, COPY)
     info = dataset.features[_key(dataset, camera)].info or {}
     if info.get("video.codec", codec) != codec:
         said = f"{name} is {codec}, {layout.INFO_PATH} says {info['video.codec']}"
+        yield Finding(where, said, f"`aloha dataset reencode {dataset.path}`")
+    elif (first := kinds.setdefault(camera, (kind, path)))[0] != kind:
+        said = f"{name} is {kind}, {first[1].relative_to(dataset.path)} is {first[0]}: the camera's encodings are mixed"
         yield Finding(where, said, f"`aloha dataset reencode {dataset.path}`")
 
 
@@ -74,6 +82,8 @@ def check_pictures(dataset: Dataset, episode: Episode, stats: Stats) -> Iterator
     state = dataset.vectors(STATE)[episode.from_index : episode.to_index] if STATE in dataset.info.vectors else None
     moves = state is not None and state.shape[1] == DOF and np.ptp(state[:, ~IS_GRIPPER], axis=0).max() > 10 * STILL_RAD
     for camera, span in episode.videos.items():
+        if camera not in dataset.cameras:  # depth and other maps are not pictures to look at
+            continue
         where = f"episode {episode.index}, {camera}"
         try:
             reader = VideoReader(span.path, dataset.fps)

@@ -38,11 +38,15 @@ def compact(source: Source, out: Path, advance: Callable[[int], None] = lambda _
         for row, place in zip(found, places, strict=True):
             row.update({"data/chunk_index": place[0], "data/file_index": place[1]})
             row.update({"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0})
-        keys = [key for key, feature in info.features.items() if feature.dtype == "video"]
+        keys = info.video_keys
         for key in keys:
             _videos(source, key, out, info, found, advance if key == keys[-1] else lambda _: None)
-        tables = [rows.episode_table(row, info) for row in found]
-        files.publish_table(pa.concat_tables(tables), aside / "episodes.parquet", layout.episodes_file(out, 0, 0))
+        tables = [rows.episode_table(row) for row in found]
+        files.publish_table(
+            pa.concat_tables(tables, promote_options="default"),
+            aside / "episodes.parquet",
+            layout.episodes_file(out, 0, 0),
+        )
         files.publish_table(rows.tasks_table(dataset.tasks), aside / "tasks.parquet", out / layout.TASKS_PATH)
         for path in [*(path for _, path in reports.listed(dataset.path)), dataset.path / reports.RIG_PATH]:
             if path.exists():
@@ -70,7 +74,7 @@ def _data(source: Source, out: Path, info: Info) -> list[rows.Place]:
             tables = {episode.data_path: rows.read_table(episode.data_path)}
         table = tables[episode.data_path]
         own = table.filter(pc.equal(table["episode_index"], episode.index))
-        if waiting and size + own.nbytes > limit:
+        if waiting and (size + own.nbytes > limit or own.schema != waiting[0].schema):
             _publish_data(waiting, out, info, place)
             waiting, size, place = [], 0, rows.next_place({place}, info.chunks_size)
         waiting.append(own)
@@ -91,8 +95,9 @@ def _videos(
     limit, place = info.video_files_size_in_mb * MB, (0, 0)
     head, fps = f"videos/{key}/", info.fps
     feature = info.features[key]
-    height, width = feature.shape[:2]
-    own = on_this_machine(features.codec_of(feature), height, width)
+    height, width, _ = feature.size
+    name = features.codec_of(feature)
+    own = on_this_machine(name, height, width) if name and feature.is_camera else None
     joined: _Joined | None = None
     for episode, row in zip(source.dataset.episodes, found, strict=True):
         span = episode.videos[layout.camera_name(key)]

@@ -179,6 +179,12 @@ def forget(path: Path) -> str:
     return "what was kept for undo is gone"
 
 
+def replace_with(path: Path, build: Callable[[Source, Path], None]) -> None:
+    """Have `build` write another dataset from the one at `path`, and put it in its place."""
+    with _editing(path) as source:
+        exchange.replace(path, _with_the_rest(path, lambda aside: build(source, aside)))
+
+
 def _replace(
     path: Path, pieces: Sequence[Piece], said: str, codec: str | None = None, advance: Advance = lambda _: None
 ) -> str:

@@ -29,7 +29,7 @@ class EpisodeStore:
         self.path, self.info, self._aside = path, info, aside
         self._written: dict[str, str] = {}
         """Files that this process has put in their places: path below the dataset -> sha256."""
-        self._video_keys = [key for key, feature in info.features.items() if feature.dtype == "video"]
+        self._video_keys = info.video_keys
         self._read()
 
     def _read(self) -> None:
@@ -133,7 +133,7 @@ class EpisodeStore:
             for each in self._rows
             if (each["meta/episodes/chunk_index"], each["meta/episodes/file_index"]) == place
         ]
-        together = pa.concat_tables([rows.episode_table(each, self.info) for each in same])
+        together = pa.concat_tables([rows.episode_table(each) for each in same])
         aside = files.write_table(together, self._aside / "episode.parquet")
         self._replace(aside, layout.episodes_file(self.path, *place))
         self._read()
@@ -159,7 +159,8 @@ class EpisodeStore:
 
         before = self._tasks
         self._tasks = before if taken.task in before else [*before, taken.task]
-        table = rows.frame_table(ending.stamped(taken.vectors, report), info, episode, self._tasks.index(taken.task))
+        table = rows.frame_table(taken.columns, info, episode, self._tasks.index(taken.task), taken.stamps)
+        table, _ = ending.settled(table, episode, report or {})
         data = files.write_table(table, self._aside / "data.parquet")
         finals[data] = layout.data_file(self.path, info, *places["data"])
         if self._tasks != before:
@@ -167,10 +168,10 @@ class EpisodeStore:
         if report is not None:
             finals[self._json("report", report)] = reports.path(self.path, episode)
 
-        stats = taken.image_stats | rows.table_stats(table)
+        stats = taken.stats | rows.table_stats(table, info)
         row |= rows.stats_columns(stats, info)
         row |= {"meta/episodes/chunk_index": places["episodes"][0], "meta/episodes/file_index": places["episodes"][1]}
-        last = files.write_table(rows.episode_table(row, info), self._aside / "episode.parquet")
+        last = files.write_table(rows.episode_table(row), self._aside / "episode.parquet")
         finals[last] = layout.episodes_file(self.path, *places["episodes"])
         self._stats = statistics.merge_all(self._stats, stats)
         finals[self._json("stats", statistics.to_json(self._stats))] = self.path / layout.STATS_PATH

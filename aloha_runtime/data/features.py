@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from aloha_runtime.data.layout import BOOL, COUNTERS, IMAGE_PREFIX, Feature, Info
+from aloha_runtime.data.units import flat_names
 from aloha_runtime.data.video import Image
 from aloha_runtime.data.video_encoder import CODECS, video_info
 from aloha_runtime.errors import DatasetError
@@ -15,7 +16,7 @@ from aloha_runtime.errors import DatasetError
 def describe(
     vectors: Mapping[str, Sequence[str]],
     cameras: Mapping[str, tuple[int, int]],
-    fps: int,
+    fps: float,
     codec: str,
     scalars: Mapping[str, str] | None = None,
 ) -> dict[str, Feature]:
@@ -49,14 +50,13 @@ def check_appendable(path: Path, info: Info) -> None:
             and feature.dtype != "video"
         ):
             raise DatasetError(
-                f"{path}: feature {key!r} is {feature.dtype} of shape {feature.shape}; this runtime writes float32"
-                " and bool vectors and videos. Record into a new dataset; edit this one with LeRobot's"
-                " lerobot-edit-dataset."
+                f"{path}: feature {key!r} is {feature.dtype} of shape {feature.shape}; this runtime records float32 and"
+                f" bool vectors and videos. Record into a new dataset. Edits carry that feature along as it is."
             )
-        if feature.dtype == "video" and not codec_of(feature):
+        if feature.dtype == "video" and not (feature.is_camera and codec_of(feature)):
             raise DatasetError(
                 f"{path}: video of {key!r} is {(feature.info or {}).get('video.codec')}; this runtime encodes"
-                f" {', '.join(CODECS)}. Record into a new dataset; edit this one with LeRobot's lerobot-edit-dataset."
+                f" {', '.join(CODECS)}, in colour. Record into a new dataset. Edits carry that feature along as it is."
             )
 
 
@@ -104,7 +104,8 @@ def fitting(
             vectors[key] = value.astype(np.float32)
         if not np.isfinite(vectors[key]).all():
             bad = int(np.flatnonzero(~np.isfinite(vectors[key]))[0])
-            name = feature.names[bad] if isinstance(feature.names, list) else f"number {bad}"
+            names = flat_names(feature.names)
+            name = names[bad] if bad < len(names) else f"number {bad}"
             raise DatasetError(
                 f"{path}: {key} of frame {index} is not finite: {name} is {value[bad]}. Drop the frame or discard the"
                 f" episode, and look at where that value comes from."

@@ -2,7 +2,8 @@
 
     /observations/{qpos,qvel,effort}, /action        (T, 14) float32, in contract order and units
     /observations/images/{camera}                    (T, H, W, 3) uint8 RGB, or with attribute `compress` (T, L) JPEG
-                                                     bytes, zero-padded to one length
+                                                     bytes, zero-padded to one length; other recorders write (T,) byte
+                                                     strings or arrays of varying length, and leave the attribute out
     /compress_len                                    (cameras, T) lengths of those JPEGs, not needed here
     /base_action                                     (T, 2) Mobile only: linear m/s, angular rad/s
 
@@ -12,7 +13,7 @@ be either, so the channel order is never guessed.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -40,6 +41,7 @@ VECTORS = {
 }
 """LeRobot's names of the recorded vectors. Velocity and effort are missing in some recordings."""
 REQUIRED = ("observation.state", "action")
+IMAGES = "observations/images"
 BASE_ACTION = "base_action"
 MOST_PIXELS = 4096 * 3072
 """Of a camera's picture: 36 MB decoded. Recorders of these arms write 640x480."""
@@ -61,9 +63,11 @@ class Hdf5Episode:
     Opening raises DatasetError, naming the file and the dataset inside, for a file that is damaged or not ALOHA's.
     """
 
-    def __init__(self, path: Path, channel_order: ChannelOrder | None = None) -> None:
+    def __init__(self, path: Path, channel_order: ChannelOrder | None = None, leave_out: Collection[str] = ()) -> None:
+        """`leave_out`: names inside the file, in full or their last part, that are not looked at."""
         self.path = path
         self._order = channel_order
+        self._leave_out = set(leave_out)
         try:
             self._file = h5py.File(path, "r")
         except FileNotFoundError:
@@ -75,11 +79,11 @@ class Hdf5Episode:
             self.vectors = {
                 name: self._vector(inside, DOF)
                 for name, inside in VECTORS.items()
-                if name in REQUIRED or inside in self._file
+                if name in REQUIRED or (inside in self._file and not self._left_out(inside))
             }
             self.length = len(self.vectors["action"])
-            self.base_action = self._vector(BASE_ACTION, 2) if BASE_ACTION in self._file else None
-            self.is_compressed = bool(self._file.attrs.get("compress", False))
+            has_base = BASE_ACTION in self._file and not self._left_out(BASE_ACTION)
+            self.base_action = self._vector(BASE_ACTION, 2) if has_base else None
             self._check_lengths()
             self._images = self._image_datasets()
             self.cameras = {name: self._size(name) for name in self._images}
@@ -103,7 +107,7 @@ class Hdf5Episode:
 
     def frame(self, camera: str, step: int) -> Image:
         """One frame, (H, W, 3) uint8 RGB."""
-        if not self.is_compressed:
+        if is_colour(self._images[camera]):
             return np.asarray(self._read(self._images[camera], step), dtype=np.uint8)
         if self._order is None:
             raise DatasetError(
@@ -117,7 +121,9 @@ class Hdf5Episode:
     def _decoded(self, camera: str, step: int) -> Image:
         """A JPEG as OpenCV decodes it, for BGR. The zeros behind it do no harm, so `compress_len` is not needed."""
         data = self._read(self._images[camera], step)
-        size, inside = jpeg_size(data.tobytes()), f"observations/images/{camera}"
+        if data.dtype != np.uint8:
+            data = np.frombuffer(bytes(data.item()), np.uint8)
+        size, inside = jpeg_size(data.tobytes()), f"{IMAGES}/{camera}"
         if size is not None and size[0] * size[1] > MOST_PIXELS:
             raise DatasetError(f"{self.path}: {inside}, frame {step} is {size[1]}x{size[0]}, no camera's size.")
         decoded = cv2.imdecode(data, cv2.IMREAD_COLOR) if size is not None else None
@@ -156,20 +162,59 @@ class Hdf5Episode:
             told = ", ".join(f"{inside} {length}" for inside, length in lengths.items())
             raise DatasetError(f"{self.path}: frames differ in number or there are none ({told}). Leave the file out.")
 
+    def _left_out(self, inside: str) -> bool:
+        """Whether the caller named it, in full or by its last part."""
+        return bool(
+            self._leave_out & {inside, inside.rpartition("/")[2], *(n for n, i in VECTORS.items() if i == inside)}
+        )
+
     def _image_datasets(self) -> dict[str, h5py.Dataset]:
         group = self._file.get("observations/images", {})
-        for name, found in group.items():
-            rank, inside = 2 if self.is_compressed else 4, f"observations/images/{name}"
-            fits = isinstance(found, h5py.Dataset) and found.ndim == rank and found.dtype == np.uint8
-            if not fits or (rank == 4 and found.shape[3] != 3):
-                what = f"{found.dtype} of shape {found.shape}" if isinstance(found, h5py.Dataset) else "a group"
-                wanted = "(T, bytes), as `compress` is set" if self.is_compressed else "(T, height, width, 3)"
-                raise DatasetError(f"{self.path}: {inside} is {what}; it must be uint8 of shape {wanted}.")
-            if len(found) != self.length:
-                raise DatasetError(f"{self.path}: {inside} has {len(found)} frames, action has {self.length}.")
-        return dict(group.items())
+        found = {name: each for name, each in group.items() if not self._left_out(f"{IMAGES}/{name}")}
+        for name, images in found.items():
+            inside = f"{IMAGES}/{name}"
+            if not isinstance(images, h5py.Dataset) or (not is_colour(images) and not is_encoded(images)):
+                what = f"{images.dtype} of shape {images.shape}" if isinstance(images, h5py.Dataset) else "a group"
+                others = [other for other in found if other != name]
+                way_on = f"; import without it: --leave-out {inside}" if others else ""
+                raise DatasetError(
+                    f"{self.path}: {inside} is {what}; it must be uint8 of shape (T, height, width, 3), or JPEGs as"
+                    f" bytes of any form{way_on}."
+                )
+            if len(images) != self.length:
+                raise DatasetError(f"{self.path}: {inside} has {len(images)} frames, action has {self.length}.")
+        return found
 
     def _size(self, camera: str) -> tuple[int, int]:
         found = self._images[camera]
-        size = self._decoded(camera, 0).shape if self.is_compressed else found.shape[1:]
+        size = found.shape[1:] if is_colour(found) else self._decoded(camera, 0).shape
         return int(size[0]), int(size[1])
+
+    @property
+    def not_taken(self) -> list[str]:
+        """What else the file holds, each with its kind: it has no place here, or was left out by name."""
+        taken = {VECTORS[name] for name in self.vectors} | {f"{IMAGES}/{name}" for name in self._images}
+        taken |= {"compress_len"} | ({BASE_ACTION} if self.base_action is not None else set())
+        found: list[str] = []
+
+        def note(name: str, each: h5py.Dataset | h5py.Group) -> None:
+            if isinstance(each, h5py.Dataset) and name not in taken:
+                kind = "text" if h5py.check_string_dtype(each.dtype) else str(each.dtype)
+                found.append(f"{name} ({kind}{' ' + 'x'.join(map(str, each.shape)) if each.shape else ''})")
+
+        self._file.visititems(note)
+        return found
+
+
+def is_colour(images: h5py.Dataset) -> bool:
+    """Plain pictures, (T, H, W, 3) uint8."""
+    return images.ndim == 4 and images.shape[3] == 3 and images.dtype == np.uint8
+
+
+def is_encoded(images: h5py.Dataset) -> bool:
+    """Picture files in any of the forms that recorders write: padded rows of bytes, byte strings, or arrays of their own
+    lengths."""
+    if images.ndim == 2:
+        return bool(images.dtype == np.uint8)
+    is_bytes = h5py.check_vlen_dtype(images.dtype) == np.uint8 or h5py.check_string_dtype(images.dtype) is not None
+    return images.ndim == 1 and (is_bytes or images.dtype.kind in "SV")

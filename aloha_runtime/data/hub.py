@@ -58,7 +58,7 @@ def pull(name: str, path: Path, revision: str | None = None) -> str:
 def counted_files(path: Path) -> list[Path]:
     """Every file that the dataset counts, and its reports; DatasetError when one of them is missing."""
     dataset = Dataset(path)
-    keys = [key for key, feature in dataset.features.items() if feature.dtype == "video"]
+    keys = dataset.info.video_keys
     episode_rows = rows.read_episode_rows(path, dataset.info.total_episodes, with_stats=False)
     found = sorted(rows.used_files(path, dataset.info, rows.places(episode_rows, keys)))
     found += [path / name for name in (layout.INFO_PATH, layout.STATS_PATH, layout.TASKS_PATH)]

@@ -1,56 +1,59 @@
 """LeRobotDataset v2.0 and v2.1 into v3.0: a file an episode and camera stays one, videos are not encoded again.
 
-    meta/info.json            codebase_version "v2.1" or "v2.0", data_path and video_path by episode
-    meta/episodes.jsonl       a line an episode: episode_index, tasks, length
-    meta/tasks.jsonl          a line a task: task_index, task
-    meta/episodes_stats.jsonl (v2.1) or meta/stats.json (v2.0): without quantiles, so statistics are computed anew
-
-Layout as LeRobot's releases of 2024 and 2025 wrote it.
+Every count is compared before the first write, and the result is opened and read before it is called done.
 """
 
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
+import pyarrow as pa
 
-from aloha_runtime.data import exchange, files, layout, rows
+from aloha_runtime.data import exchange, files, layout, statistics
 from aloha_runtime.data.episode_store import EpisodeStore, pretty_json
-from aloha_runtime.data.layout import COUNTERS, Feature, Info
+from aloha_runtime.data.layout import COUNTERS, PICTURES, Feature, Info
+from aloha_runtime.data.older import Older, refusal
 from aloha_runtime.data.open_episode import Taken
-from aloha_runtime.data.paths import filled, refuse_keys_outside, refuse_links, refuse_path_outside
+from aloha_runtime.data.paths import refuse_keys_outside, refuse_links, refuse_path_outside
+from aloha_runtime.data.reader import Dataset
 from aloha_runtime.data.rebuild import image_stats, link
+from aloha_runtime.data.recording import ACTION, STATE
+from aloha_runtime.data.rows import vector_table
 from aloha_runtime.data.staging import ASIDE, clear
-from aloha_runtime.data.video_cut import packets
+from aloha_runtime.data.statistics import Stats
+from aloha_runtime.data.stored import to_numpy
 from aloha_runtime.errors import DatasetError
 
-VERSIONS = ("v2.1", "v2.0")
+MEASURED = (STATE, ACTION, "observation.velocity", "observation.effort")
+"""Vectors that are float32 in every dataset of LeRobot's; float64 is converted. Other features stay bit for bit."""
 
 
 def import_v2(
-    source: Path, out: Path, leave_out: Collection[str] = (), advance: Callable[[int], None] = lambda _: None
+    source: Path,
+    out: Path,
+    leave_out: Collection[str] = (),
+    leave_out_episodes: Collection[int] = (),
+    advance: Callable[[int], None] = lambda _: None,
 ) -> str:
-    """Write the dataset at `source` as a new one at `out`; returns a line for people.
+    """Write the dataset at `source` as a new one at `out`; returns a line for people that lists what was left out.
 
-    `leave_out`: features that are dropped. Raises DatasetError for a feature that cannot be kept and was not left out,
-    and for a damaged file by name; then there is no `out`.
+    `leave_out`: features that are dropped. `leave_out_episodes`: numbers of episodes. Raises DatasetError, before
+    anything is written, that names every episode that cannot be taken and why; when it fails, there is no `out`.
     """
-    raw = _read_json(source / layout.INFO_PATH)
-    if raw.get("codebase_version") not in VERSIONS:
-        raise DatasetError(
-            f"{source}: codebase_version is {raw.get('codebase_version')!r}; this imports {' and '.join(VERSIONS)}."
-        )
+    older = Older.open(source)
     if out.exists() and any(out.iterdir()):
         raise DatasetError(f"{out} already exists. Choose another path.")
-    described = _features(source, raw, leave_out)
-    episodes = _read_lines(source / "meta/episodes.jsonl")
-    for episode in episodes:
-        if len(episode["tasks"]) != 1:
-            raise DatasetError(
-                f"{source}: episode {episode['episode_index']} has {len(episode['tasks'])} tasks, not one."
-            )
-    info = Info(fps=raw["fps"], features=described, robot_type=raw.get("robot_type"))
+    described = _features(older, leave_out)
+    info = Info(fps=older.raw["fps"], features=described, robot_type=older.raw.get("robot_type"))
+    left_out = set(leave_out_episodes)
+    older.refuse_other_counts(left_out)
+    chosen = [index for index in sorted(older.lines) if index not in left_out]
+    found = {index: list(older.faults(index, _as_stored(info, older))) for index in chosen}
+    if faults := {index: each for index, each in found.items() if each}:
+        raise refusal(source, faults, len(chosen))
+    if not chosen:
+        raise DatasetError(f"{source}: no episode is left to import.")
     aside = exchange.beside(out, "new")
     out.parent.mkdir(parents=True, exist_ok=True)
     with exchange.or_nothing(aside):
@@ -58,83 +61,113 @@ def import_v2(
             (aside / ASIDE).mkdir()
             files.publish_bytes(pretty_json(info), aside / ASIDE / "info.json", aside / layout.INFO_PATH)
             store = EpisodeStore(aside, aside / ASIDE, info)
-            for episode in episodes:
-                store.commit(_taken(source, raw, info, episode, aside / ASIDE), None)
+            for index in chosen:
+                store.commit(_taken(older, info, index, aside / ASIDE), None)
                 advance(1)
             clear(aside)
+        _read_back(aside)
         aside.rename(out)
-    return f"{out}: {store.info.total_episodes} episodes, {store.info.total_frames} frames; statistics computed anew"
+    return "; ".join([_said(out, store.info), *_not_as_it_was(older, leave_out, left_out, len(chosen))])
 
 
-def _features(source: Path, raw: dict[str, Any], leave_out: Collection[str]) -> dict[str, Feature]:
+def _said(out: Path, info: Info) -> str:
+    return f"{out}: {info.total_episodes} episodes, {info.total_frames} frames; statistics computed anew"
+
+
+def _not_as_it_was(older: Older, leave_out: Collection[str], left_out: set[int], taken: int) -> list[str]:
+    said = []
+    if leave_out:
+        said.append(f"features left out: {', '.join(sorted(leave_out))}")
+    if left_out:
+        said.append(f"episodes left out: {', '.join(map(str, sorted(left_out)))}")
+    converted = [key for key in MEASURED if key not in leave_out and _dtype(older, key) == "float64"]
+    if converted:
+        said.append(f"float64 converted to float32: {', '.join(converted)}")
+    said += older.notes[:3]
+    return said + ([f"{len(older.notes) - 3} more remarks of that kind"] if len(older.notes) > 3 else [])
+
+
+def _dtype(older: Older, key: str) -> str:
+    return str(older.raw["features"].get(key, {}).get("dtype"))
+
+
+def _as_stored(info: Info, older: Older) -> Info:
+    """The description with the dtypes that the source has."""
+    stored = {
+        key: Feature(_dtype(older, key), feature.shape, feature.names, feature.info)
+        for key, feature in info.features.items()
+    }
+    return Info(fps=info.fps, features=stored)
+
+
+def _features(older: Older, leave_out: Collection[str]) -> dict[str, Feature]:
     """The features that go along. LeRobot's older images have names for height, width and channels, too."""
+    source, raw = older.path, older.raw
     names = ("episode_chunk", "video_key", "episode_index")
     for entry in ("data_path", "video_path"):
         if raw.get(entry) is not None:
             refuse_path_outside(source, entry, str(raw[entry]), names)
     refuse_keys_outside(source, raw["features"])
     refuse_links(source, *(str(raw[entry]) for entry in ("data_path", "video_path") if raw.get(entry) is not None))
-    described: dict[str, Feature] = {}
-    for key, entry in raw["features"].items():
-        shape, dtype = list(entry["shape"]), entry["dtype"]
-        if key in leave_out:
-            continue
-        if dtype == "video":
-            described[key] = Feature(dtype, shape, ["height", "width", "channels"], entry.get("info"))
-        elif key in COUNTERS:
-            described[key] = Feature(COUNTERS[key], [1], None)
-        elif dtype == "float32" and len(shape) == 1:
-            described[key] = Feature(dtype, shape, entry.get("names"))
-        else:
-            raise DatasetError(
-                f"{source}: feature {key!r} is {dtype} of shape {shape}; only float32 vectors and videos are kept."
-                f" Import without it: --leave-out {key}"
-            )
     if unknown := [key for key in leave_out if key not in raw["features"]]:
         raise DatasetError(f"{source} has no feature {unknown[0]!r}; it has: {', '.join(raw['features'])}.")
-    return described
+    described: dict[str, Feature] = {}
+    for key, entry in raw["features"].items():
+        if key not in leave_out and key not in COUNTERS:
+            described[key] = _feature(source, key, entry)
+    return described | {key: Feature(dtype, [1], None) for key, dtype in COUNTERS.items()}
 
 
-def _taken(source: Path, raw: dict[str, Any], info: Info, episode: dict[str, Any], aside: Path) -> Taken:
-    index, length = episode["episode_index"], episode["length"]
-    chunk = index // raw.get("chunks_size", 1000)
-    table = rows.read_table(filled(source, raw["data_path"], episode_chunk=chunk, episode_index=index))
-    if len(table) != length:
-        raise DatasetError(f"{source}: episode {index} has {len(table)} rows, meta/episodes.jsonl says {length}.")
-    vectors = {
-        key: np.array(table[key].to_pylist(), dtype=np.float32).reshape(length, size)
-        for key, size in info.vectors.items()
-    }
+def _feature(source: Path, key: str, entry: Any) -> Feature:
+    try:
+        dtype, shape = str(entry["dtype"]), [int(size) for size in entry["shape"]]
+        said = {**(entry.get("video_info") or {}), **(entry.get("info") or {})} or None
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise DatasetError(
+            f"{source / layout.INFO_PATH}: feature {key!r} is described as {entry!r}, without dtype and shape."
+            " Correct that entry."
+        ) from None
+    feature = Feature("float32" if key in MEASURED and dtype == "float64" else dtype, shape, entry.get("names"), said)
+    if dtype in PICTURES and not feature.names and len(shape) == 3:
+        first = ["height", "width", "channels"]
+        feature.names = first if feature.size == tuple(shape) else ["channels", "height", "width"]
+    return feature
+
+
+def _taken(older: Older, info: Info, index: int, aside: Path) -> Taken:
+    table = older.table(index, info)
+    length, task = len(table), older.task(index, table)
+    measured = {}
+    for key in MEASURED:
+        if key in info.features and len(info.features[key].shape) == 1:
+            kept = Feature(_dtype(older, key), info.features[key].shape, None)
+            values = to_numpy(older.data_file(index), key, table[key], kept).astype(np.float32)
+            measured[key] = values.reshape(length, -1)
+    columns = vector_table(measured)
+    for key in info.columns:
+        if key not in measured and key not in COUNTERS:
+            columns = columns.append_column(table.schema.field(key), table[key])
     videos: dict[str, Path] = {}
-    stats = {}
+    stats: Stats = {}
+    known = statistics.from_json({key: each for key, each in older.stats.get(index, {}).items() if each})
     for key, feature in info.features.items():
-        if feature.dtype != "video":
-            continue
-        path = filled(source, raw["video_path"], episode_chunk=chunk, video_key=key, episode_index=index)
-        if (frames := packets(path, info.fps).frames) != length:
-            raise DatasetError(f"{path} holds {frames} frames, episode {index} has {length}.")
-        videos[key] = aside / f"{key}.mp4"
-        link(path, videos[key])
-        stats[key] = image_stats(path, length, info.fps)
-    return Taken(episode["tasks"][0], vectors, videos, stats)
+        if feature.dtype == "video":
+            path = older.video_file(key, index)
+            videos[key] = aside / f"{key}.mp4"
+            link(path, videos[key])
+            if feature.is_camera:
+                stats[key] = image_stats(path, length, info.fps)
+        if feature.dtype in PICTURES and key not in stats and key in known:
+            stats[key] = known[key]
+    return Taken(task, columns if len(columns.schema) else pa.table({}), videos, stats)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = msgspec.json.decode(path.read_bytes())
-    except FileNotFoundError:
-        raise DatasetError(f"{path} is missing: that is no LeRobot dataset.") from None
-    except msgspec.DecodeError as error:
-        raise DatasetError(f"{path} is damaged ({error}).") from None
-    if not isinstance(found, dict):
-        raise DatasetError(f"{path} is damaged (not an object).")
-    return found
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    try:
-        return [msgspec.json.decode(line, type=dict[str, Any]) for line in path.read_bytes().splitlines() if line]
-    except FileNotFoundError:
-        raise DatasetError(f"{path} is missing. Restore it from a copy of the dataset.") from None
-    except msgspec.DecodeError as error:
-        raise DatasetError(f"{path} is damaged ({error}). Restore it from a copy of the dataset.") from None
+def _read_back(out: Path) -> None:
+    """Read what was written as training reads it; raises DatasetError where it cannot be."""
+    made = Dataset(out)
+    for key in made.info.vectors:
+        made.vectors(key)
+    for episode in made.episodes:
+        for camera in made.cameras:
+            for index in (episode.from_index, episode.to_index - 1):
+                made.frame(camera, index)

@@ -5,12 +5,14 @@ under `videos/{key}/`, each numbered by chunk and file. What `meta/info.json` do
 does not exist.
 """
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from aloha_runtime.data.paths import filled, refuse_keys_outside, refuse_links, refuse_path_outside
+from aloha_runtime.data.units import flat_names
 from aloha_runtime.errors import DatasetError
 
 VERSION = "v3.0"
@@ -34,6 +36,10 @@ COUNTERS = {
 """Columns that every dataset has beside its own features: timestamp in seconds within the episode, the rest counts."""
 
 
+PICTURES = ("video", "image")
+"""dtypes of pictures: in a video file, or each as the bytes of a picture file in its row."""
+
+
 class Feature(msgspec.Struct, omit_defaults=True):
     """One entry of `features`: dtype "float32", "int64", "video", ...; shape without the time axis."""
 
@@ -41,6 +47,30 @@ class Feature(msgspec.Struct, omit_defaults=True):
     shape: list[int]
     names: Any
     info: dict[str, Any] | None = None
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """(height, width, channels) of a picture, by the names of its axes, whichever comes first; zeros for another
+        feature. Without names the axis of 1 or 3 is the channels, the last one first."""
+        if self.dtype not in PICTURES or len(self.shape) != 3:
+            return 0, 0, 0
+        axes = dict(zip(flat_names(self.names), self.shape, strict=False))
+        axes["channels"] = axes.get("channels", axes.get("channel", 0))
+        if all(axes.get(axis) for axis in AXES):
+            height, width, channels = (axes[axis] for axis in AXES)
+            return height, width, channels
+        first, *_, last = self.shape
+        height, width, channels = self.shape if last in (1, 3) or first not in (1, 3) else (*self.shape[1:], first)
+        return height, width, channels
+
+    @property
+    def is_camera(self) -> bool:
+        """Whether it holds colour pictures; depth and other maps are carried along, never read."""
+        said = self.info or {}
+        return self.size[2] == 3 and not (said.get("is_depth_map") or said.get("video.is_depth_map"))
+
+
+AXES = ("height", "width", "channels")
 
 
 class Info(msgspec.Struct, kw_only=True):
@@ -63,11 +93,22 @@ class Info(msgspec.Struct, kw_only=True):
     @property
     def cameras(self) -> dict[str, tuple[int, int]]:
         """Camera name to (height, width), in the order of the features."""
-        return {
-            camera_name(key): (feature.shape[0], feature.shape[1])
-            for key, feature in self.features.items()
-            if feature.dtype in ("video", "image")
-        }
+        return {camera_name(key): feature.size[:2] for key, feature in self.features.items() if feature.is_camera}
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames a second, exactly: 29.97 is 2997/100, 29.97003 NTSC's 30000/1001."""
+        return Fraction(self.fps).limit_denominator(1001)
+
+    @property
+    def video_keys(self) -> list[str]:
+        """Features that have video files, depth maps among them."""
+        return [key for key, feature in self.features.items() if feature.dtype == "video"]
+
+    @property
+    def columns(self) -> list[str]:
+        """Features that have a column in the rows: all but videos."""
+        return [key for key, feature in self.features.items() if feature.dtype != "video"]
 
     @property
     def vectors(self) -> dict[str, int]:
@@ -115,6 +156,7 @@ def read_info(root: Path) -> Info:
     except msgspec.DecodeError as error:
         raise DatasetError(f"{path} is damaged ({error}). Restore it from a copy of the dataset.") from None
     _check_version(path, raw)
+    _canonical(raw)
     try:
         info = msgspec.convert(raw, Info)
     except msgspec.ValidationError as error:
@@ -122,6 +164,17 @@ def read_info(root: Path) -> Info:
     _check_features(path, info)
     _check_paths(path, info)
     return info
+
+
+def _canonical(raw: dict[str, Any]) -> None:
+    """Two things that older releases said in another way, or not at all."""
+    features = raw.get("features")
+    for feature in features.values() if isinstance(features, dict) else ():
+        if isinstance(feature, dict):
+            feature.setdefault("names", None)
+            older, said = feature.get("video_info"), feature.get("info")
+            if isinstance(older, dict) and isinstance(said, dict | None):
+                feature["info"] = older | (said or {})
 
 
 def _listing(root: Path) -> str:
@@ -155,11 +208,7 @@ def _check_features(path: Path, info: Info) -> None:
             said = "missing" if found is None else f"{found.dtype} of shape {found.shape}"
             raise DatasetError(f"{path}: feature {key!r} is {said}; it must be {dtype} of shape [1]. Correct it.")
     for key, feature in info.features.items():
-        if not feature.shape or any(size < 1 for size in feature.shape):
+        if any(size < 1 for size in feature.shape):
             raise DatasetError(f"{path}: feature {key!r} has shape {feature.shape}; sizes start at 1. Correct it.")
-        if feature.dtype in ("video", "image") and (len(feature.shape) != 3 or feature.shape[2] != 3):
-            raise DatasetError(
-                f"{path}: camera {key!r} has shape {feature.shape}; it must be [height, width, 3]. Correct that entry."
-            )
     if info.fps <= 0:
         raise DatasetError(f"{path}: fps is {info.fps}; it must be positive. Correct that entry.")

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from aloha_runtime import durable
 from aloha_runtime.data import features, files
 from aloha_runtime.data.layout import Info
+from aloha_runtime.data.rows import vector_table
 from aloha_runtime.data.statistics import ImageHistogram, Stats
 from aloha_runtime.data.video import Image, VideoReader
 from aloha_runtime.data.video_cut import cut, packets
@@ -40,17 +42,18 @@ class Header(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Taken:
-    """An episode that is complete and waits for its commit: T frames, `vectors` (T, D) float32, a video file and image
-    statistics by feature."""
+    """An episode that is complete and waits for its commit: `columns` of T frames, less the counters; a video file and
+    statistics of what the columns do not say, by feature; real time stamps where they are not those of the rate."""
 
     task: str
-    vectors: dict[str, NDArray[np.float32]]
+    columns: pa.Table
     videos: dict[str, Path]
-    image_stats: Stats
+    stats: Stats
+    stamps: NDArray[np.float32] | None = None
 
     @property
     def frames(self) -> int:
-        return len(next(iter(self.vectors.values())))
+        return len(self.columns)
 
 
 class OpenEpisode:
@@ -79,9 +82,9 @@ class OpenEpisode:
 
     def _encoder(self, key: str) -> VideoEncoder:
         feature = self._info.features[key]
-        height, width = feature.shape[:2]
+        height, width, _ = feature.size
         codec = on_this_machine(features.codec_of(feature), height, width)
-        return VideoEncoder(self._aside / f"{key}.mp4", height, width, int(self._info.fps), codec)
+        return VideoEncoder(self._aside / f"{key}.mp4", height, width, self._info.rate, codec)
 
     @property
     def frames(self) -> int:
@@ -114,7 +117,7 @@ class OpenEpisode:
             videos = {key: _part(path, first, frames, self._info, key) for key, path in videos.items()}
         stats = {key: encoder.histogram.stats(first, frames) for key, encoder in self._encoders.items()}
         rows = np.stack(self._rows[first : first + frames])
-        return Taken(task, _columns(rows, self._info.vectors), videos, stats)
+        return Taken(task, vector_table(_columns(rows, self._info.vectors), self._info), videos, stats)
 
     def abandon(self) -> None:
         """Stop; what is on disk stays there, for `recover`."""
@@ -140,7 +143,7 @@ def recover(aside: Path, info: Info) -> Taken | None:
         return None
     videos = {key: _part(aside / f"{key}.mp4", 0, frames, info, key) for key in keys}
     stats = {key: _image_stats(path, frames, info.fps).stats() for key, path in videos.items()}
-    return Taken(header.task, _columns(rows[:frames], info.vectors), videos, stats)
+    return Taken(header.task, vector_table(_columns(rows[:frames], info.vectors), info), videos, stats)
 
 
 def _header(aside: Path) -> Header | None:
@@ -179,7 +182,7 @@ def _readable(path: Path, fps: float) -> int:
 
 def _part(path: Path, first: int, frames: int, info: Info, key: str) -> Path:
     feature = info.features[key]
-    height, width = feature.shape[:2]
+    height, width, _ = feature.size
     target = path.with_suffix(".part.mp4")
     cut(path, target, first, frames, info.fps, on_this_machine(features.codec_of(feature), height, width))
     return target
@@ -200,7 +203,7 @@ def _columns(rows: NDArray[np.float32], sizes: Mapping[str, int]) -> dict[str, N
 
 
 def _video_keys(info: Info) -> list[str]:
-    return [key for key, feature in info.features.items() if feature.dtype == "video"]
+    return info.video_keys
 
 
 class _Journal:

@@ -8,13 +8,13 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from aloha_runtime.data import layout, statistics
 from aloha_runtime.data.layout import Feature, Info
 from aloha_runtime.data.rows import read_episode_rows, read_table
 from aloha_runtime.data.statistics import Stats
+from aloha_runtime.data.stored import StoredPictures, empty, to_numpy
 from aloha_runtime.data.video import Image, VideoReader
 from aloha_runtime.errors import DatasetError
 
@@ -66,7 +66,8 @@ class Dataset:
         self._pid = os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open_video": {}, "_inherited": []}
+        kept = {name: value for name, value in self.__dict__.items() if name != "_stored"}
+        return {**kept, "_open_video": {}, "_inherited": []}
 
     def __len__(self) -> int:
         """Number of frames."""
@@ -115,11 +116,12 @@ class Dataset:
         return self.column(key).reshape(len(self), self.info.vectors[key]).astype(np.float32, copy=False)
 
     def column(self, key: str) -> NDArray[Any]:
-        """All frames of any feature that is not a video, as stored: (N,) or (N, D)."""
-        if key not in self.features or self.features[key].dtype in ("video", "image"):
+        """All frames of a feature of numbers or texts, as stored: (N,) or (N, D, ...). Only what is asked for is read, so
+        that no other feature can be in the way."""
+        if key not in self.features or self.features[key].dtype in layout.PICTURES:
             raise DatasetError(f"{self.path} has no column {key!r}; it has: {', '.join(self._column_names())}.")
-        if not self._columns:
-            self._columns = self._read_columns()
+        if key not in self._columns:
+            self._columns[key] = self._read_column(key)
         return self._columns[key]
 
     def images(self, camera: str, episode: int) -> Image:
@@ -138,11 +140,15 @@ class Dataset:
             raise DatasetError(f"{self.path} has frames 0 to {len(self) - 1}; {index} is outside.")
         starts = self._starts
         episode = self.episodes[int(np.searchsorted(starts, index, side="right")) - 1]
-        span = episode.videos[camera]
-        image = self._video(span.path).frame(span.from_s + (index - episode.from_index) / self.fps)
+        if camera in episode.videos:
+            span = episode.videos[camera]
+            path, image = span.path, self._video(span.path).frame(span.from_s + (index - episode.from_index) / self.fps)
+        else:
+            path = episode.data_path
+            image = self._stored.picture(path, self._camera_key(camera), index)
         if image.shape[:2] != size:
             raise DatasetError(
-                f"{span.path}: frames are {image.shape[1]}x{image.shape[0]}, {layout.INFO_PATH} says"
+                f"{path}: frames are {image.shape[1]}x{image.shape[0]}, {layout.INFO_PATH} says"
                 f" {size[1]}x{size[0]}. Restore the file from a copy of the dataset."
             )
         return image
@@ -163,17 +169,19 @@ class Dataset:
         return np.array([episode.from_index for episode in self.episodes])
 
     def _column_names(self) -> list[str]:
-        return [key for key, feature in self.features.items() if feature.dtype not in ("video", "image")]
+        return [key for key, feature in self.features.items() if feature.dtype not in layout.PICTURES]
+
+    @cached_property
+    def _stored(self) -> StoredPictures:
+        return StoredPictures()
+
+    def _camera_key(self, camera: str) -> str:
+        """The feature of a camera."""
+        return next(key for key, each in self.features.items() if each.is_camera and layout.camera_name(key) == camera)
 
     def _camera_size(self, camera: str) -> tuple[int, int]:
         if camera not in self.cameras:
             raise DatasetError(f"{self.path} has no camera {camera!r}; it has: {', '.join(self.cameras) or 'none'}.")
-        key = camera if camera in self.features else layout.IMAGE_PREFIX + camera
-        if self.features[key].dtype != "video":
-            raise DatasetError(
-                f"{self.path}: camera {camera!r} is stored as single images; this runtime reads video. Re-encode the"
-                f" dataset as video with LeRobot's lerobot-edit-dataset."
-            )
         return self.cameras[camera]
 
     def _episode_by_index(self, index: int) -> Episode:
@@ -200,46 +208,23 @@ class Dataset:
             videos=videos,
         )
 
-    def _read_columns(self) -> dict[str, NDArray[Any]]:
-        names = self._column_names()
-        parts: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
+    def _read_column(self, key: str) -> NDArray[Any]:
+        """The frames that are counted, in order."""
+        wanted = {key, "index", "episode_index"}
+        parts: dict[str, list[NDArray[Any]]] = {name: [] for name in wanted}
         for path in dict.fromkeys(episode.data_path for episode in self.episodes):
-            table = read_table(path)
-            for name in names:
+            table = read_table(path, only=wanted)
+            for name in wanted:
                 if name not in table.column_names:
                     raise DatasetError(f"{path} has no column {name!r}, which {layout.INFO_PATH} lists. Restore it.")
-                parts[name].append(_to_numpy(path, name, table[name], self.features[name]))
+                parts[name].append(to_numpy(path, name, table[name], self.features[name]))
         columns = {
-            name: np.concatenate(chunks) if chunks else _empty(self.features[name]) for name, chunks in parts.items()
+            name: np.concatenate(chunks) if chunks else empty(self.features[name]) for name, chunks in parts.items()
         }
         committed = columns["episode_index"] < self.info.total_episodes
-        columns = {name: values[committed] for name, values in columns.items()}
-        if not np.array_equal(columns["index"], np.arange(len(self))):
+        if not np.array_equal(columns["index"][committed], np.arange(len(self))):
             raise DatasetError(
-                f"{self.path}/data holds {len(columns['index'])} frames and {layout.INFO_PATH} counts {len(self)},"
+                f"{self.path}/data holds {committed.sum()} frames and {layout.INFO_PATH} counts {len(self)},"
                 f" or they are out of order. Restore the dataset from a copy."
             )
-        return columns
-
-
-def _to_numpy(path: Path, name: str, column: pa.ChunkedArray, feature: Feature) -> NDArray[Any]:
-    """(N,) for shape [1], else (N, D): the column as numbers of the feature's dtype, or DatasetError."""
-    kind = column.type
-    is_list = pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind)
-    size = int(np.prod(feature.shape))
-    flat = column.combine_chunks().flatten() if is_list else column
-    fits = len(flat) == len(column) * size and column.null_count == 0
-    if not fits or str(flat.type) != _ARROW_NAME.get(feature.dtype, feature.dtype):
-        raise DatasetError(
-            f"{path}: column {name!r} holds {kind}, {layout.INFO_PATH} says {feature.dtype} of shape {feature.shape}."
-            f" Correct the entry or restore the file from a copy of the dataset."
-        )
-    values: NDArray[Any] = flat.to_numpy(zero_copy_only=False)
-    return values if feature.shape == [1] else values.reshape(len(column), *feature.shape)
-
-
-def _empty(feature: Feature) -> NDArray[Any]:
-    return np.empty((0,) if feature.shape == [1] else (0, *feature.shape), dtype=feature.dtype)
-
-
-_ARROW_NAME = {"float32": "float", "float64": "double", "float16": "halffloat"}
+        return columns[key][committed]

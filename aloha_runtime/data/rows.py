@@ -1,6 +1,6 @@
 """The Parquet tables of a LeRobotDataset v3.0: frames, episodes, tasks; columns and types are LeRobot's."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,35 +23,58 @@ Vectors = Mapping[str, NDArray[np.float32]]
 """Feature to its (T, D) numbers."""
 
 
-def frame_table(vectors: Vectors, info: Info, episode: int, task_index: int) -> pa.Table:
-    """One row per frame of an episode that follows the `info.total_frames` frames already there."""
+def vector_table(vectors: Vectors, info: Info | None = None) -> pa.Table:
+    """The columns of vectors, as LeRobot stores them: float32, or bool where `info` says so."""
     columns: dict[str, pa.Array] = {}
-    length = len(next(iter(vectors.values())))
-    for key in info.vectors:
-        feature = info.features[key]
-        flat = pa.array(vectors[key].ravel(), type=pa.float32())
-        flat = flat.cast(pa.bool_()) if feature.dtype == BOOL else flat
-        size = feature.shape[0]
+    for key, values in vectors.items():
+        flat = pa.array(values.ravel(), type=pa.float32())
+        flat = flat.cast(pa.bool_()) if info is not None and info.features[key].dtype == BOOL else flat
+        size = values.shape[1]
         columns[key] = flat if size == 1 else pa.FixedSizeListArray.from_arrays(flat, size)
+    return pa.table(columns)
+
+
+def frame_table(
+    columns: pa.Table, info: Info, episode: int, task_index: int, stamps: NDArray[np.float32] | None = None
+) -> pa.Table:
+    """One row per frame of an episode that follows the `info.total_frames` frames already there: `columns` bit for bit,
+    and the counters. `stamps`: real times of the frames, where they are not those of the rate."""
+    length = len(columns)
     steps = np.arange(length, dtype=np.int64)
     counters = {
-        "timestamp": (steps / info.fps).astype(np.float32),
+        "timestamp": (steps / info.fps).astype(np.float32) if stamps is None else stamps,
         "frame_index": steps,
         "episode_index": np.full(length, episode),
         "index": info.total_frames + steps,
         "task_index": np.full(length, task_index),
     }
-    return pa.table({**columns, **{key: pa.array(counters[key]) for key in COUNTERS}})
+    for key in COUNTERS:
+        counted = pa.array(counters[key])
+        place = columns.schema.get_field_index(key)
+        columns = columns.append_column(key, counted) if place < 0 else columns.set_column(place, key, counted)
+    return columns
 
 
-def table_stats(table: pa.Table) -> Stats:
-    """Statistics of every column of a `frame_table`."""
+def table_stats(table: pa.Table, info: Info) -> Stats:
+    """Statistics of every column of numbers. As in LeRobot, features of several dimensions are summarised over all but
+    the last, and counted by frames."""
     stats: Stats = {}
     for name in table.column_names:
-        column = table[name].combine_chunks()
-        flat = column.flatten() if pa.types.is_fixed_size_list(column.type) else column
-        stats[name] = statistics.vector_stats(flat.to_numpy(zero_copy_only=False).reshape(len(table), -1))
+        flat = table[name].combine_chunks()
+        while is_list(flat.type):
+            flat = flat.flatten()
+        shape = info.features[name].shape if name in info.features else []
+        is_number = pa.types.is_integer(flat.type) or pa.types.is_floating(flat.type) or pa.types.is_boolean(flat.type)
+        if not is_number or flat.null_count or len(flat) != len(table) * int(np.prod(shape)):
+            continue
+        values = flat.to_numpy(zero_copy_only=False)
+        stats[name] = statistics.vector_stats(values.reshape(-1, shape[-1] if shape else 1))
+        stats[name]["count"] = np.array([len(table)])
     return stats
+
+
+def is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind))
 
 
 def tasks_table(tasks: Sequence[str]) -> pa.Table:
@@ -85,39 +108,43 @@ def video_columns(key: str, place: Place, duration_s: float) -> dict[str, Any]:
 
 
 def stats_columns(stats: Stats, info: Info) -> dict[str, Any]:
-    """Columns `stats/{feature}/{statistic}` of an episode, in the order of the features."""
+    """Columns `stats/{feature}/{statistic}` of an episode, in the order of the features; texts have none."""
     nested = statistics.to_json(stats)
-    return {f"stats/{key}/{name}": value for key in info.features for name, value in nested[key].items()}
+    return {
+        f"stats/{key}/{name}": value for key in info.features if key in nested for name, value in nested[key].items()
+    }
 
 
 def row_stats(row: Mapping[str, Any]) -> Stats:
     """The reverse of `stats_columns`."""
     nested: dict[str, dict[str, Any]] = {}
     for column, value in row.items():
-        if column.startswith("stats/"):
+        if column.startswith("stats/") and value is not None:
             key, name = column.removeprefix("stats/").rsplit("/", 1)
             nested.setdefault(key, {})[name] = value
     return statistics.from_json(nested)
 
 
-def episode_table(row: Mapping[str, Any], info: Info) -> pa.Table:
+def episode_table(row: Mapping[str, Any]) -> pa.Table:
     """One episode's row as a table with LeRobot's types."""
-    columns = {name: pa.array([value], _episode_type(name, info)) for name, value in row.items()}
+    columns = {name: pa.array([value], _episode_type(name, value)) for name, value in row.items()}
     return pa.table(columns)
 
 
-def _episode_type(column: str, info: Info) -> pa.DataType:
+def _episode_type(column: str, value: Any) -> pa.DataType | None:
+    """None leaves it to Arrow: a column that somebody else's program added."""
     if column == "tasks":
         return pa.list_(pa.string())
     if column.endswith("_timestamp"):
         return pa.float64()
     if not column.startswith("stats/"):
-        return pa.int64()
+        return pa.int64() if isinstance(value, int) and not isinstance(value, bool) else None
     if column.endswith("/count"):
         return pa.list_(pa.int64())
-    is_image = info.features[column.removeprefix("stats/").rsplit("/", 1)[0]].dtype == "video"
-    vector = pa.list_(pa.float64())
-    return pa.list_(pa.list_(vector)) if is_image else vector
+    kind = pa.float64()
+    while isinstance(value, list):  # one level for vectors, three for pictures
+        kind, value = pa.list_(kind), value[0] if value else None
+    return kind
 
 
 def places(episode_rows: Sequence[Mapping[str, Any]], video_keys: Sequence[str]) -> dict[str, set[Place]]:
@@ -159,12 +186,14 @@ def next_place(used: set[Place], chunks_size: int) -> Place:
     return (chunk, file + 1) if file + 1 < chunks_size else (chunk + 1, 0)
 
 
-def read_table(path: Path, without: str = "") -> pa.Table:
-    """A Parquet file as a table, less the columns that start with `without`; DatasetError when absent or damaged."""
+def read_table(path: Path, without: str = "", only: Collection[str] = ()) -> pa.Table:
+    """A Parquet file as a table, less the columns that start with `without`, or `only` these of them; DatasetError when
+    absent or damaged."""
     try:
         with pq.ParquetFile(path) as file:
             names = [name for name in file.schema_arrow.names if not (without and name.startswith(without))]
-            return file.read(names)
+            names = [name for name in names if not only or name in only]
+            return file.read(names).select(names)  # a name before a dot brings others along
     except FileNotFoundError:
         raise DatasetError(f"{path} is missing. Restore it from a copy of the dataset.") from None
     except (pa.ArrowInvalid, OSError) as error:

@@ -110,7 +110,7 @@ def merge(first: FeatureStats, second: FeatureStats) -> FeatureStats:
         "std": np.sqrt(variance),
         "count": total,
     }
-    for name in QUANTILES:
+    for name in QUANTILES if first.keys() & second.keys() >= QUANTILES.keys() else ():
         merged[name] = (1 - weight) * first[name] + weight * second[name]
     return merged
 
@@ -125,7 +125,7 @@ def merge_all(first: Stats, second: Stats) -> Stats:
 
 def to_json(stats: Stats) -> dict[str, dict[str, Any]]:
     """Nested lists, as `meta/stats.json` and the episode rows hold them."""
-    return {key: {name: feature[name].tolist() for name in NAMES} for key, feature in stats.items()}
+    return {key: {name: feature[name].tolist() for name in NAMES if name in feature} for key, feature in stats.items()}
 
 
 def from_json(raw: Mapping[str, Mapping[str, Any]]) -> Stats:

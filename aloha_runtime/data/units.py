@@ -16,10 +16,15 @@ GRIPPER_SLACK = 0.6
 
 
 def flat_names(names: Any) -> list[str]:
-    """Names of a feature's numbers as a list; LeRobot also writes {"motors": [...]}."""
+    """Names of a feature's numbers as a list, however deep public converters nest them: `[...]`, `[[...]]`,
+    `{"motors": [...]}`, `{"motors": {"left": [...]}}`, and `{"left_waist": 0, ...}`, which counts places."""
     if isinstance(names, dict):
-        return [str(name) for part in names.values() for name in part]
-    return [str(name) for name in names or []]
+        if names and all(isinstance(place, int) for place in names.values()):
+            return [str(name) for name in sorted(names, key=lambda name: int(names[name]))]
+        return [name for part in names.values() for name in flat_names(part)]
+    if isinstance(names, list | tuple):
+        return [name for part in names for name in flat_names(part)]
+    return [] if names is None else [str(names)]
 
 
 def is_of_aloha(names: Sequence[str]) -> bool:

@@ -1,7 +1,9 @@
 """Part of a video as a video of its own, without encoding again wherever the packets allow it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -62,11 +64,12 @@ def packets(path: Path, fps: float) -> Packets:
 
 
 def cut(
-    source: Path, target: Path, first: int, frames: int, fps: float, codec: Codec, found: Packets | None = None
+    source: Path, target: Path, first: int, frames: int, fps: float, codec: Codec | None, found: Packets | None = None
 ) -> bool:
     """Frames `first` up to `first + frames` of `source` as the file `target`; True when packets were copied.
 
-    Where they do not begin at a key frame they are encoded again, as `codec`. `found`: what `packets` said of `source`,
+    Where they do not begin at a key frame they are encoded again, as `codec`, or without loss in the format that they
+    have when it is None (depth, formats that this runtime does not record). `found`: what `packets` said of `source`,
     for whoever cuts many pieces from one file. Raises DatasetError when `source` does not hold them.
     """
     found = found or packets(source, fps)
@@ -77,7 +80,11 @@ def cut(
     if found.can_copy(first, frames):
         _copy(source, target, first, frames, fps)
         return True
-    encode(source, target, first, frames, fps, codec)
+    numbers, rate = range(first, first + frames), Fraction(fps).limit_denominator(1001)
+    if codec is None:
+        encode_exactly(source, target, numbers, fps, rate)
+    else:
+        encode(source, target, numbers, fps, codec, rate)
     return False
 
 
@@ -114,19 +121,61 @@ def _number(packet: av.Packet, fps: float) -> int:
     return round(float(packet.pts * packet.time_base) * fps)
 
 
-def encode(source: Path, target: Path, first: int, frames: int, fps: float, codec: Codec) -> None:
-    """Frames `first` up to `first + frames` of `source`, decoded and encoded again as `codec`."""
+def encode(source: Path, target: Path, numbers: Sequence[int], fps: float, codec: Codec, rate: Fraction) -> None:
+    """Frames `numbers` of `source`, whose rate is `fps`, decoded and encoded again as `codec` at `rate`."""
     reader = VideoReader(source, fps)
-    image = reader.frame(first / fps)
+    image = reader.frame(numbers[0] / fps)
     height, width = image.shape[:2]
-    encoder = VideoEncoder(target, height, width, round(fps), codec)
+    encoder = VideoEncoder(target, height, width, rate, codec)
     try:
         encoder.put(image)
-        for number in range(first + 1, first + frames):
-            encoder.put(reader.frame(number / fps))
+        for before, number in pairwise(numbers):
+            if number == before:
+                encoder.repeat()
+            else:
+                encoder.put(reader.frame(number / fps))
     except BaseException:
         encoder.discard()
         raise
     finally:
         reader.close()
     encoder.finish()
+
+
+EXACT = {
+    "hevc": ("libx265", {"x265-params": "lossless=1:log-level=error:pools=1:frame-threads=1"}),
+    "h264": ("libx264", {"qp": "0", "preset": "veryfast"}),
+    "vp9": ("libvpx-vp9", {"lossless": "1", "b:v": "0"}),
+    "ffv1": ("ffv1", {}),
+}
+"""Encoders that keep every value, by the codec of a video."""
+
+
+def encode_exactly(source: Path, target: Path, numbers: Sequence[int], fps: float, rate: Fraction) -> None:
+    """Frames `numbers` of `source`, which never fall, each value as it was, in the codec and pixel format that they have.
+
+    Raises DatasetError for a codec that has no encoder without loss here.
+    """
+    with av.open(source) as given, av.open(target, "w", format="mp4") as made:
+        stream = given.streams.video[0]
+        name, kind = stream.codec_context.codec.canonical_name, stream.codec_context.pix_fmt or "yuv420p"
+        if name not in EXACT:
+            raise DatasetError(
+                f"{source} is {name}, which cannot be encoded again without loss; frame {numbers[0]} is no key frame, at"
+                " which it could be cut as it is. Cut at a key frame."
+            )
+        encoder, options = EXACT[name]
+        out = made.add_stream(encoder, rate=rate)
+        out.width, out.height, out.pix_fmt = stream.width, stream.height, kind
+        out.codec_context.time_base, out.codec_context.gop_size, out.codec_context.options = 1 / rate, 2, options
+        out.codec_context.max_b_frames = 0
+        done = 0
+        for frame in given.decode(stream):
+            shown = round(float(frame.pts * stream.time_base) * fps)
+            while done < len(numbers) and numbers[done] == shown:
+                frame.pts, frame.time_base, frame.pict_type = done, 1 / rate, 0
+                made.mux(out.encode(frame))
+                done += 1
+        made.mux(out.encode(None))
+    if done < len(numbers):
+        raise DatasetError(f"{source} does not show frame {numbers[done]}. Restore it from a copy of the dataset.")

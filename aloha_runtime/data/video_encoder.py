@@ -62,7 +62,7 @@ QUEUE_FRAMES = 32
 HYBRID_MP4 = {"movflags": "hybrid_fragmented", "flush_packets": "1"}
 
 
-def video_info(codec: Codec, height: int, width: int, fps: int) -> dict[str, Any]:
+def video_info(codec: Codec, height: int, width: int, fps: float) -> dict[str, Any]:
     """What `info.json` says about a video feature, in LeRobot's words."""
     return {
         "video.height": height,
@@ -106,11 +106,11 @@ class VideoEncoder:
     What fails in the thread is raised by the next call.
     """
 
-    def __init__(self, path: Path, height: int, width: int, fps: int, codec: Codec) -> None:
+    def __init__(self, path: Path, height: int, width: int, rate: Fraction | int, codec: Codec) -> None:
         self.path = path
         self.histogram = ImageHistogram()
         self._size = (height, width)
-        self._fps = fps
+        self._rate = Fraction(rate)
         self._codec = codec
         self._error: BaseException | None = None
         self._buffers: queue.SimpleQueue[Image | None] = queue.SimpleQueue()
@@ -186,10 +186,10 @@ class VideoEncoder:
             self.path.open("w+b", buffering=0) as file,
             av.open(file, "w", format="mp4", options=HYBRID_MP4) as container,
         ):
-            stream = container.add_stream(self._codec.encoder, rate=self._fps)
+            stream = container.add_stream(self._codec.encoder, rate=self._rate)
             stream.width, stream.height, stream.pix_fmt = width, height, self._codec.feed
             context = stream.codec_context
-            period = context.time_base = Fraction(1, self._fps)
+            period = context.time_base = 1 / self._rate
             context.gop_size = self._codec.gop
             context.options = {**self._codec.options, _QUALITY.get(self._codec.encoder, "crf"): str(self._codec.crf)}
             context.thread_count = 1  # cameras already run in parallel, and one thread costs least per frame

@@ -58,7 +58,7 @@ class DatasetWriter:
         *,
         vectors: Mapping[str, Sequence[str]],
         cameras: Mapping[str, tuple[int, int]] | None = None,
-        fps: int = 50,
+        fps: float = 50,
         robot_type: str = "aloha",
         codec: str = "h264",
         scalars: Mapping[str, str] | None = None,

@@ -98,6 +98,46 @@ def test_mobile_base_is_kept_or_ignored_as_said(tmp_path: Path) -> None:
     assert ignored.vectors("action").shape == (5, 14)
 
 
+@pytest.mark.parametrize("form", ["rows without the attribute", "byte strings", "varying lengths"])
+def test_jpegs_in_every_form_that_recorders_write(tmp_path: Path, form: str) -> None:
+    write_episode(tmp_path / "episode_0.hdf5", compress=True)
+    with h5py.File(tmp_path / "episode_0.hdf5", "r+") as file:
+        del file.attrs["compress"]
+        for camera in CAMERAS if form != "rows without the attribute" else ():
+            rows = file[f"observations/images/{camera}"][...]
+            del file[f"observations/images/{camera}"]
+            if form == "byte strings":
+                file[f"observations/images/{camera}"] = np.array([row.tobytes() for row in rows])
+                continue
+            kind = h5py.vlen_dtype(np.uint8)
+            made = file.create_dataset(f"observations/images/{camera}", (len(rows),), dtype=kind)
+            for step, row in enumerate(rows):
+                made[step] = row[: len(row) - 7]
+    import_hdf5(tmp_path, tmp_path / "out", task="x", channel_order="swapped")
+    np.testing.assert_allclose(colour(Dataset(tmp_path / "out"), "cam_high"), ORANGE, atol=6)
+
+
+def test_what_was_not_taken_is_listed_and_can_be_left_out(tmp_path: Path) -> None:
+    for number in range(3):
+        write_episode(tmp_path / f"episode_{number}.hdf5")
+    with h5py.File(tmp_path / "episode_1.hdf5", "r+") as file:
+        file["observations/tactile"] = np.zeros((5, 6), np.float32)
+        file["observations/images_depth/cam_high"] = np.zeros((5, 8, 8), np.uint16)
+        file["instruction"] = "fold it"
+        file["observations/images/odd"] = np.zeros((5, 8), np.float32)
+    (tmp_path / "episode_2.hdf5").write_text("damaged")
+    said: list[str] = []
+    with pytest.raises(DatasetError, match=r"episode_1.*images/odd is float32 .*--leave-out observations/images/odd"):
+        import_hdf5(tmp_path, tmp_path / "out", task="x", leave_out=["episode_2.hdf5"])
+    left_out = ["episode_2.hdf5", "odd", "qvel"]
+    import_hdf5(tmp_path, tmp_path / "out", task="x", leave_out=left_out, report=said.append)
+    assert said[-1].startswith("not taken: episode_2.hdf5, ")
+    for name in ("instruction (text)", "images_depth/cam_high (uint16 5x8x8)", "tactile (float32 5x6)", "odd", "qvel"):
+        assert name in said[-1]
+    assert "observation.velocity" not in Dataset(tmp_path / "out").info.vectors
+    assert len(Dataset(tmp_path / "out").episodes) == 2
+
+
 def damage(path: Path, how: str) -> None:
     if how == "cut off":
         content = path.read_bytes()
@@ -120,8 +160,9 @@ def damage(path: Path, how: str) -> None:
             file["observations/qvel"] = np.zeros((4, 14), np.float32)
         elif how == "zeros":
             images[-1] = 0
-        elif how == "raw":
-            file.attrs["compress"] = False
+        elif how == "depth":
+            del file["observations/images/cam_high"]
+            file["observations/images/cam_high"] = np.zeros((5, HEIGHT, WIDTH), np.uint16)
         elif how == "short camera":
             shorter = images[:3]
             del file["observations/images/cam_high"]
@@ -140,7 +181,10 @@ def damage(path: Path, how: str) -> None:
         ("nan", "action is not finite in frame 3"),
         ("lengths", r"observations/qvel 4.*action 5|differ in number.*observations/qvel 4"),
         ("zeros", "observations/images/cam_high, frame 4 is no JPEG"),
-        ("raw", r"observations/images/cam_high is uint8 of shape .*must be uint8 of shape \(T, height, width, 3\)"),
+        (
+            "depth",
+            r"observations/images/cam_high is uint16 of shape .*import without it: --leave-out observations/images",
+        ),
         ("short camera", "observations/images/cam_high has 3 frames, action has 5"),
         ("other camera", r"differs from episode_0.hdf5 in its cameras: .*cam_low 64x48.* there"),
     ],
@@ -179,7 +223,7 @@ def test_there_and_back_again(tmp_path: Path, order: Any) -> None:
             for inside in ("observations/qpos", "observations/qvel", "observations/effort", "action", "base_action"):
                 np.testing.assert_array_equal(raw[inside][...], first[inside][...])
             np.testing.assert_allclose(episode.frame("cam_high", 3).mean(axis=(0, 1)), ORANGE, atol=8)
-            assert episode.is_compressed == (order is not None)
+            assert (raw["observations/images/cam_high"].ndim == 2) == (order is not None)
             if order:
                 assert raw["compress_len"].shape == (2, 6)
                 stored = cv2.imdecode(raw["observations/images/cam_high"][0], cv2.IMREAD_COLOR).mean(axis=(0, 1))
