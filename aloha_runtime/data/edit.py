@@ -179,10 +179,12 @@ def forget(path: Path) -> str:
     return "what was kept for undo is gone"
 
 
-def replace_with(path: Path, build: Callable[[Source, Path], None]) -> None:
-    """Have `build` write another dataset from the one at `path`, and put it in its place."""
+def replace_with(path: Path, build: Callable[[Source, Path], None], said: str) -> str:
+    """Have `build` write another dataset from the one at `path`, and put it in its place; returns `said` with the older
+    steps that had to go."""
     with _editing(path) as source:
-        exchange.replace(path, _with_the_rest(path, lambda aside: build(source, aside)))
+        gone = exchange.replace(path, _with_the_rest(path, lambda aside: build(source, aside)), lambda: said)
+    return with_notes(said, _expired(gone))
 
 
 def _replace(

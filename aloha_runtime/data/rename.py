@@ -52,8 +52,7 @@ def rename(path: Path, names: Names, advance: Callable[[int], None] = lambda _: 
     def build(source: Source, aside: Path) -> None:
         _write(source, _keys(source, names), names, aside, advance)
 
-    replace_with(path, build)
-    return "; ".join(changed)
+    return replace_with(path, build, "; ".join(changed))
 
 
 def _keys(source: Source, names: Names) -> dict[str, str]:
