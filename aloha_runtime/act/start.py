@@ -81,7 +81,8 @@ def _as_run(policy: Mapping[str, Any]) -> Mapping[str, Any]:
 def _check_estimate(config: TrainConfig, made: ACTConfig, data: TrainingData) -> None:
     if made.estimate_dim > (data.vectors[ENVIRONMENT_STATE].shape[1] if ENVIRONMENT_STATE in data.vectors else 0):
         raise TrainingError(
-            f"estimate_dim = {made.estimate_dim}: {config.dataset} has no {ENVIRONMENT_STATE} that long; set it to 0"
+            f"estimate_dim = {made.estimate_dim}: {config.dataset} has no {ENVIRONMENT_STATE} that long; set"
+            " it to 0, or make the demonstrations again with `aloha demonstrate --with-object-poses`"
         )
 
 

@@ -17,11 +17,21 @@ def demonstrate(
     episodes: Annotated[int, typer.Option("--episodes", min=1)] = 50,
     first_seed: Annotated[int, typer.Option("--first-seed", min=0)] = 100_000,
     workers: Annotated[int, typer.Option("--workers", min=1)] = 2,
+    with_object_poses: Annotated[
+        bool, typer.Option("--with-object-poses", help="for policies that estimate them; other trainers take them as input")
+    ] = False,
 ) -> None:
     """Scripted demonstrations as a LeRobot v3 dataset: through teleoperation on the simulated rig, or in gym-aloha."""
     from aloha_runtime.commands.demonstrate import demonstrate as job
 
-    job(task=task, episodes=episodes, first_seed=first_seed, out=out, workers=workers)
+    job(
+        task=task,
+        episodes=episodes,
+        first_seed=first_seed,
+        out=out,
+        workers=workers,
+        with_object_poses=with_object_poses,
+    )
 
 
 @app.command(

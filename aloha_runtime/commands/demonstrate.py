@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from aloha_runtime.data.recorded import ENVIRONMENT
 from aloha_runtime.data.writer import DatasetWriter
 from aloha_runtime.robot import CONTROL_HZ, DOF, IS_GRIPPER, NAMES, Vector
 from aloha_runtime.sim import gym_demonstration
@@ -54,12 +55,15 @@ def demonstrate(
     out: Path,
     workers: int = 1,
     cameras: Mapping[str, Size] | None = None,
+    with_object_poses: bool = False,
     report: Callable[[str], None] = print,
 ) -> Path:
     """Record `episodes` successful demonstrations of `task` from seeds `first_seed`, `first_seed` + 1, ... into `out`.
 
     `task`: one of the simulated rig, or an environment of gym-aloha, whose own pictures are then recorded.
-    `cameras`: name to (width, height), cam_high at 160x120 unless given. Failures are left out. Every episode is
+    `cameras`: name to (width, height), cam_high at 160x120 unless given. `with_object_poses`: store where the objects
+    are, for a policy that learns to estimate it (`estimate_dim`); LeRobot's trainer, and others, would take it as an
+    input of the policy without being asked, and no camera gives it on a real robot. Failures are left out. Every episode is
     disturbed (smooth pushes, a start beside the start pose) so that a policy sees how to come back. The same seeds give
     the same numbers, whatever the number of workers.
     """
@@ -71,7 +75,7 @@ def demonstrate(
     vectors: dict[str, Sequence[str]] = {
         "observation.state": NAMES,
         **measured,
-        "observation.environment_state": environment_names(scene),
+        **({ENVIRONMENT: environment_names(scene)} if with_object_poses else {}),
         "action": NAMES,
     }
     shapes = {name: (height, width) for name, (width, height) in sizes.items()}
@@ -82,7 +86,7 @@ def demonstrate(
             if not episode.solved_at_end:
                 report(f"seed {episode.seed}: not solved, left out")
                 continue
-            _write(writer, episode)
+            _write(writer, episode, with_object_poses)
             writer.save_episode(TASK_TEXT[scene])
             saved += 1
             if saved % 10 == 0:
@@ -144,12 +148,10 @@ def pushes(random: np.random.Generator, ticks: int) -> NDArray[np.float64]:
     return np.asarray(np.where(IS_GRIPPER, 0.0, random.uniform(0.2, 1.0) * PUSH_RAD * smooth))
 
 
-def _write(writer: DatasetWriter, episode: Episode | GymEpisode) -> None:
-    columns: dict[str, NDArray[np.float64]] = {
-        "observation.state": episode.state,
-        "observation.environment_state": episode.environment_state,
-        "action": episode.action,
-    }
+def _write(writer: DatasetWriter, episode: Episode | GymEpisode, with_object_poses: bool) -> None:
+    columns: dict[str, NDArray[np.float64]] = {"observation.state": episode.state, "action": episode.action}
+    if with_object_poses:
+        columns[ENVIRONMENT] = episode.environment_state
     if isinstance(episode, Episode):
         columns |= {"observation.velocity": episode.velocity, "observation.effort": episode.effort}
     for tick in range(len(episode.action)):

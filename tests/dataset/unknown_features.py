@@ -111,6 +111,8 @@ def _write_rows(root: Path) -> None:
             row |= {f"videos/{key}/from_timestamp": begin / FPS, f"videos/{key}/to_timestamp": (begin + length) / FPS}
         values = np.array([[episode, frame / 10] for frame in range(length)], np.float32)
         stats = {key: statistics.vector_stats(values) for key in ("observation.state", "action")}
+        clock = np.array([cell("observation.clock_ns", episode, frame) for frame in range(length)])
+        stats["observation.clock_ns"] = statistics.vector_stats(clock)
         stats[DEPTH] = statistics.vector_stats(np.array([[900.0]] * length))
         row |= {f"stats/{key}/{name}": each.tolist() for key, made in stats.items() for name, each in made.items()}
         row |= {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0}
