@@ -111,6 +111,8 @@ def _statistics(dataset: Dataset, by_episode: Sequence[Stats]) -> Iterator[Findi
     """`stats.json`, and what each episode's row says, against the numbers themselves."""
     remedy = f"`aloha dataset stats {dataset.path}`"
     for key in dataset.info.vectors if len(dataset) else ():
+        if dataset.features[key].dtype == layout.BOOL and key not in dataset.stats:
+            continue  # other programs leave them out, and nobody needs them
         try:
             values = dataset.vectors(key).astype(np.float64)
         except DatasetError:  # `_numbers` has said it
