@@ -226,8 +226,6 @@ def _check_shapes(config: ACTConfig) -> None:
             _check_shape(config, field_name, name, shape)
     if not config.images and not config.environment_state_dim:
         _refuse(config, "input_shapes", f"needs at least one image or {ENVIRONMENT_STATE}")
-    if not isinstance(config.normalization_mapping, Mapping):
-        _refuse(config, "normalization_mapping", "must say how each type of feature is normalised")
     for kind, mode in config.normalization_mapping.items():
         if mode not in NORMALIZATIONS:
             _refuse(config, "normalization_mapping", f"{kind}: {mode!r} is not one of {', '.join(NORMALIZATIONS)}")

@@ -104,7 +104,12 @@ def config_from_json(lerobot: Mapping[str, Any], ours: Mapping[str, Any] | None 
     if unknown:
         log.warning("config.json has keys this version does not use: %s", ", ".join(unknown))
     values = {theirs[name]: value for name, value in lerobot.items() if name in theirs}
-    missing = [name for name in ("input_features", "output_features") if not isinstance(lerobot.get(name), Mapping)]
+    needed = (
+        "input_features",
+        "output_features",
+        *(["normalization_mapping"] if "normalization_mapping" in lerobot else []),
+    )
+    missing = [name for name in needed if not isinstance(lerobot.get(name), Mapping)]
     if missing:
         raise PolicyConfigError(f"config.json has no {' and no '.join(missing)}")
     weights = lerobot.get("pretrained_backbone_weights")

@@ -10,9 +10,10 @@ import torch.nn.functional as F  # noqa: N812 - the name torch's own documentati
 from torch import Tensor, nn
 
 from aloha_runtime.act import checkpoint, hub
-from aloha_runtime.act.config import ACTION, ENVIRONMENT_STATE, IMAGE_PREFIX, STATE, ACTConfig, Shape
+from aloha_runtime.act.config import ACTION, ENVIRONMENT_STATE, IMAGE_PREFIX, STATE, ACTConfig
 from aloha_runtime.act.ensemble import TemporalEnsemble
 from aloha_runtime.act.header import check_cameras
+from aloha_runtime.act.inputs import as_float
 from aloha_runtime.act.model import ACT, IS_PAD
 from aloha_runtime.act.normalize import Normalizer, Stats
 from aloha_runtime.act.pixels import prepared
@@ -233,7 +234,7 @@ class ACTPolicy(nn.Module):
         for name, shape in self.config.input_shapes.items():
             if name not in observation:
                 raise ValueError(f"observation lacks {name}; the policy needs {', '.join(self.config.input_shapes)}")
-            value = _as_float(name, observation[name], shape, self.device)
+            value = as_float(name, observation[name], shape, self.device)
             batched[name] = value.dim() == len(shape) + 1
             if name.startswith(IMAGE_PREFIX):
                 value = prepared(value, name, self.processing)
@@ -243,24 +244,3 @@ class ACTPolicy(nn.Module):
             shapes = {name: tuple(value.shape) for name, value in batch.items()}
             raise ValueError(f"inputs must all have the same batch dimension, or none: {shapes}")
         return batch, all(batched.values())
-
-
-def _as_float(name: str, value: Any, shape: Shape, device: torch.device) -> Tensor:
-    """`value` as float32 (..., *shape); pixels become 0..1, channels first (channels last in memory).
-
-    A time axis of one step after the batch's, as `delta_timestamps` of [0] gives, is dropped.
-    """
-    tensor = torch.as_tensor(value).to(device)
-    is_image = name.startswith(IMAGE_PREFIX)
-    wanted = (*shape[1:], shape[0]) if is_image and tensor.dtype == torch.uint8 else shape
-    if tensor.dim() == len(wanted) + 2 and tensor.shape[1] == 1:
-        tensor = tensor.squeeze(1)
-    if tuple(tensor.shape[-len(wanted) :]) != wanted or tensor.dim() > len(wanted) + 1:
-        kind = "uint8 pixels" if tensor.dtype == torch.uint8 else str(tensor.dtype).removeprefix("torch.")
-        raise ValueError(f"{name} has shape {tuple(tensor.shape)}, must be {wanted} for {kind} or a batch of it")
-    if is_image and tensor.dtype == torch.uint8:
-        return tensor.movedim(-1, -3).float() / 255
-    tensor = tensor.float()
-    if is_image and tensor.numel() and (tensor.max() > 1.001 or tensor.min() < -0.001):
-        raise ValueError(f"{name} holds floats outside 0..1; give uint8 pixels (height, width, 3) or divide by 255")
-    return tensor

@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 
 from aloha_runtime.act import checkpoint, provenance
 from aloha_runtime.act.card import is_card
-from aloha_runtime.act.config import ACTION, ENVIRONMENT_STATE, IMAGE_PREFIX, STATE, ACTConfig, feature_type
-from aloha_runtime.act.header import check_weights, load_config
+from aloha_runtime.act.config import ACTION, ENVIRONMENT_STATE, IMAGE_PREFIX, STATE, ACTConfig
+from aloha_runtime.act.header import check_weights, load_header
+from aloha_runtime.act.normalize import NEEDED
 from aloha_runtime.act.observe import camera_sizes
+from aloha_runtime.act.processing import Processing
 from aloha_runtime.commands.findings import Finding, fail, ok, warn
+from aloha_runtime.commands.preflight_steps import steps
 from aloha_runtime.config import RigConfig
 from aloha_runtime.control.pilot import GRIPPER_IN_POSE
 from aloha_runtime.data.recorded import by_arm, described, differences
@@ -26,8 +29,6 @@ from aloha_runtime.data.units import GRIPPER_SLACK, WHOLE_TURN_RAD
 from aloha_runtime.errors import AlohaError
 from aloha_runtime.robot import CONTROL_HZ, DOF, IS_GRIPPER, NAMES, pose_vector
 
-NEEDED = {"MEAN_STD": ("mean", "std"), "MIN_MAX": ("min", "max")}
-"""Statistics by which a feature is normalised."""
 SMALL_STD = 1e-3
 """rad or openings: noise of a joint that rested in training would reach the network a thousandfold."""
 MARGIN = np.where(IS_GRIPPER, 0.25, 0.10)
@@ -50,12 +51,13 @@ class Checkpoint:
     config: ACTConfig
     stats: Stats
     origin: Mapping[str, Any]
+    processing: Processing
 
 
 def examine(directory: Path, rig: RigConfig) -> tuple[Checkpoint | None, list[Finding]]:
     """The checkpoint and every finding; None when it cannot be read, which then is the only one."""
     try:
-        config = load_config(directory)
+        header = load_header(directory)
         if not is_card(directory):
             check_weights(directory)
         origin = provenance.read(directory)
@@ -65,8 +67,9 @@ def examine(directory: Path, rig: RigConfig) -> tuple[Checkpoint | None, list[Fi
         stats: Stats = (checkpoint.load_stats if is_card(directory) else _all_stats)(directory)
     except AlohaError as error:
         return None, [fail("statistics", str(error), "copy the whole checkpoint again, or train")]
-    loaded = Checkpoint(directory, config, stats, origin)
-    found = [ok("checkpoint", f"{directory}: whole, {config.chunk_size} actions a chunk")]
+    config = header.config
+    loaded = Checkpoint(directory, config, stats, origin, header.processing)
+    found = [ok("checkpoint", f"{directory}: whole, {config.chunk_size} actions a chunk"), *steps(header)]
     found += [*cameras(loaded, rig), *sizes(loaded, rig), *names(loaded), *rate(loaded)]
     found += [*statistics(loaded), *start_pose(loaded, rig), *training_rig(loaded, rig)]
     return loaded, found
@@ -150,7 +153,7 @@ def statistics(loaded: Checkpoint) -> Iterator[Finding]:
     config = loaded.config
     for name, shape in {**config.input_shapes, **config.output_shapes}.items():
         check = f"statistics.{name.removeprefix('observation.')}"
-        needed = NEEDED.get(config.normalization_mapping.get(feature_type(name), "IDENTITY"), ())
+        needed = NEEDED.get(loaded.processing.mode(name), ())
         given = {key: _numbers(loaded.stats, name, key) for key in needed}
         is_image = name.startswith(IMAGE_PREFIX)
         count = 3 if is_image else shape[0]
@@ -161,6 +164,8 @@ def statistics(loaded: Checkpoint) -> Iterator[Finding]:
             yield fail(check, wrong, fix)
         elif is_image and largest > 1:
             yield fail(check, f"pixels reach {largest:.3g}, this runtime's are 0..1", "train on pixels in 0..1")
+        elif name == ACTION and loaded.processing.relative is not None:
+            yield ok(check, "present, finite; actions are offsets from the state")
         elif name in (STATE, ACTION) and count == DOF:
             yield from _units(check, loaded.stats, name)
         else:

@@ -306,7 +306,7 @@ def broken_statistics(directory: Path) -> None:
     (directory / "policy_preprocessor.json").unlink()
 
 
-@pytest.mark.parametrize(("damage", "check"), [(broken_statistics, "statistics")])
+@pytest.mark.parametrize(("damage", "check"), [(broken_statistics, "checkpoint")])
 def test_files_that_are_damaged(tmp_path: Path, damage: Callable[[Path], None], check: str) -> None:
     shutil.copytree(config.policy_path("demo"), tmp_path / "p")
     damage(tmp_path / "p")
