@@ -1,5 +1,6 @@
 """Sub-commands that measure."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -71,6 +72,20 @@ def bench_faults(
     from aloha_runtime.commands import bench_faults
 
     if not bench_faults.run(only or (), count, soak, seed, json):
+        raise typer.Exit(1)
+
+
+@app.command("faithful")
+def bench_faithful(
+    curves: Annotated[Path | None, typer.Option("--curves", help="picture of the curves to write")] = None,
+    json: Json = None,
+) -> None:
+    """Our motion beside the original ALOHA's control loop on the same simulated servos: tracking, loads, stops."""
+    from aloha_runtime.commands import bench, bench_faithful
+
+    rows = bench_faithful.run(curves)
+    bench.finish(rows, json)
+    if any(row.met is False for row in rows):
         raise typer.Exit(1)
 
 

@@ -26,6 +26,7 @@ class FrameMaker:
         self._first_ns = first_tick * TICK_NS
         self._intervenes = intervenes
         self._row: dict[str, Vector32] = {}
+        self._held_off = 0
 
     def row(
         self,
@@ -64,6 +65,7 @@ class FrameMaker:
     def _measured(self, seen: Observation, states: Sequence[ArmsState], now_ns: int) -> dict[str, Vector32]:
         """The action of a tick is the first that the arms took up for it: it was computed from what is seen here."""
         acting = _acting(states, now_ns)
+        self._held_off = acting.held_off
         goal = acting.goal or seen.position
         numbers = {
             "observation.state": seen.position,
@@ -83,7 +85,7 @@ class FrameMaker:
         takes.position.append(self._row["observation.state"])
         takes.action.append(self._row["action"])
         takes.effort_ma.append(self._row["observation.effort"])
-        takes.goal.append(self._row["goal"])
+        takes.held_off.append(self._held_off)
 
 
 class RecentStates:
