@@ -7,8 +7,10 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from aloha_runtime import robot
-from aloha_runtime.config_mistakes import explain, refuse_duplicates
+from aloha_runtime.config_mistakes import explain, line_of, refuse_duplicates
 from aloha_runtime.config_parts import (
+    ARM_LEAD_RAD,
+    FULL_DRIVE_RAD,
     ArmConfig,
     ArmName,
     CameraConfig,
@@ -213,6 +215,20 @@ def policy_path(name_or_path: str) -> Path:
 def load(name_or_path: str) -> RigConfig:
     """Read and check a rig configuration; raises ConfigError with file, line, key and reason of each mistake."""
     return _read(find(name_or_path), RigConfig)
+
+
+def advice(name_or_path: str, rig: RigConfig) -> list[str]:
+    """What a valid rig file had better say instead: `file:line: key: why, and the new value`."""
+    lead = rig.limits.lead_rad
+    if lead is None or lead >= FULL_DRIVE_RAD:
+        return []
+    path = find(name_or_path)
+    line = line_of(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader), ("limits", "lead_rad"))
+    share = lead / FULL_DRIVE_RAD
+    return [
+        f"{path}:{line}: limits.lead_rad: {lead:g} leaves the servos {share:.0%} of their force, so arms lag behind and"
+        f" sink under a load; write `lead_rad: {ARM_LEAD_RAD:g}`, or leave the line out for the default"
+    ]
 
 
 def load_limits(path: Path) -> TighterLimits:

@@ -21,8 +21,8 @@ def explain(path: Path, node: yaml.Node | None, item: Any) -> str:
     reason = item["msg"].removeprefix("Value error, ")
     keys = tuple(str(part) for part in item["loc"] if part != "[key]")
     if not keys:  # a rule about the whole rig
-        return f"{path}:{_line_of(node, tuple(reason.split()[0].rstrip(':').split('.')))}: {reason}"
-    line, name = _line_of(node, keys), ".".join(keys)
+        return f"{path}:{line_of(node, tuple(reason.split()[0].rstrip(':').split('.')))}: {reason}"
+    line, name = line_of(node, keys), ".".join(keys)
     if item["type"] == "extra_forbidden" and name in MOVED:
         return f"{path}:{line}: {name} {MOVED[name]}"
     if item["type"] == "extra_forbidden":
@@ -33,7 +33,7 @@ def explain(path: Path, node: yaml.Node | None, item: Any) -> str:
     return f"{path}:{line}: {name}: {reason}{shown}"
 
 
-def _line_of(node: yaml.Node | None, keys: tuple[str, ...]) -> int:
+def line_of(node: yaml.Node | None, keys: tuple[str, ...]) -> int:
     """Line (from 1) of the deepest part of a key path that the file has."""
     line = node.start_mark.line + 1 if node else 1
     for key in keys:

@@ -87,6 +87,15 @@ class CameraConfig(Strict):
         return self
 
 
+FULL_DRIVE_RAD = 0.217
+"""Goal minus position at which a servo applies its full voltage: 885 units of PWM at the standard P gain of 800."""
+
+ARM_LEAD_RAD = 0.24
+"""Goal minus present position, where more of it adds no force: FULL_DRIVE_RAD, and the 0.025 rad by which a joint moves
+on at 2.5 rad/s in the two cycles of 5 ms that a reading may be old. Less of it takes away the force that carries a load
+(0.10 rad let a stretched arm with 0.5 kg sink); more of it only adds to the way that an arm travels after a death."""
+
+
 class LimitsConfig(Strict):
     """Limits of the gate beside the motors. `None` is the default of `control/limits.py`, where each has its reason."""
 

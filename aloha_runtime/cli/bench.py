@@ -86,6 +86,20 @@ def bench_faults(
         raise typer.Exit(1)
 
 
+@app.command("faithful")
+def bench_faithful(
+    curves: Annotated[Path | None, typer.Option("--curves", help="picture of the curves to write")] = None,
+    json: Json = None,
+) -> None:
+    """Our motion beside the original ALOHA's control loop on the same simulated servos: tracking, loads, stops."""
+    from aloha_runtime.commands import bench, bench_faithful
+
+    rows = bench_faithful.run(curves)
+    bench.finish(rows, json)
+    if any(row.met is False for row in rows):
+        raise typer.Exit(1)
+
+
 @app.command("orders")
 def bench_orders(
     depth: Annotated[int, typer.Option("--depth", min=1, help="rounds; each multiplies the time by about seven")] = 4,

@@ -155,8 +155,8 @@ def _tick_figures(log: Log) -> dict[str, Figure]:
 
 def _arms_figures(log: Log) -> dict[str, Figure]:
     """`arms_hz`: cycles of the followers' process a second; `arms_skipped`: cycles that it left out; `arms_held_off`:
-    share of cycles in which a limit kept an arm joint off its target; `goals_outside_envelope`: goals outside the envelope
-    that the emulated chains' own monitors have seen on the wire since they started."""
+    share of cycles in which a limit kept an arm joint off its target; `goals_outside_envelope`: goals outside the
+    envelope that the emulated chains' own monitors have seen on the wire since they started."""
     states = log.followers
     judged = [log.health(f"chain@{arm}").get(OUTSIDE) for arm in log.rig.arms]
     seen = [count for count in judged if count is not None]

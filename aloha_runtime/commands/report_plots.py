@@ -62,7 +62,7 @@ class Chart:
 
 
 def joints_chart(log: Log) -> Chart:
-    """Fourteen panels: the commanded target and the measured position of each joint, and where a limit kept it off its target."""
+    """Fourteen panels: the commanded target and the measured position of each joint, and where it was held off."""
     states = [state for state in log.followers if state.valid]
     starts = np.arange(0, len(states), max(1, len(states) // POINTS))
     shown = [states[start] for start in starts]

@@ -15,8 +15,10 @@ def show(name: str) -> None:
 
 
 def check(name: str) -> None:
-    """Say that a rig file is right; raises ConfigError otherwise."""
+    """Say that a rig file is right, and which of its values ought to be newer; raises ConfigError otherwise."""
     rig = config.load(name)
+    for advice in config.advice(name, rig):
+        Console(stderr=True).print(advice, soft_wrap=True, markup=False)
     kind = f"simulated, task {rig.sim.task}" if rig.sim else "real"
     Console().print(
         f"{config.find(name)}: ok: {kind}, kit {rig.kit}, {len(rig.arms)} arms, cameras {', '.join(rig.cameras)}"

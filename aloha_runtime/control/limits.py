@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from aloha_runtime.config_parts import DeployConfig, LimitsConfig
+from aloha_runtime.config_parts import ARM_LEAD_RAD, DeployConfig, LimitsConfig
 from aloha_runtime.errors import ConfigError
 from aloha_runtime.robot import DOF, GRIPPER_BEYOND, IS_GRIPPER, NAMES, Role, Vector, joint_limits
 
@@ -34,20 +34,13 @@ ARM_ACCELERATION_RAD_S2 = 30.0
 
 BRAKING_RATIO = 10.0
 """Braking over acceleration: at rest from full speed in 8 ms (grippers 5 ms), so that a stream which dies has come to
-rest, one tick and the braking time later, before `hold_after` (60 ms) freezes the goal. A goal stays v^2 / 2b behind its
-action, a delay that grows with speed: 4 ms at full speed. (At 3 it was 14 ms, 5 % of the amplitude of a fast swing.)"""
+rest, one tick and the braking time later, before `hold_after` (60 ms) freezes the goal. A goal stays v^2 / 2b behind
+its action, a delay that grows with speed: 4 ms at full speed (at a ratio of 3 it was 14 ms)."""
 
-FULL_DRIVE_RAD = 0.217
-"""Goal minus position at which a servo applies its full voltage: 885 units of PWM at the standard P gain of 800."""
-
-ARM_LEAD_RAD = 0.24
-"""Goal minus present position, where more of it adds no force: FULL_DRIVE_RAD, and the 0.025 rad by which a joint moves
-on at 2.5 rad/s in the two cycles of 5 ms that a reading may be old. Less of it takes away the force that carries a load (0.10 rad let a stretched arm with 0.5 kg sink); more of it
-only adds to the way that an arm travels after a death."""
-
-REACH_RATIO = 1.125
-"""Of the lead: how far from the joint an action's target may lie when it arrives (0.27 rad). The joint moves on while
-the target is followed, so that a target cut at the lead itself would let the force fall within every tick."""
+REACH_RATIO = 1.04
+"""Of the lead: how far from the joint an action's target may lie when it arrives (0.25 rad). The joint moves on while
+the target is followed, so a target cut at the lead itself would let the force fall within every tick (6 % of a fast
+swing with 0.75 kg)."""
 
 OUTSIDE_RAD = 0.02
 """A joint may stand this far outside its limits when torque goes on: with the margin of 0.02 rad these are the limits

@@ -16,10 +16,10 @@ TEMPERATURE_MARGIN_C = 5.0
 """Below the servo's Temperature_Limit. A motor that works hard gains 1 to 2 degrees in the second between readings."""
 STALL_MA = {"XM540-W270": 4400.0, "XM430-W350": 2300.0}
 """Stall current at 12 V (ROBOTIS e-manual)."""
-CURRENT_SHARE = 0.6
-"""Of the stall current, longer than `SUSTAINED_NS`. A goal within the lead of 0.10 rad drives with 46 % at most, so
-more comes from outside; the servos shut down for overload when it lasts. A gripper squeezes for long, but the kits
-limit its current to less than this."""
+CURRENT_SHARE = 0.8
+"""Of the stall current, longer than `SUSTAINED_NS`. The shoulder of a stretched arm with 0.75 kg in its hand takes 64 %;
+more than this for so long is a heavier load or an obstacle, and the servos shut down for overload when it lasts. A
+gripper squeezes for long, but the kits limit its current to less than this."""
 SUSTAINED_NS = 1000 * MS
 
 

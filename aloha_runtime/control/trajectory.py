@@ -17,7 +17,8 @@ v / (2 b): 5.6 ms per rad/s by default. When the stream ends, it comes to rest o
 
 import numpy as np
 
-from aloha_runtime.control.limits import FULL_DRIVE_RAD, Limits
+from aloha_runtime.config_parts import FULL_DRIVE_RAD
+from aloha_runtime.control.limits import Limits
 from aloha_runtime.robot import DOF, IS_GRIPPER, Vector
 
 FULL_DRIVE = np.where(IS_GRIPPER, np.inf, FULL_DRIVE_RAD)

@@ -32,6 +32,7 @@ class FrameMaker:
         self._first_ns = first_tick * TICK_NS
         self._intervenes = intervenes
         self._row: dict[str, NDArray[Any]] = {}
+        self._held_off = 0
 
     def row(
         self,
@@ -62,6 +63,7 @@ class FrameMaker:
         acting = own or _held(states, tick)
         if acting is not None:
             self._row |= _commanded(acting)
+            self._held_off = acting.held_off
         elif "action" not in self._row:
             self._row |= dict.fromkeys(("action", "goal"), self._row["observation.state"])
         intervention = self._intervenes and acting is not None and acting.mode is Mode.TELEOP
@@ -89,7 +91,7 @@ class FrameMaker:
         takes.position.append(self._row["observation.state"])
         takes.action.append(self._row["action"])
         takes.effort_ma.append(self._row["observation.effort"])
-        takes.goal.append(self._row["goal"])
+        takes.held_off.append(self._held_off)
 
 
 class RecentStates:

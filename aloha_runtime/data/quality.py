@@ -11,14 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aloha_runtime.config import QualityConfig
-from aloha_runtime.robot import CONTROL_HZ, GRIPPER_INDEX, IS_GRIPPER, NAMES, SIDES
+from aloha_runtime.robot import CONTROL_HZ, DOF, GRIPPER_INDEX, IS_GRIPPER, NAMES, SIDES
 
 Vector32 = NDArray[np.float32]
 
 STILL_RAD = 0.01
 """An arm whose joints stay this near to where they began (or end) stands still; encoders and hands tremble by less."""
-CLIPPED_RAD = 0.03
-"""A target that the limits change by less is followed: one arms cycle at full speed is 0.0125 rad."""
 SATURATED = 0.95
 """Share of the current limit from which on a gripper presses as hard as it may."""
 
@@ -39,7 +37,8 @@ class Takes:
     position: list[Vector32] = field(default_factory=list)
     action: list[Vector32] = field(default_factory=list)
     effort_ma: list[Vector32] = field(default_factory=list)
-    goal: list[Vector32] = field(default_factory=list)
+    held_off: list[int] = field(default_factory=list)
+    """Of each tick, the numbers that a limit kept off their target, by bit (`ArmsState.held_off`)."""
     skipped: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     """Missed servo cycles and lost frames during the take, by name."""
@@ -53,7 +52,8 @@ def report(take: Takes, frames: int, first: int, thresholds: QualityConfig, grip
     ages = np.array(take.ages_ms[part])
     action = np.array(take.action[part])
     effort = np.abs(np.array(take.effort_ma[part]))
-    clipped = (np.abs(action - np.array(take.goal[part])) > CLIPPED_RAD) & ~IS_GRIPPER
+    held_off = np.array(take.held_off[part], dtype=np.int64)[:, None] >> np.arange(DOF) & 1
+    clipped = held_off.astype(bool) & ~IS_GRIPPER
     start, end = still_ends(np.array(take.position[part]))
     figures: dict[str, Any] = {
         "frames": frames,

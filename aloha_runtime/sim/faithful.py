@@ -25,9 +25,13 @@ FOLDED = (0.0, -0.96, 1.0, 0.0, -0.3, 0.0)
 """Near the start pose; the elbow has room to swing."""
 STRETCHED = (0.0, 0.7, -0.7, 0.0, 0.0, 0.0)
 """The arm reaches 0.75 m forward: the most that its weight and a payload can pull."""
+ABOVE_TABLE = (0.0, 0.1, 0.3, 0.0, 0.6, 0.0)
+"""The hand a few centimetres above the table."""
 POSES = {"folded": FOLDED, "stretched": STRETCHED}
 MOST_SWING_RAD = 0.45
 """From both poses every joint has this much room within its limits."""
+WATCHDOG_S = 0.1
+"""Of the servos (Bus Watchdog 5)."""
 DELAY_S = 0.0145
 """What the gate adds to the original's loop, stated: it runs to an action in 25 ms, while the original's goal
 stands still for 20 ms, 10 ms on average."""
@@ -64,8 +68,8 @@ class Arm:
         way: Callable[[float], float],
         seconds: float,
         last_s: float = math.inf,
-        limits: Limits | None = None,
         dies_s: float = math.inf,
+        limits: Limits | None = None,
     ) -> Trace:
         """Actions `pose` with `way(t)` (rad) added to a joint, until `last_s`; until `dies_s` somebody sends goals."""
         start, index = self.world.closed_start(), ARM_JOINTS.index(joint)
@@ -74,7 +78,7 @@ class Arm:
         self.world.reset(0, start)
         gate = Gate(limits or default_limits(), _openings(start), 0)
         gate.follow(0)
-        goal, sent, frozen_ns = start.copy(), start[index], 0
+        goal, sent, frozen_ns, tripped = start.copy(), start[index], 0, False
         cycles = round(seconds / CYCLE_S)
         rows = np.zeros((cycles, 4))
         actuator = self.world.model.actuator(f"vx300s_left/{joint}").id
@@ -84,8 +88,9 @@ class Arm:
             if cycle * CYCLE_NS % TICK_NS == 0 and now_s <= last_s:
                 target = start.copy()
                 target[index] = pose[index] + way(now_s)
-            if now_s > dies_s:
-                pass  # nobody sends anything
+            if now_s > dies_s:  # nobody sends anything; the servos' watchdogs trip, and they hold where they are
+                if now_s > dies_s + WATCHDOG_S and not tripped:
+                    goal, tripped = self.world.angles(), True
             elif loop == OURS:
                 action = None if target is None else Target(_openings(target), now_ns, cycle)
                 output = gate.step(now_ns, _openings(self.world.angles()), action)
@@ -177,7 +182,7 @@ class Stop(NamedTuple):
     """The same from the cycle in which the goal froze."""
 
 
-def stops(arm: Arm, pose: str, joint: str, speed_rad_s: float, *, arms_die: bool, limits: Limits | None = None) -> Stop:
+def stops(arm: Arm, pose: str, joint: str, speed_rad_s: float, loop: Loop = OURS, *, arms_die: bool = False) -> Stop:
     """Actions move a joint at a constant speed through a pose and end there. `arms_die`: goals end with them."""
     last_s = (round(0.25 * CONTROL_HZ) / CONTROL_HZ) + CYCLE_S
     last = round(last_s / CYCLE_S) - 1
@@ -186,7 +191,7 @@ def stops(arm: Arm, pose: str, joint: str, speed_rad_s: float, *, arms_die: bool
         return speed_rad_s * (time_s - last_s)
 
     dies_s = last_s if arms_die else math.inf
-    trace = arm.run(OURS, POSES[pose], joint, way, last_s + 1.5, last_s, limits, dies_s)
+    trace = arm.run(loop, POSES[pose], joint, way, last_s + 1.5, last_s, dies_s)
     frozen = max(last, round(trace.frozen_ns / CYCLE_NS) - 1)
     sign = math.copysign(1.0, speed_rad_s)
     # The joint was seen at the beginning of the cycle in which the action came.
@@ -198,3 +203,24 @@ def stops(arm: Arm, pose: str, joint: str, speed_rad_s: float, *, arms_die: bool
         travel=float((sign * (trace.position[last:] - start)).max()),
         frozen_travel=float((sign * (trace.position[frozen:] - froze)).max()),
     )
+
+
+class Hold(NamedTuple):
+    """A stretched arm that is told to stay for a minute."""
+
+    sag: float
+    """Of the shoulder after 5 s (rad)."""
+    creep: float
+    """How much lower it is after 60 s."""
+
+
+def holds(arm: Arm, loop: Loop, seconds: float = 60.0) -> Hold:
+    trace = arm.run(loop, STRETCHED, "shoulder", lambda _: 0.0, seconds)
+    early, late = (float(trace.position[round(at / CYCLE_S) - 1]) for at in (5.0, seconds))
+    return Hold(early - STRETCHED[1], late - early)
+
+
+def presses(arm: Arm, loop: Loop) -> float:
+    """The hardest torque (Nm) of a shoulder that is led 0.6 rad into the table at 1 rad/s, and held there for 2 s."""
+    trace = arm.run(loop, ABOVE_TABLE, "shoulder", lambda time_s: min(0.6, time_s), 3.0)
+    return float(np.abs(trace.torque).max())

@@ -1,8 +1,8 @@
 """An independent judge of goals, and joints to drive: shares no code and no number with `aloha_runtime.control`.
 
 Plain floats, one joint at a time, written from the safety promises: position limits are the servo table's ticks less
-+0.02 rad, then 2.5 rad/s, 30 rad/s^2 (braking ten times that), lead 0.24 rad; grippers -0.2..1.2, 5 and 100 per second,
-lead 0.5. An arm joint whose goal was 0.217 rad or more away (full voltage) in the last 0.1 s may gain speed as it brakes.
+0.02 rad, then 2.5 rad/s, 30 rad/s^2 (braking ten times that), lead 0.24 rad; grippers -0.2..1.2, 5 and 100 per second,
+lead 0.5. An arm joint whose goal was 0.217 rad away (full voltage) within 0.1 s may gain speed as fast as it brakes.
 """
 
 import math

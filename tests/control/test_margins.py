@@ -8,7 +8,7 @@ from aloha_runtime.messages import MS
 from aloha_runtime.robot import SERVOS
 
 FOLLOWERS = {"left": SERVOS["follower"], "right": SERVOS["follower"]}
-BOUNDS_MA = ([2640.0] * 5 + [1380.0, 1380.0]) * 2
+BOUNDS_MA = ([3520.0] * 5 + [1840.0, 1840.0]) * 2
 
 
 @pytest.mark.parametrize("index", range(14))
@@ -36,7 +36,7 @@ def test_a_pause_starts_the_second_anew_for_that_joint_only() -> None:
     assert margins.current(505 * MS, effort) == ""
     effort[0] = 4000.0
     cause = margins.current(1010 * MS, effort)
-    assert cause.startswith("left_shoulder has drawn 4000 mA (at most 2640 mA) for 1010 ms")
+    assert cause.startswith("left_shoulder has drawn 4000 mA (at most 3520 mA) for 1010 ms")
 
 
 def test_leaders_and_absent_sides_have_no_bound_on_currents() -> None:

@@ -25,7 +25,7 @@ def takes(**changes) -> Takes:
         "lateness_ms": [0.5] * TICKS,
         "position": list(pose),
         "action": list(pose),
-        "goal": list(pose),
+        "held_off": [0] * TICKS,
         "effort_ma": list(np.zeros((TICKS, DOF), np.float32)),
     }
     return Takes(["a", "b"], **(good | changes))
@@ -56,7 +56,7 @@ def still(ticks: int) -> list[np.ndarray]:
         ({"late_action": [index < 3 for index in range(TICKS)]}, "3 of 200 actions came too late"),
         ({"skipped": 5}, "5 ticks skipped"),
         ({"skew_ms": [40.0] * TICKS}, "cameras 40 ms apart"),
-        ({"goal": list(np.zeros((TICKS, DOF), np.float32))}, "targets clipped in 97% of the ticks (left_waist"),
+        ({"held_off": [1 << 2 | 1 << 6] * 20 + [0] * (TICKS - 20)}, "targets clipped in 10% of the ticks (left_elbow)"),
         ({"position": still(170)}, "still for 3.4 s at the end"),
         ({"counts": {"missed servo cycles": 9}}, "9 servo cycles missed"),
     ],

@@ -14,8 +14,8 @@ from aloha_runtime.robot import RAD_PER_TICK
 
 FROZEN_MS = 70.0
 TRAVEL_RAD = 0.27
-"""What an arm joint may still travel after the last action (`limits.REACH_RATIO` of the lead); the wire tells it to a
-servo's tick."""
+"""What an arm joint may still travel after the last action: `limits.REACH_RATIO` of the lead, and what an unloaded arm
+swings beyond; the wire tells it to a servo's tick."""
 ARMS_TRAVEL_RAD = 0.30
 """The same after the death of the arms process: the lead, and what the joint goes until its servo's watchdog trips."""
 CYCLE_MS = 5.0

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aloha_runtime.commands.faults.virtual_parts import Time, Wire, WirePort
-from aloha_runtime.control.limits import ARM_LEAD_RAD, POSITION_MARGIN_RAD
+from aloha_runtime.config_parts import ARM_LEAD_RAD
+from aloha_runtime.control.limits import POSITION_MARGIN_RAD
 from aloha_runtime.dynamixel import registers as reg
 from aloha_runtime.hardware import dynamixel
 from aloha_runtime.hardware.dynamixel import DynamixelArm
