@@ -383,14 +383,14 @@ def test_motion_begins_at_the_goals_that_the_servos_hold_and_when_they_have_torq
     """Not at a reading of before: torque may have changed what the servos say, here by nearly a whole turn."""
     arms.present[0] = 3.135
     arms.held = arms.present.copy()
-    arms.held[0] = -3.1
+    arms.held[0] = -3.115
     first = arms.turn(Mode.ARMED, 1, pose, stuck=True)
     assert not first.settled
     arms.present[0] = -3.12
     goals = [arms.turn(Mode.ARMED, 1, pose, stuck=True).goal for _ in range(20)]
-    assert goals[0][0] == pytest.approx(-3.1, abs=0.01)
+    assert goals[0][0] == pytest.approx(-3.115, abs=0.01)
     assert all(goal[0] < -3.0 for goal in goals)
-    assert (goals[-1][0] > -3.1 + 0.02) == bool(pose)
+    assert (goals[-1][0] > -3.115 + 0.02) == bool(pose)
 
 
 def test_what_waits_for_torque_does_not_begin_without_it(arms: Arms) -> None:
