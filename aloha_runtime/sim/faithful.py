@@ -104,7 +104,7 @@ class Arm:
             self.world.step(CYCLE_NS)
             torque = float(self.world.data.actuator_force[actuator])
             rows[cycle] = sent, self.world.angles()[index], self.world.velocities()[index], torque
-        time_s: Floats = (np.arange(cycles) + 1.0) * CYCLE_S
+        time_s = np.linspace(CYCLE_S, cycles * CYCLE_S, cycles)
         return Trace(time_s, rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 3], frozen_ns)
 
 
