@@ -17,7 +17,7 @@ TEMPERATURE_MARGIN_C = 5.0
 STALL_MA = {"XM540-W270": 4400.0, "XM430-W350": 2300.0}
 """Stall current at 12 V (ROBOTIS e-manual)."""
 CURRENT_SHARE = 0.8
-"""Of the stall current, longer than `SUSTAINED_NS`. The shoulder of a stretched arm with 0.75 kg in its hand takes 64 %;
+"""Of the stall current, longer than `SUSTAINED_NS`. The shoulder of a stretched arm with 0.75 kg in hand takes 64 %;
 more than this for so long is a heavier load or an obstacle, and the servos shut down for overload when it lasts. A
 gripper squeezes for long, but the kits limit its current to less than this."""
 SUSTAINED_NS = 1000 * MS

@@ -35,8 +35,9 @@ WATCHDOG_S = 0.1
 DELAY_S = 0.0145
 """What the gate adds to the original's loop, stated: it runs to an action in 25 ms, while the original's goal
 stands still for 20 ms, 10 ms on average."""
-ORIGINAL, OURS = "original", "ours"
 Loop = Literal["original", "ours"]
+ORIGINAL: Loop = "original"
+OURS: Loop = "ours"
 Floats = NDArray[np.float64]
 
 
@@ -103,8 +104,8 @@ class Arm:
             self.world.step(CYCLE_NS)
             torque = float(self.world.data.actuator_force[actuator])
             rows[cycle] = sent, self.world.angles()[index], self.world.velocities()[index], torque
-        time_s = (np.arange(cycles) + 1) * CYCLE_S
-        return Trace(time_s, *rows.T, frozen_ns)
+        time_s = np.linspace(CYCLE_S, cycles * CYCLE_S, cycles)
+        return Trace(time_s, rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 3], frozen_ns)
 
 
 def _openings(angles: Vector) -> Vector:

@@ -6,8 +6,8 @@ when they arrive. Rounding is worth a tick in a difference; `jitter_s` is how fa
 which the goal was computed (0 in virtual time).
 
 Of a servo with torque it judges each new goal: `position` (the limits), `lead` (distance from where the servo was last
-seen), `velocity` and `acceleration` (this not while, or shortly after, a goal is so far away that the servo gives all it
-has); `mode`, and `moved in error` of an arm in error. Without torque it judges none.
+seen), `velocity` and `acceleration` (this not while, or shortly after, a goal is so far away that the servo gives all
+it has); `mode`, and `moved in error` of an arm in error. Without torque it judges none.
 While torque is switched on (`torque_watch`) it judges the goal that is in the register, also one written long before:
 
 - `leap at torque`: at the first position that the servo reports afterwards, the goal is further away than the lead; and
@@ -38,7 +38,7 @@ SPAN_NS = 50_000_000
 LEAD_MARGIN_RAD = 0.02
 """The gate measures the lead against a reading up to two cycles old."""
 FULL_DRIVE_RAD, FREED_NS = 0.217, 100_000_000
-"""A goal this far from its joint drives it no harder than one at that distance; for so long afterwards the goal may gain
+"""A goal this far from its joint drives it no harder than one at that distance; for so long after it the goal may gain
 speed quickly."""
 BATCH, MOST_HEARD = 24, 200
 """Chunks judged together, eight cycles or more: the judging costs a fifth of what it costs chunk by chunk, because the

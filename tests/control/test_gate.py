@@ -192,7 +192,7 @@ def test_after_the_last_action_goals_freeze_and_no_joint_travels_further_than_it
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_last_action_moves_a_joint_no_further_than_its_reach_however_far_it_points(sign):
-    """At speed already, an arm that lags by its lead: the bound is the action's, not that of the time until the freeze."""
+    """At speed already, an arm that lags by its lead: the action sets the bound, not the time to the freeze."""
 
     def trajectory(t_s):
         action = HOME.copy()

@@ -158,13 +158,13 @@ def test_a_goal_put_where_the_arm_is_is_a_stop() -> None:
 
 def test_a_goal_may_not_run_away_from_a_stuck_arm() -> None:
     wire = Wire()
-    for cycle in range(30):
+    for cycle in range(70):
         wire.goal(2048 + cycle * 3, seen=False)
     counts = wire.counts()
     assert set(counts) == {"lead"}
-    assert counts["lead"] == 30 - math.ceil(0.12 / RAD_PER_TICK / 3)
+    assert counts["lead"] == 70 - math.ceil(0.26 / RAD_PER_TICK / 3)
     wire.monitor.reset()
-    for cycle in range(29, 0, -1):  # coming back is no offence, however far it still is
+    for cycle in range(69, 0, -1):  # coming back is no offence, however far it still is
         wire.goal(2048 + cycle * 3, seen=False)
     assert wire.counts() == {}
 
@@ -172,16 +172,28 @@ def test_a_goal_may_not_run_away_from_a_stuck_arm() -> None:
 def test_a_goal_may_follow_an_arm_that_a_blow_has_carried_past_it() -> None:
     """Coming back to where the arm is now leads away from where it was a moment ago."""
     wire = Wire()
-    for tick in range(2048, 2048 + 76, 3):
+    for tick in range(2048, 2048 + 166, 3):
         wire.goal(tick, seen=False)
     wire.see(2048)
-    wire.see(2048 + 400)
-    for tick in range(2048 + 76, 2048 + 130, 3):
+    wire.see(2048 + 500)
+    for tick in range(2048 + 166, 2048 + 220, 3):
         wire.goal(tick, seen=False)
     assert wire.counts() == {}
-    for tick in range(2048 + 127, 2048 - 110, -3):  # away from both
+    for tick in range(2048 + 217, 2048 - 200, -3):  # away from both
         wire.goal(tick, seen=False)
     assert set(wire.counts()) == {"lead"}
+
+
+@pytest.mark.parametrize(("far", "offences"), [(0, {"acceleration"}), (150, set())])
+def test_a_goal_that_the_servo_no_longer_felt_may_gain_speed(far: int, offences: set[str]) -> None:
+    """As `far` ticks from its joint as full drive needs; then it turns and runs."""
+    wire = Wire()
+    wire.see(2048 - far)
+    for _ in range(60):
+        wire.goal(2048, seen=False)
+    for cycle in range(1, 21):
+        wire.goal(2048 - 6 * cycle, seen=False)
+    assert set(wire.counts()) == offences
 
 
 def test_torque_off_frees_the_goal_and_torque_on_starts_anew() -> None:
