@@ -1,8 +1,8 @@
 """An independent judge of goals, and joints to drive: shares no code and no number with `aloha_runtime.control`.
 
 Plain floats, one joint at a time, written from the safety promises: position limits are the servo table's ticks less
-0.02 rad, then 2.5 rad/s, 30 rad/s^2 (braking three times that), lead 0.10 rad; grippers -0.2..1.2, 5 and 100 per second,
-lead 0.5.
+0.02 rad, then 2.5 rad/s, 30 rad/s^2 (braking three times that), lead 0.10 rad; grippers -0.2..1.2, 5 and 100 per
+second, lead 0.5.
 """
 
 import math

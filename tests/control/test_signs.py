@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aloha_runtime.config import RigConfig
 from aloha_runtime.control.signs import CHANGES_OVER_NS, STROKE, STROKE_NS, SignDetector
 from aloha_runtime.control.teleop import action_convention
-from aloha_runtime.config import RigConfig
 from aloha_runtime.messages import MS
 from aloha_runtime.robot import DOF, Vector
 

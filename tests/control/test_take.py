@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from aloha_runtime.control.take import Ending, Phase, Take, TakeLimits
 from aloha_runtime.messages import Mode
 
+
 def run(take: Take, ticks: int, mode: Mode = Mode.TELEOP, missing: str = "") -> Ending | None:
     for _ in range(ticks):
         ending = take.tick(mode, "because", missing)

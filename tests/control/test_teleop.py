@@ -56,9 +56,7 @@ def test_follower_gripper_angle_follows_the_published_rule(kit, opening):
 
 
 def test_a_state_gives_the_openings_of_the_motors_not_of_the_fingers():
-    state = ArmsState(
-        stamp_ns=1, position=HOME.tolist(), velocity=[], effort_ma=[], gripper_openings=[-0.1, 0.9]
-    )
+    state = ArmsState(stamp_ns=1, position=HOME.tolist(), velocity=[], effort_ma=[], gripper_openings=[-0.1, 0.9])
     converted = action_convention(state)
     assert converted[[6, 13]].tolist() == [-0.1, 0.9]
     assert (np.delete(converted, [6, 13]) == np.delete(HOME, [6, 13])).all()

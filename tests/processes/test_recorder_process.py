@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from process_fakes import FakeServer, fake_service
 
-from aloha_runtime import config, messages
+from aloha_runtime import messages
 from aloha_runtime.bus import RECORDER
 from aloha_runtime.commands import operate
 from aloha_runtime.commands.stack import Stack

@@ -6,7 +6,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aloha_runtime.errors import SimulationError
-from aloha_runtime.robot import DOF, GRIPPER_INDEX, IS_GRIPPER, KITS, NAMES, SIDES, START_POSE, Gripper, Kit, Side, joint_limits, pose_vector, with_range
+from aloha_runtime.robot import (
+    DOF,
+    GRIPPER_INDEX,
+    IS_GRIPPER,
+    KITS,
+    NAMES,
+    SIDES,
+    START_POSE,
+    Gripper,
+    Kit,
+    Side,
+    joint_limits,
+    pose_vector,
+    with_range,
+)
 from aloha_runtime.sim import model, motors
 from aloha_runtime.sim.response import step_response
 from aloha_runtime.sim.world import World

@@ -1,7 +1,7 @@
 """Grippers whose horns are mounted elsewhere than the kit's: who starts teleoperation, and how far followers close.
 
-In virtual time, with the real loops of supervisor, arms and teleoperation over emulated chains. Both kits, each arm with
-a range of its own, as `aloha setup` writes it.
+In virtual time, with the real loops of supervisor, arms and teleoperation over emulated chains. Both kits, each arm
+with a range of its own, as `aloha setup` writes it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,7 +26,7 @@ teleoperation with nobody there, with the second it can never start."""
 EACH = "each at another place"
 SINKS_S = (0.1, 2.0)
 """A gripper that nobody holds sinks from half open to wherever it rests in so many seconds."""
-NOBODY_S, PERSON_S, FOLLOWS_S = 3.0, 1.0, 0.6
+NOBODY_S, PERSON_S, FOLLOWS_S = 3.0, 1.0, 1.0
 SQUEEZED = -0.1
 """Openings: a leader squeezed past its closed end, as hands do."""
 CLOSES_WITHIN = 0.01
