@@ -63,7 +63,7 @@ def _per_joint(arm: float, gripper: float) -> Vector:
 
 @dataclass(frozen=True, eq=False)
 class Limits:
-    """Limits as (14,) vectors in contract order: rad for arm joints, openings (-0.2..1.2) for grippers; rates per second.
+    """Limits as (14,) vectors in contract order: rad for arm joints, openings for grippers (-0.2..1.2); per second.
 
     Raises ConfigError, naming the joint and the value, for limits that are not finite, not positive or empty.
     """

@@ -3,8 +3,8 @@
     IDLE --next--> READY --arms move--> TAKING --order, sign, arms stop, loss, time--> IDLE
 
 A take begins by itself when the arms move after `next`, so that a person's hands stay on the leaders. It ends by an
-order, by a sign of the leader grippers (`control/signs.py`), and by itself when the arms stop, when there was nothing to
-record for a second, or when it is long enough. What ends it says whether it is kept. Continuous recording is always
+order, by a sign of the leader grippers (`control/signs.py`), and by itself when the arms stop, when there was nothing
+to record for a second, or when it is long enough. What ends it says whether it is kept. Continuous recording is always
 ready for the next one.
 """
 

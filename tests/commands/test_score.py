@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import kit_rigs
 import numpy as np
 import pytest
 from hypothesis import given
@@ -22,6 +23,7 @@ from aloha_runtime.messages import Mode, ModeHeartbeat, Topic
 from aloha_runtime.processes.table import Process
 from aloha_runtime.realtime import WallClock
 from aloha_runtime.rings import FramePublisher
+from aloha_runtime.robot import START_POSE, pose_vector
 from aloha_runtime.run_directory import RunDirectory
 
 POLICIES = ("a", "b", "c")
@@ -247,3 +249,36 @@ def test_the_start_of_a_scene_is_kept_and_shown_over_what_is_there_now(tmp_path:
         assert [round(float(part.mean())) for part in (left, middle, right)] == pytest.approx([200, 40, 120], abs=2)
         assert scenes.is_known(0)
         assert not scenes.is_known(1)
+
+
+class Leaders:
+    """Leaders in the hands of a person who gives a sign, whatever else happens."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk, self.began_ns = desk, desk.now
+
+    def latest(self) -> messages.ArmsState:
+        ms = (self.desk.now - self.began_ns) // 1_000_000
+        squeezed = any(start <= ms < start + 250 for start in (500, 1000))
+        angles = pose_vector(START_POSE, 0.0 if squeezed else 1.0)
+        return kit_rigs.arms_state(self.desk.rig, "leader", angles, stamp_ns=self.desk.now)
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("name", kit_rigs.RIGS)
+def test_two_squeezes_are_an_order_with_every_kit_and_range(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(command, "Scenes", Pictures)
+    desk = Desk([])
+    desk.rig = kit_rigs.rig(name)
+    leaders = Leaders(desk)
+    monkeypatch.setattr(desk, "subscribe", lambda topic: leaders if topic is messages.LEADERS else None)
+    trials = Trials.open(tmp_path / "out", Plan(("alpha",), 1, "t", 7), resume=False)
+    scoring = Scoring(desk, wishes(tmp_path, ["alpha"]), trials, desk, desk)  # type: ignore[arg-type]
+    heard = []
+    for _ in range(150):
+        desk.pause()
+        heard.append(scoring._order())
+    assert [order for order in heard if order] == [command.SIGNS[2]]

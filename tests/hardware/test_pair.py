@@ -7,9 +7,22 @@ import numpy as np
 import pytest
 
 from aloha_runtime.hardware.base import ArmReading, Unread
+from aloha_runtime.hardware.dynamixel_units import ArmUnits
 from aloha_runtime.hardware.pair import ArmPair
 from aloha_runtime.messages import NOT_NAMED_YET
-from aloha_runtime.robot import JOINTS, KITS, SIDE_SLICE, SIDES, START_POSE, pose_vector
+from aloha_runtime.robot import (
+    JOINTS,
+    KITS,
+    ROLES,
+    SERVOS,
+    SIDE_SLICE,
+    SIDES,
+    START_POSE,
+    Kit,
+    pose_vector,
+    rad_to_ticks,
+    with_range,
+)
 from aloha_runtime.stillness import Stillness, stood_still
 
 
@@ -143,3 +156,41 @@ def test_what_is_not_known_of_a_pair_is_named_with_its_age() -> None:
     age_s, why = pair.unknown()
     assert age_s == 3.0
     assert "; follower_right: temperature, voltage and watchdog of every servo have not been heard for 3.0 s" in why
+
+
+@pytest.mark.parametrize("kit", KITS.values(), ids=KITS)
+def test_the_motors_openings_survive_where_the_finger_position_loses_them(kit: Kit) -> None:
+    """Of leaders and followers, squeezed past their closed end and opened past their open one, and of a side that is
+    not there and is told to go there."""
+    for role in ROLES:
+        gripper = kit.gripper(role)
+        for opening in (-0.2, -0.06, 0.0, 0.03, 0.5, 1.0, 1.2):
+            angles = np.array([*START_POSE, gripper.angle_from_action(opening)])
+            one = SimpleNamespace(
+                request=lambda goal, currents: None,
+                collect=lambda deadline_ns, angles=angles: ArmReading(1, angles, np.zeros(7), np.zeros(7), {}),
+            )
+            arms: Any = {"left": one}
+            pair = ArmPair(arms, dict.fromkeys(SIDES, gripper), pose_vector(START_POSE, 0.0))
+            found = pair.cycle(pose_vector(START_POSE, opening), 0)
+            assert found is not None
+            assert found.present[[6, 13]] == pytest.approx(opening)
+            assert found.position[6] == pytest.approx(found.position[13])
+
+
+@pytest.mark.parametrize(("angle_close", "angle_open"), [(-3.0, -1.0), (3.0, 1.0), (1.0, 3.0)])
+def test_a_gripper_mounted_at_the_end_of_its_turn_keeps_no_goal_from_the_joints(
+    angle_close: float, angle_open: float
+) -> None:
+    gripper = with_range(KITS["aloha"].follower_gripper, angle_open=angle_open, angle_close=angle_close)
+    sent: list[np.ndarray] = []
+    one = SimpleNamespace(request=lambda goal, currents: sent.append(goal), collect=lambda deadline_ns: None)
+    arms: Any = dict.fromkeys(SIDES, one)
+    pair = ArmPair(arms, dict.fromkeys(SIDES, gripper), pose_vector(START_POSE, 0.0))
+    units = ArmUnits("follower", [servo for servo in SERVOS["follower"] if servo.shadow_of is None])
+    for opening in (-0.2, 0.0, 0.5, 1.0, 1.2):
+        pair.cycle(pose_vector(START_POSE, opening), 0)
+        ticks = units.ticks(sent[-1])
+        assert ticks is not None
+        wanted = gripper.angle_from_action(opening)
+        assert abs(ticks[-1] - rad_to_ticks(wanted)) <= 1 or (abs(wanted) > 3.14 and ticks[-1] in (0, 4095))

@@ -194,7 +194,7 @@ def test_a_leader_that_is_torn_off_ends_the_motion_and_the_take(run: Run) -> Non
 def test_a_sign_is_not_part_of_its_episode(run: Run) -> None:
     grippers = Dataset(run.dataset).vectors("action")[: Dataset(run.dataset).episodes[0].length, IS_GRIPPER]
     assert (grippers[-10:] > 0.9).all(), "the grippers were open until the first squeeze of the sign"
-    assert Dataset(run.dataset).episodes[0].length == pytest.approx(50 * (0.5 + 0.8), abs=15)
+    assert Dataset(run.dataset).episodes[0].length == pytest.approx(50 * (0.5 + 0.8 + 0.5), abs=15)
 
 
 def test_numbers_are_what_the_arms_published(run: Run) -> None:

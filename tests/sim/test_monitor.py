@@ -70,7 +70,7 @@ def test_the_envelope_is_that_of_the_limits() -> None:
     assert bounds[2].low == pytest.approx(841 + 13, abs=0.1)  # 0.02 rad
     assert bounds[1].velocity * RAD_PER_TICK == pytest.approx(2.5)
     gripper = KITS["aloha"].follower_gripper
-    assert (bounds[9].low - 2048) * RAD_PER_TICK == pytest.approx(gripper.angle_close)
+    assert (bounds[9].low - 2048) * RAD_PER_TICK == pytest.approx(gripper.angle_from_action(-0.2))
     assert bounds[9].velocity * RAD_PER_TICK == pytest.approx(5 * (gripper.angle_open - gripper.angle_close))
 
 

@@ -1,7 +1,7 @@
 """Grippers whose horns are mounted elsewhere than the kit's: who starts teleoperation, and how far followers close.
 
-In virtual time, with the real loops of supervisor, arms and teleoperation over emulated chains. Both kits, each arm with
-a range of its own, as `aloha setup` writes it.
+In virtual time, with the real loops of supervisor, arms and teleoperation over emulated chains. Both kits, each arm
+with a range of its own, as `aloha setup` writes it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,7 +26,7 @@ teleoperation with nobody there, with the second it can never start."""
 EACH = "each at another place"
 SINKS_S = (0.1, 2.0)
 """A gripper that nobody holds sinks from half open to wherever it rests in so many seconds."""
-NOBODY_S, PERSON_S, FOLLOWS_S = 3.0, 1.0, 0.6
+NOBODY_S, PERSON_S, FOLLOWS_S = 3.0, 1.0, 1.0
 SQUEEZED = -0.1
 """Openings: a leader squeezed past its closed end, as hands do."""
 CLOSES_WITHIN = 0.01
@@ -90,6 +90,9 @@ class Table:
         arms = [f"follower_{side}" for side in SIDES]
         return [self._gripper(arm).action_from_angle(self.rig.wires[arm].plant.angles[-1]) for arm in arms]
 
+    def _mode(self) -> Mode:
+        return Mode(self.rig.word.mode)
+
     def story(self) -> Trial:
         """Nobody for a while; then a person opens and squeezes, leads, and squeezes past the closed end."""
         rig = self.rig
@@ -97,13 +100,13 @@ class Table:
         if not (reply := rig.ask("arm", "start")).ok:
             return Trial(broken=reply.text)
         rig.run(NOBODY_S)
-        if rig.word.mode is not Mode.ARMED:
-            return Trial(broken=f"nobody was there, and the mode is {rig.word.mode} ({rig.word.cause})")
+        if self._mode() is not Mode.ARMED:
+            return Trial(broken=f"nobody was there, and the mode is {self._mode()} ({rig.word.cause})")
         for opening, seconds in ((1.0, 0.3), (0.0, PERSON_S)):
             self.opening = opening
             rig.run(seconds)
-        if rig.word.mode is not Mode.TELEOP:
-            return Trial(broken=f"a person opened and squeezed; the mode is {rig.word.mode} ({self.teleop.message})")
+        if self._mode() is not Mode.TELEOP:
+            return Trial(broken=f"a person opened and squeezed; the mode is {self._mode()} ({self.teleop.message})")
         gaps = []
         for opening in (1.0, SQUEEZED):
             self.opening = opening
