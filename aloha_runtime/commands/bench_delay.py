@@ -43,8 +43,8 @@ AGREES_MS = 2.5
 DRIVERS = ("teleop", "policy", "camera@cam_high", "world")
 
 
-def swing(now_ns: NDArray[np.float64] | float) -> Any:
-    """How far every arm joint is from the start pose at a time, rad."""
+def swing(now_ns: Any) -> Any:
+    """How far every arm joint is from the start pose at a time (ns, a number or an array), rad."""
     return SWING_RAD * np.sin(2 * np.pi * SWING_HZ * np.asarray(now_ns) / NS_PER_S)
 
 

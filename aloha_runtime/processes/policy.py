@@ -155,10 +155,9 @@ class PolicyLoop:
         return None if self.stuck() else self.ensemble.action(beat.index, ahead_ns / TICK_NS)
 
     def _is_old(self, chunk: Chunk) -> bool:
-        """Whether a remote answer comes too late to be used at all: its observation is from before this motion or older
-        than anything that may be acted on."""
-        age_ns = self.service.clock.now_ns() - chunk.observation_stamp_ns
-        return age_ns > self.oldest_ns or self.ready_ns is None or chunk.tick * TICK_NS < self.ready_ns
+        """Whether a remote answer comes too late to be used at all: its observation is older than anything that may be
+        acted on."""
+        return self.service.clock.now_ns() - chunk.observation_stamp_ns > self.oldest_ns
 
     def stuck(self) -> str:
         """That inference has failed or takes far too long, or that a remote one answers what is long gone; empty when

@@ -52,7 +52,8 @@ class PolicyServer:
         self._socket, self._served, self._inputs, self._predict = socket, served, inputs, predict
         self._sessions: OrderedDict[bytes, _Session] = OrderedDict()
         self.counts: Counter[str] = Counter()
-        """Messages `answered`; dropped: `not understood`, `no session`, `replayed`, `replaced`, `unfit`, `unsent`."""
+        """Messages `answered`; dropped: `not understood`, `no session`, `replayed`, `replaced`, `unfit`, `unsent`;
+        `failed` inferences."""
 
     def turn(self, timeout_ms: int) -> int:
         """Wait for messages and answer them; returns how many inferences there were."""
@@ -117,6 +118,11 @@ class PolicyServer:
             actions = self._predict(frames.unpack(look, self._inputs))
         except ValueError as error:
             self._refuse(peer, "unfit", look.number, f"unfit observation: {error}")
+            return
+        except RuntimeError as error:  # its GPU: the robot holds, and says so
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = f"inference failed: {first}; on the server see `nvidia-smi`, then start `aloha policy serve` again"
+            self._refuse(peer, "failed", look.number, reason)
             return
         if actions is None:  # a server that is itself a link to another one
             return

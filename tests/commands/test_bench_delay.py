@@ -1,4 +1,4 @@
-"""A policy's actions and a person's reach the servos with the same delay: the real loops on emulated arms, in one run."""
+"""A policy's actions and a person's reach the servos with the same delay: the real loops, in one run."""
 
 import pytest
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_arms_process import Scene as Arms
 from test_policy_process import FIRST, FakeLink, Scene
 
 from aloha_runtime import messages
@@ -15,7 +16,7 @@ from aloha_runtime.control.delay import TELEOP_NS, lead_ns, reaches_ns
 from aloha_runtime.errors import CheckpointError
 from aloha_runtime.messages import MS, Mode, ModeHeartbeat
 from aloha_runtime.realtime import Beat
-from aloha_runtime.robot import TICK_NS
+from aloha_runtime.robot import IS_GRIPPER, TICK_NS
 
 LENGTH = 40
 
@@ -187,3 +188,25 @@ def test_the_lead_is_what_the_way_adds_to_a_persons_delay_and_is_bounded() -> No
     assert lead_ns(0, 0, CYCLE_NS) == 5 * MS + TICK_NS - TELEOP_NS
     assert lead_ns(0, 6 * MS, CYCLE_NS) == 10 * MS + TICK_NS - TELEOP_NS
     assert lead_ns(0, 10_000 * MS, CYCLE_NS) == 100 * MS
+
+
+def test_arms_pass_over_an_action_that_was_computed_under_another_order() -> None:
+    arms = Arms("follower")
+    arms.turn(Mode.ARMED, 400, "start")
+    arms.turn(Mode.POLICY, 2)
+    far = np.array(arms.sent[-1].goal) + np.where(IS_GRIPPER, 0.0, 0.05)
+
+    def sent_under(order_ns: int) -> messages.ArmsState:
+        for _ in range(10):
+            now_ns = arms.clock.now + CYCLE_NS
+            said = messages.Action(stamp_ns=now_ns, tick=now_ns // TICK_NS, position=far.tolist(), order_ns=order_ns)
+            arms.service.bus.put(messages.ACTION_POLICY, said)
+            arms.turn(Mode.POLICY)
+        return arms.sent[-1]
+
+    order_ns = arms.loop.pilot.order_ns
+    state = sent_under(order_ns - 1)
+    assert state.target is None
+    assert np.abs(np.array(state.goal) - far).max() > 0.04
+    state = sent_under(order_ns)
+    assert state.target == pytest.approx(far)
