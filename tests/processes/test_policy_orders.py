@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from test_arms_process import Scene as Arms
-from test_policy_process import FIRST, FakeLink, Scene
+from test_policy_process import FIRST, FakeLink, Scene, long_answers
 
 from aloha_runtime import messages
 from aloha_runtime.act.worker import Chunk
@@ -111,6 +111,17 @@ def test_what_was_in_flight_before_a_person_corrected_is_not_used_after_the_hand
     sent = len(bench.scene.sent)
     bench.ticks(12)
     assert len(bench.scene.sent) > sent
+
+
+def test_a_remote_answer_that_came_too_late_joins_no_later_action(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch, 450 * MS)
+    scene.loop.link = FakeLink()  # type: ignore[assignment]
+    long_answers(scene)
+    scene.ticks(24)
+    scene.worker.duration_ns = 5 * MS
+    scene.ticks(4)
+    covered = [report.chunks for report in scene.reports if report.chunks]
+    assert covered[:2] == [1, 2], "of the young answers alone"
 
 
 class Lost:
