@@ -12,6 +12,7 @@ from test_policy_process import FIRST, FakeLink, Scene, long_answers
 
 from aloha_runtime import messages
 from aloha_runtime.act.worker import Chunk
+from aloha_runtime.config import DeployConfig
 from aloha_runtime.control.delay import TELEOP_NS, lead_ns, reaches_ns
 from aloha_runtime.errors import CheckpointError
 from aloha_runtime.messages import MS, Mode, ModeHeartbeat
@@ -193,6 +194,13 @@ def test_an_action_is_of_the_moment_at_which_the_goal_is_there(
         meant_ns = reaches_ns(action.stamp_ns, CYCLE_NS) - TELEOP_NS
         assert action.position[0] == pytest.approx(meant_ns / TICK_NS - FIRST)
         assert meant_ns > action.tick * TICK_NS
+
+
+def test_what_a_shadow_says_of_a_tick_is_of_that_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch, 5 * MS, DeployConfig(shadow=True), {"temporal_ensemble_coeff": None}, lead_ms=None)
+    scene.ticks(3, Mode.TELEOP)
+    said = scene.service.bus.publishers["shadow_policy"].sent
+    assert [action.position[0] for action in said] == pytest.approx([0.0, 1.0, 2.0])
 
 
 def test_the_lead_is_what_the_way_adds_to_a_persons_delay_and_is_bounded() -> None:
