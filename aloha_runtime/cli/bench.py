@@ -192,6 +192,14 @@ def bench_fuzz(
     bench.finish(bench_fuzz.both(actions, terminal, seed, workers, json), json)
 
 
+@app.command("delay")
+def bench_delay(json: Json = None) -> None:
+    """How late goals are behind a person's leaders and behind a policy's tick, side by side, in virtual time."""
+    from aloha_runtime.commands import bench, bench_delay
+
+    bench.finish(bench_delay.run(), json)
+
+
 @app.command("all")
 def bench_all(seconds: Seconds = 10, json: Json = None) -> None:
     """Every benchmark after the other."""

@@ -222,7 +222,7 @@ def arm(run_dir: RunDir = None) -> None:
 def start(
     driver: Driver = "policy",
     accept: Accept = None,
-    out: Annotated[Path, typer.Option("--out", help="folder of the preflight's page")] = Path("outputs/preflight"),
+    out: Annotated[Path | None, typer.Option("--out", help="folder of the preflight's page")] = None,
     run_dir: RunDir = None,
 ) -> None:
     """Begin to move the armed arms: by the policy (after its preflight), the leaders or a recorded episode."""

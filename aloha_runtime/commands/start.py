@@ -15,7 +15,7 @@ from aloha_runtime.control.verbs import ADVICE
 from aloha_runtime.errors import AlohaError, TransportError
 from aloha_runtime.messages import Health, Mode, ModeHeartbeat
 from aloha_runtime.realtime import NS_PER_S, Clock, WallClock
-from aloha_runtime.run_directory import RIG_FILE, default_run_dir
+from aloha_runtime.run_directory import RIG_FILE, default_log_dir, default_run_dir
 
 HEARD_WITHIN_S = 3.0
 """A health report comes every 0.2 s."""
@@ -58,10 +58,12 @@ class Found:
         )
 
 
-def start_policy(run_dir: Path | None, accepted: Collection[str], out: Path) -> None:
+def start_policy(run_dir: Path | None, accepted: Collection[str], out: Path | None) -> None:
     """Ask the supervisor for POLICY when nothing stands against it. `accepted`: warnings that a person has judged, by
-    name; `out`: folder of the preflight's page. Raises CheckpointError with what stands against it."""
+    name; `out`: folder of the preflight's page (beside the logs: a service's user writes nowhere else). Raises
+    CheckpointError with what stands against it."""
     run_dir = run_dir or default_run_dir()
+    out = out or default_log_dir().with_name("preflight")
     with Bus(run_dir, WallClock()) as bus:
         found = Found(bus, run_dir, WallClock())
         mode, checkpoint = found.hear()

@@ -10,8 +10,9 @@ after the same time, it sends what its chunk says of the moment at which the goa
 from aloha_runtime.messages import MS
 from aloha_runtime.robot import TICK_NS
 
-TELEOP_NS = int(12.5 * MS)
-"""A leader's angle to the same goal of the followers: 5 or 10 ms until a cycle takes it up, 5 ms of the gate."""
+TELEOP_NS = 10 * MS
+"""A leader's angle to the same goal of the followers: 5 ms until a cycle takes it up, 5 ms of the gate. What the gate's
+braking adds (5.6 ms per rad/s) it adds to both."""
 TRANSPORT_NS = MS // 2
 """What is sent less than this before a cycle of the arms is taken up by the one after it."""
 MOST_NS = 100 * MS

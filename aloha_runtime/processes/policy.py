@@ -82,6 +82,7 @@ class PolicyLoop:
         """Since which tick it does: no chunk for an earlier one is used."""
         self.mode = service.bus.subscribe(messages.MODE)
         shadow = rig.deploy.shadow
+        self.lead_ms = 0.0 if shadow else rig.policy.lead_ms  # a shadow is compared tick by tick
         self.ready: tuple[Mode, ...] = SHADOWED if shadow else READY
         self.sends: tuple[Mode, ...] = SHADOWED if shadow else (Mode.POLICY,)
         # A shadow has no publisher of actions at all: what it says cannot be taken for one.
@@ -150,15 +151,14 @@ class PolicyLoop:
     def _action(self, beat: Beat) -> np.ndarray | None:
         """The action to send now, (14,) raw units; None when no chunk covers this tick or the network is stuck."""
         ahead_ns = lead_ns(beat.deadline_ns, self.service.clock.now_ns(), self.cycle_ns)
-        if self.settings.lead_ms is not None:
-            ahead_ns = int(self.settings.lead_ms * MS)
+        if self.lead_ms is not None:
+            ahead_ns = int(self.lead_ms * MS)
         return None if self.stuck() else self.ensemble.action(beat.index, ahead_ns / TICK_NS)
 
     def _is_old(self, chunk: Chunk) -> bool:
-        """Whether a remote answer comes too late to be used at all: its observation is from before this motion or older
-        than anything that may be acted on."""
-        age_ns = self.service.clock.now_ns() - chunk.observation_stamp_ns
-        return age_ns > self.oldest_ns or self.ready_ns is None or chunk.tick * TICK_NS < self.ready_ns
+        """Whether a remote answer comes too late to be used at all: its observation is older than anything that may be
+        acted on."""
+        return self.service.clock.now_ns() - chunk.observation_stamp_ns > self.oldest_ns
 
     def stuck(self) -> str:
         """That inference has failed or takes far too long, or that a remote one answers what is long gone; empty when

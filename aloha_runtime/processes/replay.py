@@ -26,6 +26,8 @@ class ReplayLoop:
         self.actions = service.bus.publisher(messages.ACTION_REPLAY)
         self.phase: Phase | None = None
         """None while the mode is another."""
+        self.order_ns = 0
+        """The order that is being carried out; another one begins anew."""
 
     def tick(self, beat: Beat) -> None:
         heartbeat = self.mode.fresh(beat.deadline_ns)
@@ -33,13 +35,15 @@ class ReplayLoop:
         if heartbeat is None or heartbeat.mode is not Mode.REPLAY:
             self.phase = None
             return
-        if self.phase is None:
+        if self.phase is None or heartbeat.order_ns != self.order_ns:
             if follower is None:
                 return
+            self.order_ns = heartbeat.order_ns
             self.replay.begin(beat.deadline_ns, np.asarray(follower.goal or follower.position))
         self.phase = self.replay.phase(beat.deadline_ns)
         action = self.replay.action(beat.deadline_ns)
-        self.actions.send(Action(stamp_ns=self.service.clock.now_ns(), tick=beat.index, position=action.tolist()))
+        now_ns, order_ns = self.service.clock.now_ns(), self.order_ns
+        self.actions.send(Action(stamp_ns=now_ns, tick=beat.index, position=action.tolist(), order_ns=order_ns))
 
     def figures(self) -> dict[str, float]:
         """When the first recorded action was due, and whether the last one is over."""

@@ -66,8 +66,8 @@ class PolicyServer:
         self._waiting: OrderedDict[str, OrderedDict[bytes, wire.Look]] = OrderedDict()
         self._sessions: OrderedDict[bytes, _Session] = OrderedDict()
         self.counts: Counter[str] = Counter()
-        """Messages `answered`; dropped: `not understood`, `no session`, `replayed`, `replaced`, `unfit`, `failed`, `unsent`,
-        and `unread`, which a robot sent faster than its turns come."""
+        """Messages `answered`; dropped: `not understood`, `no session`, `replayed`, `replaced`, `unfit`, `unsent`, and
+        `unread`, which a robot sent faster than its turns come; `failed` inferences."""
 
     def turn(self, timeout_ms: int) -> int:
         """Wait for messages and answer one of every robot; returns how many inferences there were."""
@@ -153,10 +153,12 @@ class PolicyServer:
             return
         try:
             actions = self._predict(observation)
-        except Exception as error:  # whatever an engine makes of one robot's numbers, the others are served
+        except Exception as error:  # of its GPU, or of one robot's numbers: that robot holds, the others are served
             if not self.counts["failed"]:
                 _log.exception("an inference failed")
-            self._refuse(peer, "failed", look.number, f"the inference failed ({type(error).__name__}): {error}")
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            see = "`nvidia-smi`, then start `aloha policy serve` again" if isinstance(error, RuntimeError) else "its log"
+            self._refuse(peer, "failed", look.number, f"inference failed: {first}; on the server see {see}")
             return
         if actions is None:  # a server that is itself a link to another one
             return

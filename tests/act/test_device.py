@@ -76,6 +76,19 @@ def test_the_policy_process_loads_its_network_on_the_gpu(monkeypatch: pytest.Mon
     assert [device.name for device in asked] == ["cuda"]
 
 
+def test_the_network_is_loaded_where_it_is_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def note(path: Path, device: str = "cpu") -> None:
+        asked.append(device)
+        raise CheckpointError("enough")
+
+    monkeypatch.setattr(opening.ACTPolicy, "from_pretrained", note)
+    with pytest.raises(CheckpointError, match="enough"):
+        open_engine(Path("demo"), "eager", Device("cuda:1", f"GPU {NAME}"), 1, 5.0, print)
+    assert asked == ["cuda:1"]
+
+
 def test_a_gpu_that_does_not_compute_is_refused_and_no_cpu_takes_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nand more")

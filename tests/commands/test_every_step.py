@@ -87,6 +87,9 @@ class FakePreflight:
 
     show = refuse = lambda *_, **__: None
 
+    def value(self, *checks: str) -> str:
+        return ""
+
     def live(self, stack: operate.Stack, out: Path, at_start: bool) -> None:
         preflight_live.look(stack, ["cam_high"])
         preflight_live._rates_hz(stack, ["cam_high"])

@@ -24,14 +24,14 @@ EXPECTED = {"arms@followers": Mode.FAULT, "supervisor": Mode.HOLD, "policy": Mod
 def random_policy(directory: Path) -> Path:
     """A small policy for the shipped simulated rig that never was trained; it trembles about the start pose."""
     torch.manual_seed(0)
-    small = {"n_action_steps": 50, "estimate_dim": 0, "dim_model": 32, "n_heads": 2, "dim_feedforward": 64}
+    small = {"temporal_ensemble_coeff": 0.01, "estimate_dim": 0, "dim_model": 32, "n_heads": 2, "dim_feedforward": 64}
     inputs = aloha_inputs({"cam_high": (120, 160)})
     config = ACTConfig(input_shapes=inputs, **{**SMALL_POLICY, **small, "small_cnn_width": 8})
     shapes = {"observation.state": (14,), "action": (14,), "observation.images.cam_high": (3, 1, 1)}
     stats = {name: {"mean": torch.zeros(shape), "std": torch.full(shape, 0.2)} for name, shape in shapes.items()}
     for name in ("observation.state", "action"):
         stats[name]["mean"] = torch.tensor(pose_vector(START_POSE, 0.5), dtype=torch.float32)
-    ACTPolicy(config, stats).save_pretrained(directory)
+    ACTPolicy(config, stats).save_pretrained(directory, dataset={"fps": 50})
     return directory
 
 

@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_policy_process import FIRST, FakeLink, Scene
+from test_arms_process import Scene as Arms
+from test_policy_process import FIRST, FakeLink, Scene, long_answers
 
 from aloha_runtime import messages
 from aloha_runtime.act.worker import Chunk
+from aloha_runtime.config import DeployConfig
 from aloha_runtime.control.delay import TELEOP_NS, lead_ns, reaches_ns
 from aloha_runtime.errors import CheckpointError
 from aloha_runtime.messages import MS, Mode, ModeHeartbeat
 from aloha_runtime.realtime import Beat
-from aloha_runtime.robot import TICK_NS
+from aloha_runtime.robot import IS_GRIPPER, TICK_NS
 
 LENGTH = 40
 
@@ -112,6 +114,17 @@ def test_what_was_in_flight_before_a_person_corrected_is_not_used_after_the_hand
     assert len(bench.scene.sent) > sent
 
 
+def test_a_remote_answer_that_came_too_late_joins_no_later_action(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch, 450 * MS)
+    scene.loop.link = FakeLink()  # type: ignore[assignment]
+    long_answers(scene)
+    scene.ticks(24)
+    scene.worker.duration_ns = 5 * MS
+    scene.ticks(4)
+    covered = [report.chunks for report in scene.reports if report.chunks]
+    assert covered[:2] == [1, 2], "of the young answers alone"
+
+
 class Lost:
     """A worker whose network fails, as `InferenceWorker` hands it on: raised by every `take`."""
 
@@ -183,7 +196,36 @@ def test_an_action_is_of_the_moment_at_which_the_goal_is_there(
         assert meant_ns > action.tick * TICK_NS
 
 
+def test_what_a_shadow_says_of_a_tick_is_of_that_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch, 5 * MS, DeployConfig(shadow=True), {"temporal_ensemble_coeff": None}, lead_ms=None)
+    scene.ticks(3, Mode.TELEOP)
+    said = scene.service.bus.publishers["shadow_policy"].sent
+    assert [action.position[0] for action in said] == pytest.approx([0.0, 1.0, 2.0])
+
+
 def test_the_lead_is_what_the_way_adds_to_a_persons_delay_and_is_bounded() -> None:
     assert lead_ns(0, 0, CYCLE_NS) == 5 * MS + TICK_NS - TELEOP_NS
     assert lead_ns(0, 6 * MS, CYCLE_NS) == 10 * MS + TICK_NS - TELEOP_NS
     assert lead_ns(0, 10_000 * MS, CYCLE_NS) == 100 * MS
+
+
+def test_arms_pass_over_an_action_that_was_computed_under_another_order() -> None:
+    arms = Arms("follower")
+    arms.turn(Mode.ARMED, 400, "start")
+    arms.turn(Mode.POLICY, 2)
+    far = np.array(arms.sent[-1].goal) + np.where(IS_GRIPPER, 0.0, 0.05)
+
+    def sent_under(order_ns: int) -> messages.ArmsState:
+        for _ in range(10):
+            now_ns = arms.clock.now + CYCLE_NS
+            said = messages.Action(stamp_ns=now_ns, tick=now_ns // TICK_NS, position=far.tolist(), order_ns=order_ns)
+            arms.service.bus.put(messages.ACTION_POLICY, said)
+            arms.turn(Mode.POLICY)
+        return arms.sent[-1]
+
+    order_ns = arms.loop.pilot.order_ns
+    state = sent_under(order_ns - 1)
+    assert state.target is None
+    assert np.abs(np.array(state.goal) - far).max() > 0.04
+    state = sent_under(order_ns)
+    assert state.target == pytest.approx(far)

@@ -89,7 +89,7 @@ def test_an_inference_that_fails_costs_its_robot_alone(start: Callable[..., Mach
     link = machine.link()
     link.open(10)
     assert link.predict(observation(9)) is None
-    assert "the inference failed (RuntimeError): out of memory" in link.trouble
+    assert "inference failed: out of memory" in link.trouble
     assert machine.server.counts["failed"] == 1
     until_answered(link, 2)
 

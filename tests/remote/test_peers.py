@@ -118,6 +118,21 @@ def test_what_is_no_message_and_what_does_not_fit_is_refused_and_the_next_is_ser
     assert answered(machine) == 1
 
 
+def test_a_server_whose_gpu_is_lost_says_so_and_the_robot_repeats_it(start: Callable[..., Machine]) -> None:
+    def lost(_: object) -> None:
+        raise RuntimeError("CUDA error: device lost\nand more")
+
+    machine = start(lost)
+    link = machine.link()
+    link.open(10)
+    assert link.predict(observation(1)) is None
+    assert link.trouble == (
+        "refuses: inference failed: CUDA error: device lost; on the server see `nvidia-smi`, then start "
+        "`aloha policy serve` again"
+    )
+    assert machine.server.counts["failed"] == 1
+
+
 def test_no_answer_is_lost_however_fast_requests_follow_each_other(machine: Machine) -> None:
     link = machine.link()
     link.open(10)

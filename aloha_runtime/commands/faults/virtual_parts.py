@@ -187,6 +187,9 @@ class Bus:
     def server(self) -> "Bus":
         return self
 
+    def client(self) -> "Bus":
+        return self
+
     def receive(self) -> Request | None:
         return self.requests.popleft() if self.requests else None
 

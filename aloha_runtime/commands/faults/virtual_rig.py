@@ -79,10 +79,10 @@ class VirtualRig:
             for module in (witnesses, supervisor_process):  # a real echo would be late for a time that runs faster
                 held.enter_context(mock.patch.object(module, "Echo", PromptEcho))
             held.enter_context(mock.patch.object(dynamixel, "SerialPort", self._port))
-            self.arms = {role: ArmsLoop(self._service(f"arms@{role}s")) for role in ROLES}
+            self.arms = {role: ArmsLoop(self.service(f"arms@{role}s")) for role in ROLES}
             for pair in self.arms.values():
                 pair.connect()
-            self.supervisor = SupervisorLoop(self._service("supervisor"))
+            self.supervisor = SupervisorLoop(self.service("supervisor"))
             self._held = held.pop_all()
         start_ns = self.time.now // TICK_NS * TICK_NS + TICK_NS
         loops = [Loop(f"arms@{role}s", pair.period_ns, pair.cycle) for role, pair in self.arms.items()]
@@ -98,7 +98,7 @@ class VirtualRig:
     def _port(self, path: str, baud: int) -> WirePort:
         return WirePort(self.wires[Path(path).name.removeprefix("ttyDXL_")], baud)
 
-    def _service(self, name: str) -> Any:
+    def service(self, name: str) -> Any:
         clock = SimpleNamespace(virtual=False, now_ns=lambda: self.time.now)
         log = logging.getLogger(f"aloha.virtual.{name}")
         log.setLevel(logging.CRITICAL)
@@ -114,6 +114,11 @@ class VirtualRig:
     def _send(self, now_ns: int) -> None:
         if self._drive is not None:
             self._drive(self.bus, now_ns)
+
+    def add(self, loop: Loop) -> None:
+        """Another loop, from now on."""
+        loop.due_ns = self.now_ns
+        heapq.heappush(self._loops, (loop.due_ns, len(self._loops), loop))
 
     @property
     def now_ns(self) -> int:
