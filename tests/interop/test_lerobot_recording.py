@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from test_lerobot_dataset import lerobot_python, psnr  # noqa: F401 — a fixture
 
-from aloha_runtime import config, messages, robot
+from aloha_runtime import config, robot
 from aloha_runtime.config import CameraConfig
 from aloha_runtime.data import recorded
 from aloha_runtime.data.session import Session
