@@ -24,12 +24,12 @@ from aloha_runtime.config_parts import (
     RealtimeConfig,
     RecordingConfig,
     SimConfig,
-    Strict,
     TaskName,
     TeleopConfig,
     TighterLimits,
 )
 from aloha_runtime.config_stop import StopInputConfig
+from aloha_runtime.config_strict import Strict
 from aloha_runtime.errors import ConfigError
 
 __all__ = [
