@@ -25,12 +25,12 @@ from aloha_runtime.config_parts import (
     RealtimeConfig,
     RecordingConfig,
     SimConfig,
-    Strict,
     TaskName,
     TeleopConfig,
     TighterLimits,
 )
 from aloha_runtime.config_stop import StopInputConfig
+from aloha_runtime.config_strict import Strict
 from aloha_runtime.config_strings import SIMULATED_PORT, CameraName, RigName
 from aloha_runtime.errors import ConfigError
 
@@ -100,6 +100,10 @@ class RigConfig(Strict):
                 raise ValueError(
                     f"policy.cameras maps {theirs!r} to {ours!r}, no camera of this rig ({', '.join(self.cameras)})"
                 )
+            if self.cameras[ours].recorded_only:
+                raise ValueError(
+                    f"policy.cameras maps {theirs!r} to {ours!r}, which is `recorded_only`: leave one of them out"
+                )
         self._check_stop_input()
         for name, arm in self.arms.items():
             self._check_port(name, arm.port)
@@ -107,6 +111,8 @@ class RigConfig(Strict):
             self._check_pose(role, "start_pose", self.start_pose)
             self._check_pose(role, f"{role}_sleep_pose", self.sleep_pose(role))
             for side in self.arms_of(role):
+                if role == "follower":
+                    self._check_joints(side)
                 self._check_gripper(f"arms.{role}_{side}.gripper", self.gripper(role, side))
         return self
 
@@ -142,6 +148,30 @@ class RigConfig(Strict):
         for joint, angle, least, most in zip(robot.ARM_JOINTS, pose, low, high, strict=False):
             if not least <= angle <= most:
                 raise ValueError(f"{key}: {joint} {angle:.3f} rad is outside the {role}'s {least:.3f}..{most:.3f} rad")
+
+    def _check_joints(self, side: robot.Side) -> None:
+        """Single limits lie within the kit's range, and both poses within them."""
+        low, high = robot.joint_limits("follower")
+        poses = {"start_pose": self.start_pose, "follower_sleep_pose": self.sleep_pose("follower")}
+        for index, joint in enumerate(robot.ARM_JOINTS):
+            name = f"{side}_{joint}"
+            stated = self.limits.joints.get(name)
+            if stated is None:
+                continue
+            kit_low, kit_high = float(low[index]), float(high[index])
+            least = kit_low if stated.low is None else stated.low
+            most = kit_high if stated.high is None else stated.high
+            if least < kit_low or most > kit_high:
+                raise ValueError(
+                    f"limits.joints.{name}: {least:.3f}..{most:.3f} rad is wider than the kit's"
+                    f" {kit_low:.3f}..{kit_high:.3f} rad, where the servo itself refuses goals; stay within it"
+                )
+            for key, pose in poses.items():
+                if not least <= pose[index] <= most:
+                    raise ValueError(
+                        f"limits.joints.{name}: {key} has {pose[index]:.3f} rad, outside {least:.3f}..{most:.3f} rad;"
+                        " change one of them"
+                    )
 
     def _check_gripper(self, key: str, gripper: robot.Gripper) -> None:
         turn = abs(gripper.angle_open - gripper.angle_close)

@@ -3,8 +3,11 @@
 import math
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from aloha_runtime.config_cameras import CameraControls, PictureStage
+from aloha_runtime.config_joints import FollowerJoint, JointLimit
+from aloha_runtime.config_strict import Strict
 from aloha_runtime.config_strings import (
     ArmPort,
     CameraName,
@@ -29,12 +32,6 @@ GripperAngle = Annotated[float, Field(ge=-3.1, le=3.1)]
 ServoId = Annotated[int, Field(ge=1, le=9)]
 HomingOffset = Annotated[int, Field(ge=-1024, le=1024)]
 """Ticks; a servo ignores more in position control."""
-
-
-class Strict(BaseModel):
-    """Unknown keys are refused: a typing mistake must not move an arm."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class GripperRange(Strict):
@@ -63,7 +60,7 @@ class ArmConfig(Strict):
     and a shadow's is near it. Anything else is a wrong zero, and the arm is refused."""
 
 
-class CameraConfig(Strict):
+class CameraConfig(CameraControls, PictureStage):
     """One camera: a RealSense by `serial`, a USB camera by `device` (path, id or URL), or a simulated one. With a
     `serial` as well, `aloha install` writes the udev rule that gives a USB camera its device name."""
 
@@ -73,10 +70,24 @@ class CameraConfig(Strict):
     width: int = Field(640, ge=16, le=4096)
     height: int = Field(480, ge=16, le=4096)
     fps: int = Field(60, ge=1, le=120)
-    exposure: int | None = Field(None, description="Exposure in the camera's own unit; None leaves auto-exposure on")
-    focus: int | None = Field(None, description="Fixed focus (V4L2 focus_absolute); None leaves auto-focus on")
     pixel_format: Literal["MJPG", "YUYV"] = "MJPG"
     max_age_ms: float = Field(100, gt=0, le=1000)
+    recorded_only: bool = Field(False, description="no policy is trained on it, and none is given it")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) of the pictures that others get: after the stage."""
+        return self.result(self.height, self.width)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "CameraConfig":
+        self.result(self.height, self.width)
+        stated = [key for key in self.chosen() if key not in ("exposure", "focus")]
+        if self.type == "sim" and stated:
+            raise ValueError(f"a simulated camera has no controls: leave `{stated[0]}` out")
+        if self.type == "realsense" and self.focus is not None:
+            raise ValueError("a realsense camera has a fixed lens: leave `focus` out")
+        return self
 
     @model_validator(mode="after")
     def _source_is_named(self) -> "CameraConfig":
@@ -104,10 +115,11 @@ class LimitsConfig(Strict):
     lead_rad: float | None = Field(None, gt=0, le=0.5)
     gripper_openings_s: float | None = Field(None, gt=0, le=20)
     hold_after_ms: float = Field(60, ge=20, le=500)
+    joints: dict[FollowerJoint, JointLimit] = {}
 
     def overrides(self) -> dict[str, float]:
-        """What is set, by the keys of `control.limits.limits_from`."""
-        return self.model_dump(exclude_none=True, exclude={"hold_after_ms"})
+        """What is set for all joints, by the keys of `control.limits.limits_from`."""
+        return self.model_dump(exclude_none=True, exclude={"hold_after_ms", "joints"})
 
 
 class TighterLimits(Strict):

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from aloha_runtime.config_parts import Strict
+from aloha_runtime.config_strict import Strict
 from aloha_runtime.config_strings import DevicePath, UsbSerial
 from aloha_runtime.key_names import HIGHEST_CODE, KEY_CODES, key_name
 

@@ -28,5 +28,5 @@ if ! [ -x $VENV/bin/python ] && ! "$UV" venv -q --python "$PYTHON" $VENV; then
     exit 1
 fi
 "$UV" pip install -q --python $VENV/bin/python "lerobot[dataset,viz,deepdiff-dep]==0.6.1" \
-    dynamixel-sdk fastcrc msgspec psutil pydantic pytest pytest-timeout pyyaml pyzmq rich typer
+    dynamixel-sdk fastcrc hypothesis msgspec psutil pydantic pytest pytest-timeout pyyaml pyzmq rich typer
 PYTHONPATH=. $VENV/bin/python -m pytest tests/interop "$@"

@@ -19,6 +19,7 @@ from aloha_runtime.act.fit import STD_FLOOR, refuse_untrainable_data
 from aloha_runtime.act.model import IS_PAD
 from aloha_runtime.data.frames import open_frames
 from aloha_runtime.data.reader import Dataset
+from aloha_runtime.data.recorded import recorded_only
 from aloha_runtime.errors import DatasetError
 
 
@@ -39,7 +40,7 @@ class TrainingData:
         cache_gb: float | None = None,
     ) -> None:
         dataset = Dataset(path)
-        chosen = tuple(dataset.cameras) if cameras is None else tuple(cameras)
+        chosen = _for_policies(dataset, report) if cameras is None else tuple(cameras)
         vectors = refuse_untrainable_data(dataset, chosen)
         self.cameras = {name: dataset.cameras[name] for name in chosen}
         self.vectors = {name: dataset.vectors(name) for name in vectors}
@@ -87,6 +88,16 @@ class TrainingData:
         for name, pixels in self.images.items():
             batch[IMAGE_PREFIX + name] = torch.from_numpy(pixels[frames])
         return augmented(batch, augment, random)
+
+
+def _for_policies(dataset: Dataset, report: Callable[[str], None]) -> tuple[str, ...]:
+    """Every camera of a dataset but those that its rig only recorded."""
+    hidden = recorded_only(dataset.path)
+    if left_out := [name for name in dataset.cameras if name in hidden]:
+        report(
+            f"left out, because the rig only recorded them: {', '.join(left_out)} (name them in --cameras to use them)"
+        )
+    return tuple(name for name in dataset.cameras if name not in hidden)
 
 
 def _normalization_stats(dataset: Dataset, names: Sequence[str]) -> dict[str, dict[str, Tensor]]:

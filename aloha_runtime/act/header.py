@@ -77,7 +77,8 @@ def check_cameras(config: ACTConfig, cameras: Mapping[str, tuple[int, int]], dir
             have = f"{cameras[name][1]}x{cameras[name][0]}"
             raise CheckpointError(
                 f"checkpoint {directory} was trained on {width}x{height} images of {name!r}, the rig delivers {have}; "
-                "set the camera's size in the configuration"
+                f"set `resize: [{width}, {height}]` of that camera in the rig file, with the `crop` that the training "
+                "pictures had"
             )
 
 

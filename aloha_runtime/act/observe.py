@@ -44,8 +44,8 @@ class PolicyInputs:
 
 
 def camera_sizes(rig: RigConfig) -> dict[str, tuple[int, int]]:
-    """(height, width) of every camera of the rig under the names that policies use."""
-    sizes = {name: (camera.height, camera.width) for name, camera in rig.cameras.items()}
+    """(height, width) of every camera that a policy may see, under the names that policies use."""
+    sizes = {name: camera.shape for name, camera in rig.cameras.items() if not camera.recorded_only}
     return sizes | {theirs: sizes[ours] for theirs, ours in rig.policy.cameras.items()}
 
 
@@ -60,6 +60,11 @@ def refuse_unfit(directory: Path, rig: RigConfig) -> None:
 
 def refuse_inputs(config: ACTConfig, directory: Path, rig: RigConfig) -> None:
     """Raise `CheckpointError` unless this rig has what the policy looks at."""
+    if hidden := [name for name in config.cameras if name in rig.cameras and rig.cameras[name].recorded_only]:
+        raise CheckpointError(
+            f"checkpoint {directory} needs camera {hidden[0]!r}, which rig {rig.name} only records: take"
+            " `recorded_only` out of it in the rig file, or use a checkpoint trained without it"
+        )
     check_cameras(config, camera_sizes(rig), directory)
     if ENVIRONMENT_STATE in config.input_shapes and rig.sim is None:
         raise CheckpointError(

@@ -41,7 +41,7 @@ def cameras(rig: config.RigConfig, run_dir: Path, pictures: Path) -> None:
     clock = WallClock()
     with Bus(run_dir, clock) as bus:
         publishers = [
-            FramePublisher(bus, messages.camera_topic(name, camera.fps), (camera.height, camera.width, 3))
+            FramePublisher(bus, messages.camera_topic(name, camera.fps), (*camera.shape, 3))
             for name, camera in rig.cameras.items()
         ]
         pacer = Pacer(clock, NS_PER_S // FPS, phase_ns=-2 * MS)

@@ -16,6 +16,7 @@ from aloha_runtime.data import reports
 from aloha_runtime.data.layout import IMAGE_PREFIX
 from aloha_runtime.data.quality import line
 from aloha_runtime.data.reader import Dataset, Episode, VideoSpan
+from aloha_runtime.data.recorded import FLAGS, INTERVENTION
 from aloha_runtime.data.recording import ACTION, STATE
 from aloha_runtime.data.selection import select
 from aloha_runtime.data.summary import rig_name
@@ -26,7 +27,6 @@ from aloha_runtime.errors import DatasetError
 
 DIGITS = 4
 """Of the numbers in the page: 0.1 mrad is less than an encoder tick (1.5 mrad)."""
-FLAGS = "flags"
 
 
 def view(path: Path, words: Sequence[str], out: Path, advance: Callable[[int], None] = lambda _: None) -> Path:
@@ -72,7 +72,7 @@ def _curves(dataset: Dataset, episode: Episode) -> dict[str, Any]:
     vectors = {key: dataset.vectors(key)[span] for key in (STATE, ACTION, "goal") if key in dataset.info.vectors}
     named = STATE if STATE in vectors else ACTION
     names = flat_names(dataset.features[named].names) if named in vectors else []
-    flags = dataset.vectors(FLAGS)[span] if FLAGS in dataset.info.vectors else np.zeros((episode.length, 0))
+    flags = {key: dataset.vectors(key)[span] for key in (FLAGS, INTERVENTION) if key in dataset.info.vectors}
     return {
         "index": episode.index,
         "fps": dataset.fps,
@@ -81,11 +81,10 @@ def _curves(dataset: Dataset, episode: Episode) -> dict[str, Any]:
         "curves": {key: np.round(values.T.astype(float), DIGITS).tolist() for key, values in vectors.items()},
         "flags": {
             name: np.flatnonzero(column).tolist()
-            for name, column in zip(flat_names(dataset.features[FLAGS].names), flags.T, strict=True)
+            for key, values in flags.items()
+            for name, column in zip(flat_names(dataset.features[key].names) or [key], values.T, strict=True)
             if column.any()
-        }
-        if flags.shape[1]
-        else {},
+        },
         "videos": {camera: f"videos/{_video_name(episode, camera)}" for camera in episode.videos},
         "note": _note(dataset, episode),
     }

@@ -13,6 +13,7 @@ from aloha_runtime.config import CameraConfig, RigConfig
 from aloha_runtime.data.reader import Dataset
 from aloha_runtime.errors import AlohaError, HardwareError
 from aloha_runtime.hardware.base import Camera
+from aloha_runtime.hardware.picture import staged, with_stage
 from aloha_runtime.robot import KITS, pose_vector
 
 Image = NDArray[np.uint8]
@@ -64,6 +65,10 @@ def live(name: str, config: CameraConfig) -> Image:
 
 
 def _open(name: str, config: CameraConfig) -> Camera:
+    return with_stage(_source(name, config), config)
+
+
+def _source(name: str, config: CameraConfig) -> Camera:
     if config.type == "realsense":
         from aloha_runtime.hardware.realsense import RealSenseCamera
 
@@ -86,7 +91,7 @@ def _simulated(rig: RigConfig, name: str) -> Image:
     model = build_model(rig.sim.task, kit.follower_gripper, rig.current_ma(), heavy_meshes=False)
     camera = rig.cameras[name]
     with Renderer(model, camera.width, camera.height, name) as renderer:
-        return renderer.render(world.snapshot())
+        return staged(renderer.render(world.snapshot()), camera)
 
 
 def sheet(pictures: Mapping[str, Image], path: Path) -> None:

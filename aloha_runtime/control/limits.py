@@ -18,6 +18,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
+from aloha_runtime.config_joints import JointLimit
 from aloha_runtime.config_parts import ARM_LEAD_RAD, DeployConfig, LimitsConfig
 from aloha_runtime.errors import ConfigError
 from aloha_runtime.robot import DOF, GRIPPER_BEYOND, IS_GRIPPER, NAMES, Role, Vector, joint_limits
@@ -191,7 +192,7 @@ def tightened(limits: Limits, overrides: Mapping[str, float], speed: float = 1.0
             raise ConfigError(f"deploy: no limit `{key}` can be tightened; known are {', '.join(TIGHTENED)}")
         name, of_grippers = TIGHTENED[key]
         joints = of_grippers == IS_GRIPPER
-        rig = float(getattr(limits, name)[joints].min())
+        rig = float(getattr(limits, name)[joints].max())
         if not value <= rig:
             raise ConfigError(
                 f"deploy: {key} {value:g} is looser than the rig's {rig:g}, and a policy can only be given less: leave "
@@ -202,8 +203,24 @@ def tightened(limits: Limits, overrides: Mapping[str, float], speed: float = 1.0
 
 
 def rig_limits(limits: LimitsConfig, deploy: DeployConfig, role: Role) -> Limits:
-    """The limits that the gate beside a role's motors goes by: the rig's own, tightened by its `deploy`."""
-    return tightened(limits_from(limits.overrides(), role), deploy.limits.overrides(), deploy.speed)
+    """The limits that the gate beside a role's motors goes by: the rig's own, those of single joints of the followers,
+    all tightened by its `deploy`."""
+    rig = limits_from(limits.overrides(), role)
+    rig = with_joints(rig, limits.joints) if role == "follower" else rig
+    return tightened(rig, deploy.limits.overrides(), deploy.speed)
+
+
+def with_joints(limits: Limits, joints: Mapping[str, JointLimit]) -> Limits:
+    """`limits` with those of single joints, by name (`robot.NAMES`), where they are tighter."""
+    low, high = limits.low.copy(), limits.high.copy()
+    velocity, acceleration = limits.velocity.copy(), limits.acceleration.copy()
+    for name, joint in joints.items():
+        index = NAMES.index(name)
+        low[index] = max(low[index], -np.inf if joint.low is None else joint.low)
+        high[index] = min(high[index], np.inf if joint.high is None else joint.high)
+        velocity[index] = min(velocity[index], joint.velocity_rad_s or np.inf)
+        acceleration[index] = min(acceleration[index], joint.acceleration_rad_s2 or np.inf)
+    return replace(limits, low=low, high=high, velocity=velocity, acceleration=acceleration)
 
 
 def default_limits(role: Role = "follower") -> Limits:

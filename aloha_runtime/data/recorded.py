@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from aloha_runtime.config import RigConfig
+from aloha_runtime.config import CameraConfig, RigConfig
 from aloha_runtime.data import ending, files, reports
 from aloha_runtime.data.staging import ASIDE
 from aloha_runtime.data.writer import DatasetWriter
@@ -61,7 +61,7 @@ def vectors(cameras: Sequence[str], environment: Sequence[str] = ()) -> dict[str
 
 def create(path: Path, rig: RigConfig, environment: Sequence[str] = ()) -> None:
     """A dataset without episodes for this rig; DatasetError when something is there already."""
-    cameras = {name: (camera.height, camera.width) for name, camera in rig.cameras.items()}
+    cameras = {name: camera.shape for name, camera in rig.cameras.items()}
     writer = DatasetWriter.create(
         path,
         vectors=vectors(list(cameras), environment),
@@ -81,10 +81,7 @@ def described(rig: RigConfig) -> dict[str, Any]:
         "name": rig.name,
         "kit": rig.kit,
         "arms": {name: {str(servo): model for servo, model in arm.models.items()} for name, arm in rig.arms.items()},
-        "cameras": {
-            name: camera.model_dump(mode="json", exclude={"device", "max_age_ms"})
-            for name, camera in rig.cameras.items()
-        },
+        "cameras": {name: _described(camera) for name, camera in rig.cameras.items()},
         "grippers": {
             f"{role}_{side}": msgspec.to_builtins(rig.gripper(role, side))
             for role in ROLES
@@ -92,10 +89,30 @@ def described(rig: RigConfig) -> dict[str, Any]:
         },
         "gripper_current_ma": rig.current_ma(),
         "start_pose": list(rig.start_pose),
-        "limits": rig.limits.model_dump(mode="json"),
+        "limits": rig.limits.model_dump(mode="json", exclude=None if rig.limits.joints else {"joints"}),
         "simulated_task": rig.sim.task if rig.sim else None,
         "codec": rig.recording.codec,
     }
+
+
+ALWAYS_DESCRIBED = {"type", "serial", "width", "height", "fps", "exposure", "focus", "pixel_format"}
+"""Of a camera. The rest of what shapes its pictures is described where the rig file states it, so that a description
+from before there was such a key still says the same."""
+
+
+def _described(camera: CameraConfig) -> dict[str, Any]:
+    every = camera.model_dump(mode="json", exclude={"device", "max_age_ms"})
+    stated = camera.model_dump(mode="json", exclude_defaults=True)
+    return {key: value for key, value in every.items() if key in ALWAYS_DESCRIBED or key in stated}
+
+
+def recorded_only(path: Path) -> set[str]:
+    """Cameras of a dataset that its rig only recorded: no policy is to be trained on them."""
+    try:
+        cameras = msgspec.json.decode((path / reports.RIG_PATH).read_bytes())["cameras"]
+        return {name for name, camera in cameras.items() if camera.get("recorded_only") is True}
+    except (FileNotFoundError, msgspec.DecodeError, KeyError, TypeError, AttributeError):
+        return set()
 
 
 def refuse_other_rig(path: Path, rig: RigConfig) -> None:

@@ -187,6 +187,10 @@ class Camera(Protocol):
         never returned again as new."""
 
     @property
+    def controls(self) -> dict[str, float]:
+        """The camera's controls that the rig file states, by the driver's names, as read back when it was opened."""
+
+    @property
     def identical_frames(self) -> int:
         """How many frames in a row had the same pixels as the one before; 0 where that means nothing (simulated)."""
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from aloha_runtime.config import CameraConfig
 from aloha_runtime.errors import HardwareError
+from aloha_runtime.hardware import v4l2_controls
 from aloha_runtime.hardware.base import CameraFrame
 from aloha_runtime.hardware.frame_stream import FrozenWatch
 from aloha_runtime.realtime import NS_PER_S
@@ -54,6 +55,7 @@ class OpenCVCamera:
         self._sequence = 0
         self._last_stamp_ns = 0
         self._frozen = FrozenWatch()
+        self.controls: dict[str, float] = {}
 
     @property
     def identical_frames(self) -> int:
@@ -145,6 +147,11 @@ class OpenCVCamera:
     def _open(self) -> Any:
         if self._kind == "v4l2":
             return self._open_v4l2()
+        if stated := list(self._config.chosen()):
+            raise HardwareError(
+                f"{self.name}: {self._source} is a {self._kind}, not a camera of this machine: `{stated[0]}` cannot be"
+                f" set there. Leave it out of {self.name}."
+            )
         if self._kind == "file" and not Path(self._source).is_file():
             raise self._absent()
         limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, 3000, cv2.CAP_PROP_READ_TIMEOUT_MSEC, 1000]
@@ -182,6 +189,11 @@ class OpenCVCamera:
         self._set_control(
             capture, "exposure", cv2.CAP_PROP_AUTO_EXPOSURE, automatic, cv2.CAP_PROP_EXPOSURE, config.exposure
         )
+        try:
+            self.controls = v4l2_controls.apply(self.name, self._source, config.chosen())
+        except HardwareError:
+            capture.release()
+            raise
         return capture
 
     def _absent(self) -> HardwareError:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from aloha_runtime.config import CameraConfig
 from aloha_runtime.errors import HardwareError
+from aloha_runtime.hardware import realsense_controls
 from aloha_runtime.hardware.base import CameraFrame
 from aloha_runtime.hardware.frame_stream import DeviceClock, FrozenWatch
 
@@ -46,6 +47,7 @@ class RealSenseCamera:
         self._frozen = FrozenWatch()
         self._sequence = 0
         self._number: int | None = None
+        self.controls: dict[str, float] = {}
 
     @property
     def identical_frames(self) -> int:
@@ -84,7 +86,9 @@ class RealSenseCamera:
         try:
             device = self._open_device()
             sensor, profile = self._colour_profile(device)
-            self._set_options(sensor)
+            serial = self._config.serial or ""
+            is_recording = serial.endswith(RECORDING_SUFFIXES)
+            self.controls = realsense_controls.apply(self.name, serial, sensor, self._config.chosen(), is_recording)
             sensor.open(profile)
             try:
                 sensor.start(queue)
@@ -149,25 +153,6 @@ class RealSenseCamera:
             f" {config.fps} fps; it offers {offered}. Set width, height and fps of {self.name} to one of these.{slow}"
         )
 
-    def _set_options(self, sensor: Any) -> None:
-        """Device time instead of librealsense's wall-clock time, and the exposure; a recording has no options."""
-        exposure = self._config.exposure
-        if _settable(sensor, rs.option.global_time_enabled):
-            sensor.set_option(rs.option.global_time_enabled, 0)
-        if _settable(sensor, rs.option.enable_auto_exposure):
-            sensor.set_option(rs.option.enable_auto_exposure, 1 if exposure is None else 0)
-        if exposure is not None and _settable(sensor, rs.option.exposure):
-            self._set_exposure(sensor, exposure)
-
-    def _set_exposure(self, sensor: Any, exposure: int) -> None:
-        allowed = sensor.get_option_range(rs.option.exposure)
-        if not allowed.min <= exposure <= allowed.max:
-            raise HardwareError(
-                f"{self.name}: exposure {exposure} is outside what RealSense {self._config.serial} takes,"
-                f" {allowed.min:.0f} to {allowed.max:.0f}. Correct `exposure` of {self.name}."
-            )
-        sensor.set_option(rs.option.exposure, exposure)
-
 
 def find_device(camera: str, serial: str) -> Any:
     """The `rs.device` with a serial number, or the recording that `serial` names by its ending."""
@@ -189,10 +174,6 @@ def find_device(camera: str, serial: str) -> Any:
         f"{camera}: no RealSense with serial {serial} is connected; connected are: {', '.join(found) or 'none'}. Plug"
         f" it into a USB 3 port, or correct `serial` of {camera} (it is printed on the camera)."
     )
-
-
-def _settable(sensor: Any, option: Any) -> bool:
-    return bool(sensor.supports(option)) and not sensor.is_option_read_only(option)
 
 
 def _info(device: Any, item: Any) -> str:

@@ -2,6 +2,7 @@
 
 from aloha_runtime import messages
 from aloha_runtime.hardware.base import Camera
+from aloha_runtime.hardware.picture import with_stage
 from aloha_runtime.realtime import Histogram
 from aloha_runtime.rings import FramePublisher
 from aloha_runtime.service import Service, run
@@ -16,7 +17,12 @@ READ_TIMEOUT_S = 0.1
 
 
 def build(service: Service) -> Camera:
-    """The camera that the rig's configuration names; only its own library is imported."""
+    """The camera that the rig's configuration names, its pictures turned, cropped and resized as it says."""
+    return with_stage(_source(service), service.rig.cameras[service.instance])
+
+
+def _source(service: Service) -> Camera:
+    """Only the camera's own library is imported."""
     name = service.instance
     source = service.rig.cameras[name]
     if source.type == "realsense":
@@ -37,8 +43,10 @@ def main(service: Service) -> None:
     camera = build(service)
     try:
         camera.connect()
+        if said := ", ".join(f"{name} {value:g}" for name, value in camera.controls.items()):
+            service.log.info("controls, as read back: %s", said)
         topic = messages.camera_topic(service.instance, source.fps)
-        pass_on(service, camera, FramePublisher(service.bus, topic, (source.height, source.width, 3)))
+        pass_on(service, camera, FramePublisher(service.bus, topic, (*source.shape, 3)))
     finally:
         camera.disconnect()
 

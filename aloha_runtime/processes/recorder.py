@@ -74,7 +74,7 @@ class RecorderLoop:
         self.sides = rig.led_sides
         self.signs = SignDetector(self.sides) if self.sides else None
         self.images: dict[str, Image] = {
-            name: np.empty((camera.height, camera.width, 3), np.uint8) for name, camera in rig.cameras.items()
+            name: np.empty((*camera.shape, 3), np.uint8) for name, camera in rig.cameras.items()
         }
         self.features = session.writer.info.features
         names = self.features[FLAGS].names if FLAGS in self.features else None

@@ -59,6 +59,11 @@ class SimCamera:
         return None
 
     @property
+    def controls(self) -> dict[str, float]:
+        """A simulated camera has none."""
+        return {}
+
+    @property
     def identical_frames(self) -> int:
         """A simulated scene that stands still looks the same to the last bit: 0."""
         return 0

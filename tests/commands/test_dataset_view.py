@@ -29,13 +29,15 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two episodes of two cameras; in the second a picture was repeated."""
     path = tmp_path_factory.mktemp("view") / "two <cameras>"
     vectors = {"observation.state": NAMES, "action": NAMES, "flags": ["repeated_a", "repeated_b"]}
-    with DatasetWriter.create(path, vectors=vectors, cameras={"a": (48, 64), "b": (48, 64)}) as writer:
+    scalars = {"intervention": "bool"}
+    with DatasetWriter.create(path, vectors=vectors, cameras=dict.fromkeys("ab", (48, 64)), scalars=scalars) as writer:
         for episode in range(2):
             for index in range(40):
                 pose = pose_vector(START_POSE, 0.5) + 0.01 * index
                 flags = np.array([0.0, float(episode == 1 and index in (3, 4))])
                 images = {f"observation.images.{name}": np.full((48, 64, 3), 5 * index, np.uint8) for name in "ab"}
-                writer.add_frame({"observation.state": pose, "action": pose + 0.1, "flags": flags, **images})
+                led = {"intervention": np.array([episode == 1 and index in (7, 8, 9)])}
+                writer.add_frame({"observation.state": pose, "action": pose + 0.1, "flags": flags, **images, **led})
             writer.save_episode("<b>wave</b>")
     report = pretty_json({"outcome": "failure", "ended": "failure", "flags": ["b: 2 of 40 frames repeated"]})
     files.publish_bytes(report, path / "report.json", reports.path(path, 1))
@@ -59,7 +61,7 @@ def test_the_page_holds_the_numbers_and_videos_of_every_episode(dataset: Path, t
     action = Dataset(dataset).vectors("action")[40:80]
     assert np.allclose(np.array(found["curves"]["action"]).T, action, atol=1e-4)
     assert found["joints"] == list(NAMES)
-    assert found["flags"] == {"repeated_b": [3, 4]}
+    assert found["flags"] == {"repeated_b": [3, 4], "intervention": [7, 8, 9]}
     assert {packets(page.parent / video, 50).frames for video in found["videos"].values()} == {40}
     text = page.read_text()
     assert "&lt;b&gt;wave&lt;/b&gt;" in text

@@ -109,6 +109,27 @@ MISTAKES = {
         ("arms_hz: 200", "recording: {pedal: /dev/input/p}\nstop_input: {device: /dev/input/p}"),
         "stop_input: any key of /dev/input/p gives orders to the recorder too",
     ),
+    "joint that is none": (
+        ("arms_hz: 200", "limits: {joints: {left_gripper: {low: 0.1}}}"),
+        "limits.joints.left_gripper",
+    ),
+    "joint wider than the kit's": (
+        ("arms_hz: 200", "limits: {joints: {left_elbow: {high: 2.0}}}"),
+        "limits.joints.left_elbow: -1.764..2.000 rad is wider than the kit's -1.764..1.605 rad",
+    ),
+    "joint that cannot reach its poses": (
+        ("arms_hz: 200", "limits: {joints: {right_elbow: {high: 1.0}}}"),
+        "limits.joints.right_elbow: start_pose has 1.160 rad, outside -1.764..1.000 rad",
+    ),
+    "joint upside down": (("arms_hz: 200", "limits: {joints: {left_waist: {low: 1, high: -1}}}"), "limits.joints"),
+    "policy camera that is only recorded": (
+        ("fps: 50 }", "fps: 50, recorded_only: true }\npolicy: {cameras: {top: cam_high}}"),
+        "'cam_high', which is `recorded_only`",
+    ),
+    "crop beyond the picture": (
+        ("fps: 50", "fps: 50, crop: [0, 0, 161, 120]"),
+        "reaches beyond the picture of 160x120",
+    ),
     "policy camera that is absent": (("arms_hz: 200", "policy: {cameras: {top: cam_low}}"), "'cam_low'"),
 }
 

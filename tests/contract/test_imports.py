@@ -31,6 +31,8 @@ LAYERS = [
     {"config"},
     {"config_stop"},
     {"config_mistakes", "config_parts", "messages", "robot"},
+    {"config_cameras", "config_joints"},
+    {"config_strict"},
     {"config_strings", "decoding", "errors", "jpeg", "key_names", "stillness"},
 ]
 """Top to bottom: a room imports from rooms below it only (and from itself)."""

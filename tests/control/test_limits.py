@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from aloha_runtime.config import DeployConfig, LimitsConfig, TighterLimits
 from aloha_runtime.control.limits import OVERRIDES, default_limits, limits_from, rig_limits, tightened
 from aloha_runtime.errors import ConfigError
-from aloha_runtime.robot import IS_GRIPPER, KITS, START_POSE, joint_limits, pose_vector
+from aloha_runtime.robot import IS_GRIPPER, KITS, NAMES, START_POSE, joint_limits, pose_vector
 
 
 def test_defaults_are_the_promised_ones():
@@ -72,7 +72,7 @@ def test_margin_can_be_set():
 
 
 def test_every_limit_of_the_rig_configuration_is_known():
-    assert set(LimitsConfig.model_fields) - {"hold_after_ms"} <= set(OVERRIDES)
+    assert set(LimitsConfig.model_fields) - {"hold_after_ms", "joints"} <= set(OVERRIDES)
 
 
 @pytest.mark.parametrize("margin", [-0.01, math.nan])
@@ -252,3 +252,23 @@ def test_the_limits_of_a_rig_are_its_own_tightened_by_its_care(role) -> None:
     for field in fields(found):
         np.testing.assert_array_equal(getattr(found, field.name), getattr(expected, field.name))
     assert found.velocity.max() < default_limits(role).velocity.max()
+
+
+def test_single_joints_of_the_followers_are_tighter_and_never_wider() -> None:
+    stated = LimitsConfig.model_validate(
+        {"joints": {"left_elbow": {"low": -1.0, "high": 1.5, "velocity_rad_s": 0.5}, "right_waist": {"high": 3.1415}}}
+    )
+    rig, usual = rig_limits(stated, DeployConfig(), "follower"), default_limits()
+    elbow, waist = NAMES.index("left_elbow"), NAMES.index("right_waist")
+    assert (rig.low[elbow], rig.high[elbow], rig.velocity[elbow]) == (-1.0, 1.5, 0.5)
+    assert rig.high[waist] == usual.high[waist], "the margin to the servo's own limit stays"
+    others = [index for index in range(14) if index != elbow]
+    for name in ("low", "high", "velocity", "acceleration"):
+        assert np.array_equal(getattr(rig, name)[others], getattr(usual, name)[others])
+    assert usual.within(rig)
+    leader = rig_limits(stated, DeployConfig(), "leader")
+    assert np.array_equal(leader.low, default_limits("leader").low)
+    slow = rig_limits(stated, DeployConfig(speed=0.5), "follower")
+    assert slow.velocity[elbow] == 0.25
+    fast = rig_limits(stated, DeployConfig(limits=TighterLimits(velocity_rad_s=1.0)), "follower")
+    assert (fast.velocity[elbow], fast.velocity[waist]) == (0.5, 1.0), "the tighter of both, joint by joint"

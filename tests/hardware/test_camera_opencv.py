@@ -100,6 +100,29 @@ def test_v4l2_settings(v4l2):
     assert tuple(frame.image[0, 0]) in {(200, 20, 20), (128, 128, 128)}
 
 
+def test_controls_beyond_opencv_are_set_and_a_refusal_releases_the_camera(v4l2, monkeypatch):
+    def apply(camera, path, chosen):
+        if chosen["gain"] == 300:
+            raise HardwareError(f"{camera}: {path} takes gain from 0 to 255")
+        return dict(chosen)
+
+    monkeypatch.setattr(opencv.v4l2_controls, "apply", apply)
+    camera = OpenCVCamera("cam_high", config(device=DEVICE, exposure=200, gain=20))
+    camera.connect()
+    camera.disconnect()
+    assert camera.controls == {"exposure": 200, "gain": 20}
+    with pytest.raises(HardwareError, match=f"cam_high: {DEVICE} takes gain"):
+        OpenCVCamera("cam_high", config(device=DEVICE, exposure=200, gain=300)).connect()
+    assert v4l2.last.released
+
+
+@pytest.mark.parametrize("stated", [{"white_balance_k": 4600}, {"focus": 5}])
+def test_a_stream_whose_camera_is_elsewhere_takes_no_controls(server, stated):
+    camera = OpenCVCamera("cam_high", config(device=server.url, **stated))
+    with pytest.raises(HardwareError, match=f"is a url, not a camera of this machine: `{next(iter(stated))}` cannot"):
+        camera.connect()
+
+
 def test_v4l2_leaves_automatics_on_when_nothing_is_configured(v4l2):
     camera = OpenCVCamera("cam_high", config(device=DEVICE))
     camera.connect()

@@ -97,6 +97,27 @@ def test_frozen_picture_is_counted(source, camera):
     assert camera.identical_frames == 0
 
 
+def test_controls_are_set_and_read_back(source):
+    source.add_exposure()
+    for option, most in ((rs.option.gain, 248), (rs.option.white_balance, 6500), (rs.option.power_line_frequency, 3)):
+        source.sensor.add_option(option, rs.option_range(0, most, 1, 1), True)
+    stated = {"exposure": 8000, "gain": 16, "white_balance_k": 4600, "power_line_hz": 60}
+    camera = RealSenseCamera("cam_high", config(**stated), lambda: source.device)
+    camera.connect()
+    assert camera.controls == {"exposure": 8000, "gain": 16, "white_balance": 4600, "power_line_frequency": 2}
+    assert {name: source.sensor.get_option(getattr(rs.option, name)) for name in camera.controls} == camera.controls
+    camera.disconnect()
+    with pytest.raises(HardwareError, match="gain 300 is outside what RealSense 42 takes, 0 to 248"):
+        RealSenseCamera("cam_high", config(**stated | {"gain": 300}), lambda: source.device).connect()
+
+
+@pytest.mark.parametrize("stated", [{"white_balance_k": 4600}, {"dynamic_framerate": False}, {"exposure": 8000}])
+def test_a_control_that_the_camera_does_not_have_is_named(source, stated):
+    (key,) = stated
+    with pytest.raises(HardwareError, match=rf"cam_high: RealSense 42 has no control \w+, which `{key}` sets"):
+        RealSenseCamera("cam_high", config(**stated), lambda: source.device).connect()
+
+
 def test_exposure_is_set_and_automatic_switched_off(source):
     source.add_exposure()
     camera = RealSenseCamera("cam_high", config(exposure=8000), lambda: source.device)
