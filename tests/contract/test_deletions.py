@@ -1,4 +1,4 @@
-"""Every place that deletes something is in the table of docs/security.md, with what proves that it is ours to delete."""
+"""Every place that deletes something is in the table of docs/security.md, with the proof that it is ours to delete."""
 
 import ast
 import re
