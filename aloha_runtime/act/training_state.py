@@ -10,7 +10,6 @@ A checkpoint is written aside and renamed, and only then do the links move: when
 import dataclasses
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from aloha_runtime.act import checkpoint, provenance, training_frames
 from aloha_runtime.act.optimize import Stepper
 from aloha_runtime.act.start import other_shape
 from aloha_runtime.act.train_config import TrainConfig
+from aloha_runtime.data import owned
 from aloha_runtime.errors import CheckpointError
 
 STATE = "training_state"
@@ -72,8 +72,8 @@ def save_checkpoint(
     """
     root = config.output_dir / "checkpoints"
     target, aside, old = (root / name.format(position.step) for name in ("{:06d}", ".{:06d}.tmp", ".{:06d}.old"))
-    for path in (aside, old):
-        shutil.rmtree(path, ignore_errors=True)
+    owned.remove(old)
+    owned.begin(aside)
     state = aside / STATE
     durable.make_directory(state)
     policy = stepper.policy
@@ -95,8 +95,10 @@ def save_checkpoint(
     for path in (*state.iterdir(), state):
         durable.sync(path)
     if target.exists():
-        target.rename(old)
-    durable.publish(aside, target)
+        while old.exists():  # somebody else's
+            old = old.with_name(f"{old.name}.old")
+        owned.rename(target, old)
+    owned.rename(aside, target)
     _link(root / "last", target)
     if is_best:
         _link(root / "best", target)
@@ -110,8 +112,9 @@ def _remove_old(config: TrainConfig, root: Path) -> None:
     found = sorted(path.name for path in root.glob("[0-9]*") if path.is_dir())
     regular = [name for name in found if int(name) % config.save_freq == 0]
     kept = linked | set(regular if config.keep is None else regular[-config.keep :])
-    for name in [*(name for name in found if name not in kept), *(path.name for path in root.glob(".[0-9]*"))]:
-        shutil.rmtree(root / name, ignore_errors=True)
+    left = [path.name for path in root.glob(".[0-9]*") if path.is_dir()]
+    for name in [*(name for name in found if name not in kept), *left]:
+        owned.remove(root / name)  # one that was copied here stays: nothing says that this program wrote it
 
 
 def load_training_state(directory: Path, stepper: Stepper) -> tuple[Position, dict[str, Tensor]]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 import aloha_runtime
+from aloha_runtime.commands import made_folder
 from aloha_runtime.data import reports
 from aloha_runtime.data.layout import IMAGE_PREFIX
 from aloha_runtime.data.quality import line
@@ -33,10 +34,12 @@ def view(path: Path, words: Sequence[str], out: Path, advance: Callable[[int], N
     """Write the folder; returns the page to open. Raises DatasetError for a bad index or a damaged video."""
     dataset = Dataset(path)
     chosen = [dataset.episodes[index] for index in select(words, len(dataset.episodes))]
-    if out.exists() and any(out.iterdir()) and ((out / "meta").exists() or not (out / "index.html").exists()):
-        raise DatasetError(f"{out} holds other files, which a page would replace; choose another --out")
+    if (strange := made_folder.foreign(out)) is not None:
+        raise DatasetError(
+            f"{out} holds other files ({strange.name}), which a page would replace; choose another --out"
+        )
+    made_folder.empty(out)
     for folder in ("episodes", "videos"):
-        shutil.rmtree(out / folder, ignore_errors=True)
         (out / folder).mkdir(parents=True)
     for episode in chosen:
         for camera, span in episode.videos.items():
@@ -46,6 +49,7 @@ def view(path: Path, words: Sequence[str], out: Path, advance: Callable[[int], N
         advance(1)
     page = out / "index.html"
     page.write_text(_page(dataset, chosen))
+    made_folder.sign(out)
     return page
 
 

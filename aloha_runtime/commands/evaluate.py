@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from aloha_runtime.act.ensemble import MODES
-from aloha_runtime.commands import evaluate_page
+from aloha_runtime.commands import evaluate_page, made_folder
 from aloha_runtime.commands.evaluate_figures import (
     PAPER,
     SCRIPTED,
@@ -30,6 +29,7 @@ from aloha_runtime.commands.evaluate_figures import (
     labels,
 )
 from aloha_runtime.commands.workers import run_jobs
+from aloha_runtime.data import owned
 from aloha_runtime.errors import AlohaError, ConfigError
 from aloha_runtime.sim.env import check_name
 from aloha_runtime.sim.model import Task
@@ -206,19 +206,22 @@ def _write(path: Path, task: str, results: Sequence[Result]) -> None:
 @contextmanager
 def _folder(out: Path) -> Iterator[Path]:
     """A folder that becomes `out` when all went well, in place of an older report, and else leaves nothing behind."""
-    if out.exists() and not (out / RESULTS).is_file() and not (out.is_dir() and not any(out.iterdir())):
+    if out.exists() and not out.is_dir():
         raise AlohaError(f"{out} exists and is no report of an evaluation: choose another folder with --out")
+    if (strange := made_folder.foreign(out)) is not None:
+        raise AlohaError(f"{out} holds {strange.name}, which no evaluation wrote so: choose another folder with --out")
     aside = out.with_name(f".{out.name}.incomplete")
     try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
+        owned.begin(aside)
     except OSError as error:
         raise AlohaError(
             f"no report can be written to {out} ({error.strerror}): choose another folder with --out"
         ) from None
     try:
         yield aside
-        shutil.rmtree(out, ignore_errors=True)
+        made_folder.sign(aside)
+        made_folder.empty(out)
         aside.rename(out)
+        owned.release(aside)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        owned.remove(aside)

@@ -5,31 +5,28 @@ one line what it did, and what it could not keep.
 """
 
 import contextlib
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from aloha_runtime.data import exchange, layout, reports, steps, uncounted
+from aloha_runtime.data import exchange, steps, uncounted
 from aloha_runtime.data.compact import compact as join
 from aloha_runtime.data.layout import read_info
 from aloha_runtime.data.quality import STILL_RAD
 from aloha_runtime.data.reader import Dataset
-from aloha_runtime.data.rebuild import Piece, Source, link, rebuild
+from aloha_runtime.data.rebuild import Piece, Source, rebuild
 from aloha_runtime.data.recording import STATE
-from aloha_runtime.data.rows import counted_files, numbered_files
+from aloha_runtime.data.rows import numbered_files
 from aloha_runtime.data.selection import select
 from aloha_runtime.data.staging import ASIDE
+from aloha_runtime.data.taken_along import with_the_rest
 from aloha_runtime.data.video_encoder import CODECS
 from aloha_runtime.errors import DatasetError
 
 Advance = Callable[[int], None]
 MARGIN_FRAMES = 10
 """Still frames left at each end when still time is cut off: 0.2 s."""
-TABLES = (layout.INFO_PATH, layout.STATS_PATH, layout.TASKS_PATH, reports.RIG_PATH)
-WRITTEN_ANEW = {"data", "videos", "meta", ASIDE, ".cache"}
-"""What of a dataset's folder belongs to the dataset; anything else (a README, notes) goes along as it is."""
 
 
 def delete(path: Path, words: Sequence[str], advance: Advance = lambda _: None) -> str:
@@ -120,7 +117,7 @@ def compact(path: Path, advance: Advance = lambda _: None) -> str:
     """Put many episodes into each file, up to the sizes that LeRobot aims at."""
     with _editing(path) as source:
         before = len(numbered_files(path))
-        build = _with_the_rest(path, lambda aside: join(source, aside, advance))
+        build = with_the_rest(path, lambda aside: join(source, aside, advance))
         gone = exchange.replace(path, build, lambda: f"compact: {before} files before")
     said = f"{before} files before, {len(numbered_files(path))} now; no frame and no number has changed"
     return with_notes(said, _expired(gone))
@@ -192,39 +189,9 @@ def _replace(
 ) -> str:
     """Put a dataset of these pieces in the place of the one at `path`; returns `said` with what could not be kept."""
     notes: list[str] = []
-    build = _with_the_rest(path, lambda aside: notes.extend(rebuild(pieces, aside, codec, advance)))
+    build = with_the_rest(path, lambda aside: notes.extend(rebuild(pieces, aside, codec, advance)))
     gone = exchange.replace(path, build, lambda: with_notes(said, notes))
     return with_notes(said, [*notes, *_expired(gone)])
-
-
-def _with_the_rest(path: Path, build: Callable[[Path], None]) -> Callable[[Path], None]:
-    """`build`, and what else lies in the folder at `path`."""
-
-    def build_all(aside: Path) -> None:
-        build(aside)
-        for entry in sorted(path.iterdir()):
-            if entry.name not in WRITTEN_ANEW:
-                _take_along(entry, aside / entry.name)
-        anew = counted_files(path, read_info(path)) | {report for _, report in reports.listed(path)}
-        anew |= {path / name for name in TABLES}
-        for top in ("meta", "data", "videos"):
-            for entry in sorted((path / top).rglob("*")):
-                target = aside / entry.relative_to(path)
-                if not (entry.is_dir() or entry in anew or target.exists()):
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    _take_along(entry, target)
-
-    return build_all
-
-
-def _take_along(entry: Path, target: Path) -> None:
-    """A file, folder or link that is no part of the dataset; what a link leads to is not looked at."""
-    if entry.is_symlink():
-        target.symlink_to(entry.readlink())
-    elif entry.is_dir():
-        shutil.copytree(entry, target, symlinks=True, copy_function=lambda a, b: link(Path(a), Path(b)))
-    elif entry.is_file():
-        link(entry, target)
 
 
 def with_notes(said: str, notes: Sequence[str]) -> str:

@@ -1,10 +1,9 @@
 """Datasets by name on the Hugging Face hub: what `meta/info.json` counts goes there, and only data comes from there."""
 
 import re
-import shutil
 from pathlib import Path
 
-from aloha_runtime.data import layout, reports, rows
+from aloha_runtime.data import layout, owned, reports, rows
 from aloha_runtime.data.reader import Dataset
 from aloha_runtime.errors import DatasetError
 
@@ -38,6 +37,8 @@ def pull(name: str, path: Path, revision: str | None = None) -> str:
     if path.exists():
         raise DatasetError(f"{path} already exists. Choose another path.")
     aside = path.with_name(f".{path.name}.pull")
+    if not owned.is_ours(aside):  # of an earlier try, to go on from
+        owned.begin(aside)
     try:
         snapshot_download(name, repo_type="dataset", revision=revision, local_dir=aside, allow_patterns=PATTERNS)
     except Exception as error:  # the client's releases raise what their HTTP library raises
@@ -45,13 +46,14 @@ def pull(name: str, path: Path, revision: str | None = None) -> str:
             f"dataset {name!r} cannot be had from the hub ({_reason(error)}). Check the name and the network; what has"
             " arrived is kept, so that the same command goes on from there."
         ) from error
-    shutil.rmtree(aside / ".cache", ignore_errors=True)
+    owned.remove_inside(aside, ".cache")
     try:
         found = Dataset(aside)
     except DatasetError:
-        shutil.rmtree(aside)
+        owned.remove(aside)
         raise
     aside.rename(path)
+    owned.release(aside)
     return f"{path}: {found.info.total_episodes} episodes, {found.info.total_frames} frames"
 
 

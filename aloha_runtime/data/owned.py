@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from aloha_runtime import inside
+from aloha_runtime import durable, inside
 from aloha_runtime.errors import DatasetError
 
 
@@ -54,6 +54,21 @@ def remove(folder: Path) -> bool:
     shutil.rmtree(folder, ignore_errors=True)
     release(folder)
     return True
+
+
+def remove_inside(folder: Path, name: str) -> None:
+    """Delete a folder inside one of ours."""
+    if is_ours(folder):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def rename(folder: Path, target: Path) -> None:
+    """A folder of ours gets another name and stays ours. The note comes first: a kill in between leaves a note about
+    no folder, which proves nothing."""
+    if is_ours(folder):
+        note_of(target).write_bytes(note_of(folder).read_bytes())
+    durable.publish(folder, target)
+    release(folder)
 
 
 def release(folder: Path) -> None:

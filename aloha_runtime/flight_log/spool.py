@@ -1,7 +1,8 @@
 """The ring's copy on the disk, for the day on which the recorder itself is killed or the power goes.
 
 Two files take turns, each as long as the ring; chunks are appended as they are finished. What a dead recorder left is
-found by the next one of this folder, whoever it is: the kernel frees the lock of the dead.
+found by the next one of this folder, whoever it is: the kernel frees the lock of the dead. The lock file lists the two
+by device and inode, as the recorder made them: no other file of such a name is read, replaced or deleted.
 """
 
 import contextlib
@@ -9,11 +10,13 @@ import fcntl
 import hashlib
 import os
 import re
+import stat
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+import msgspec
 import zstandard
 from mcap.exceptions import McapError
 from mcap.records import Channel, Chunk, Schema
@@ -45,16 +48,30 @@ class Spool:
         self._lock = os.fdopen(os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "w")
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._paths = _files(self._lock_path)
+        self._ours = _listed(self._lock_path)
         self._began_ns: int | None = None
         self._appended = 0
         self._file = self._begin(0)
 
     def _begin(self, number: int) -> IO[bytes]:
         self._number, self._began_ns = number, None
-        file = self._paths[number].open("wb")
+        path = self._paths[number]
+        self._remove(path)
+        file = path.open("xb")  # another file of that name stays: FileExistsError, and the ring is in memory only
+        status = os.fstat(file.fileno())
+        self._ours = {**self._ours, path.name: (status.st_dev, status.st_ino)}
+        self._lock.seek(0)
+        self._lock.truncate()
+        self._lock.write(msgspec.json.encode(self._ours).decode())
+        self._lock.flush()
+        os.fsync(self._lock.fileno())
         file.write(self._head)
-        durable.sync(self._paths[number].parent)
+        durable.sync(path.parent)
         return file
+
+    def _remove(self, path: Path) -> None:
+        if _is_listed(path, self._ours):
+            path.unlink(missing_ok=True)
 
     def append(self, chunk: Sealed) -> None:
         """Raises OSError when the disk is full."""
@@ -72,15 +89,17 @@ class Spool:
     def restart(self) -> None:
         """Everything appended so far is in a log: forget it."""
         self._file.close()
-        self._paths[1 - self._number].unlink(missing_ok=True)
+        self._remove(self._paths[1 - self._number])
         self._file = self._begin(self._number)
 
     def close(self) -> None:
         """Forget everything; twice is harmless."""
         with contextlib.suppress(OSError):  # of a full disk
             self._file.close()
-        for path in (*self._paths, self._lock_path):
-            path.unlink(missing_ok=True)
+        for path in self._paths:
+            self._remove(path)
+        if os.fstat(self._lock.fileno()).st_ino == _inode(self._lock_path):
+            self._lock_path.unlink(missing_ok=True)
         self._lock.close()
 
 
@@ -95,13 +114,39 @@ def left_behind(folder: Path) -> Iterator[tuple[Channels, list[Sealed]]]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue  # its recorder is alive
-            paths = [path for path in _files(lock_path) if path.is_file() and not path.is_symlink()]
+            ours = _listed(lock_path)
+            if not ours:
+                continue  # nothing says that a recorder wrote it
+            paths = [path for path in _files(lock_path) if _is_listed(path, ours)]
             found = [read(path) for path in paths]
             chunks = sorted((chunk for _, some in found for chunk in some), key=lambda chunk: chunk.start_ns)
             if chunks:
                 yield next(channels for channels, some in found if some), chunks
             for path in (*paths, lock_path):
                 path.unlink(missing_ok=True)
+
+
+def _listed(lock_path: Path) -> dict[str, tuple[int, int]]:
+    """Name -> device and inode of the files that the recorder of this lock made."""
+    try:
+        return msgspec.json.decode(lock_path.read_bytes(), type=dict[str, tuple[int, int]])
+    except (OSError, msgspec.DecodeError):
+        return {}
+
+
+def _is_listed(path: Path, ours: dict[str, tuple[int, int]]) -> bool:
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and ours.get(path.name) == (status.st_dev, status.st_ino)
+
+
+def _inode(path: Path) -> int:
+    try:
+        return path.lstat().st_ino
+    except OSError:
+        return 0
 
 
 def _files(lock_path: Path) -> list[Path]:

@@ -86,6 +86,8 @@ class RecorderLoop:
         self.last_tick = 0
         if session.writer.recovered:
             service.log.info("episode %d was found open: %d frames", session.episodes - 1, session.writer.recovered)
+        if moved := session.writer.set_aside:
+            service.log.warning("%d files that nobody can bring back were set aside: %s", len(moved), moved[0].parent)
 
     def tick(self, beat: Beat) -> None:
         """Orders, then every tick that is over and not recorded yet."""

@@ -90,6 +90,10 @@ def test_a_folder_with_other_files_is_left_alone(dataset: Path, tmp_path: Path) 
     assert sorted(mine.rglob("*")) == before
     view(dataset, ["0"], tmp_path / "page")
     view(dataset, ["1"], tmp_path / "page")  # a page is replaced
+    (tmp_path / "page/videos/notes.txt").write_text("mine")
+    with pytest.raises(DatasetError, match=r"holds other files \(notes.txt\)"):
+        view(dataset, ["0"], tmp_path / "page")
+    assert (tmp_path / "page/videos/notes.txt").read_text() == "mine"
 
 
 def test_episodes_that_share_a_file_of_another_codec(shared_sample: Path, tmp_path: Path) -> None:

@@ -171,11 +171,20 @@ def test_a_report_replaces_a_report_and_nothing_else(tmp_path: Path) -> None:
         with job._folder(report) as folder:
             (folder / job.RESULTS).touch()
             (folder / name).touch()
-    assert sorted(path.name for path in report.iterdir()) == ["new", job.RESULTS]
+    assert sorted(path.name for path in report.iterdir()) == [".written.json", "new", job.RESULTS]
     with pytest.raises(KeyboardInterrupt), job._folder(report):
         raise KeyboardInterrupt
     assert list(report.parent.iterdir()) == [report]
     assert (report / "new").exists()
+
+    (report / "notes.txt").write_text("mine")
+    with pytest.raises(AlohaError, match=r"notes.txt.*--out"), job._folder(report):
+        raise AssertionError("it was not refused")
+    (report / "notes.txt").unlink()
+    (report / "new").write_text("annotated")
+    with pytest.raises(AlohaError, match=r"new, which no evaluation wrote so"), job._folder(report):
+        raise AssertionError("it was not refused")
+    assert (report / "new").read_text() == "annotated"
 
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter").touch()

@@ -41,14 +41,14 @@ def test_a_log_that_fails_half_way_leaves_nothing_that_counts(tmp_path: Path) ->
 
     with pytest.raises(OSError, match="No space"):
         shelf.publish(tmp_path, "a.mcap", half)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [shelf.INDEX]
 
 
 def test_a_log_survives_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cut = watch(tmp_path, monkeypatch)
     shelf.publish(tmp_path, "a.mcap", lambda file: file.write(b"whole"))
     assert cut.hurried == []
-    assert cut.survivors() == {"a.mcap": b"whole"}
+    assert {name: content for name, content in cut.survivors().items() if name != shelf.INDEX} == {"a.mcap": b"whole"}
 
 
 def test_a_power_cut_costs_the_ring_ten_seconds_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +80,7 @@ def test_two_logs_of_one_second_keep_apart(tmp_path: Path) -> None:
 def test_ordinary_stops_go_first_faults_last_and_the_newest_log_stays(tmp_path: Path) -> None:
     kinds = ("fault", "stop", "died", "hold", "fault", "stalled", "saved", "ended", "recovered", "stop")
     for index, kind in enumerate(kinds):
-        (tmp_path / f"2026-01-{index + 1:02}_10-00-00_{kind}_x.mcap").write_bytes(bytes(100))
+        shelf.publish(tmp_path, f"2026-01-{index + 1:02}_10-00-00_{kind}_x.mcap", lambda file: file.write(bytes(100)))
     foreign = tmp_path / "of-somebody-else.mcap"
     foreign.write_bytes(bytes(5000))
     there = {(shelf.kind_of(path), path.name[8:10]): path for path in shelf.logs(tmp_path)}
@@ -136,10 +136,53 @@ def test_a_ring_gives_what_is_in_no_log_yet() -> None:
 def test_halves_of_the_dead_go_and_those_of_the_living_stay(tmp_path: Path) -> None:
     name = "2026-11-26_21-55-03_hold_x.mcap"
     mine, dead = tmp_path / f".{name}.{os.getpid()}.part", tmp_path / f".{name}.999999999.part"
-    for path in (mine, dead):
+    foreign = tmp_path / f".{name}.999999998.part"
+    for path in (mine, dead, foreign):
         path.write_bytes(b"half")
+    for path in (mine, dead):
+        status = path.stat()
+        shelf._list(tmp_path, shelf.Entry(path.name, device=status.st_dev, inode=status.st_ino))
     shelf.remove_halves(tmp_path)
-    assert list(tmp_path.iterdir()) == [mine]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([mine.name, foreign.name, shelf.INDEX])
+
+
+def test_a_log_that_somebody_put_there_under_such_a_name_stays(tmp_path: Path) -> None:
+    """By its name it is ours; by the index it is not, or it is another file by now."""
+    names = [f"2026-11-2{day}_10-00-00_hold_x.mcap" for day in (1, 2, 3, 4)]
+    for name in names[1:]:
+        shelf.publish(tmp_path, name, lambda file: file.write(bytes(100)))
+    (tmp_path / names[0]).write_bytes(b"a copy from another robot")
+    (tmp_path / names[1]).unlink()
+    (tmp_path / names[1]).write_bytes(b"an annotated log")
+    assert shelf.make_room(tmp_path, 0, tmp_path / names[3]) == [names[2]]
+    assert {path.name for path in shelf.logs(tmp_path)} == {names[0], names[1], names[3]}
+
+
+def test_a_damaged_index_proves_nothing(tmp_path: Path) -> None:
+    names = [f"2026-11-2{day}_10-00-00_hold_x.mcap" for day in (1, 2)]
+    for name in names:
+        shelf.publish(tmp_path, name, lambda file: file.write(bytes(100)))
+    (tmp_path / shelf.INDEX).write_bytes(b'{"name": 5}\n\xff\n[]')
+    assert shelf.make_room(tmp_path, 0, tmp_path / names[1]) == []
+
+
+def test_a_file_under_the_name_of_the_ring_is_neither_read_nor_replaced(tmp_path: Path) -> None:
+    kept = spool.Spool(tmp_path, tmp_path, made_logs.CHANNELS, 3 * S)
+    second, lock = kept._paths[1], kept._lock_path
+    kept.close()
+    second.write_bytes(b"mine")
+    kept = spool.Spool(tmp_path, tmp_path, made_logs.CHANNELS, 3 * S)
+    made = chunks(10)
+    for chunk in made[:3]:
+        kept.append(chunk)
+    with pytest.raises(FileExistsError):
+        kept.append(made[3])
+    kept.close()
+    assert second.read_bytes() == b"mine"
+    lock.write_bytes(b"")
+    assert list(spool.left_behind(tmp_path)) == []
+    assert second.read_bytes() == b"mine"
+    assert lock.exists(), "nothing says that a recorder made it"
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +250,8 @@ def test_what_a_dead_recorder_left_becomes_a_log_and_a_living_one_is_left_alone(
     assert re.match(r"\.ring-\w+\.(0\.mcap|lock)", living._paths[0].name)
     assert living._paths[0].exists()
     living.close()
-    assert shelf.logs(folder) == list(folder.iterdir()) == [written.path]
+    assert shelf.logs(folder) == [written.path]
+    assert {path.name for path in folder.iterdir()} == {written.path.name, shelf.INDEX}
 
 
 def test_a_folder_that_cannot_be_is_said_and_the_ring_goes_on(tmp_path: Path) -> None:
