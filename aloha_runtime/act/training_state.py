@@ -146,7 +146,9 @@ def read_position(directory: Path) -> Position:
     try:
         return Position(int(step["step"]), step["best_error"])
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{directory / STATE / STEP} is damaged ({error}); resume from another checkpoint") from error
+        raise CheckpointError(
+            f"{directory / STATE / STEP} is damaged ({error}); resume from another checkpoint"
+        ) from error
 
 
 def _tensors(stepper: Stepper) -> dict[str, Tensor]:

@@ -192,7 +192,9 @@ def convert(
     out: Annotated[Path, typer.Argument(help="new folder")],
     degrees: Annotated[bool, typer.Option("--degrees", help="joints are in degrees: turn them into rad")] = False,
     arm_order: Annotated[bool, typer.Option("--arm-order", help="left arm first, by the names of the joints")] = False,
-    rate: Annotated[float | None, typer.Option("--rate", min=0.1, help="frames a second; numbers are interpolated")] = None,
+    rate: Annotated[
+        float | None, typer.Option("--rate", min=0.1, help="frames a second; numbers are interpolated")
+    ] = None,
 ) -> None:
     """A new dataset with joints in rad, in the order of this rig, or at another rate; the first stays as it is."""
     from aloha_runtime.data import split_merge

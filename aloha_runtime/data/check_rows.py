@@ -38,7 +38,9 @@ def check_labels(dataset: Dataset) -> Iterator[Finding]:
         off = np.abs(stamps[span] - right)
         if off.max(initial=0.0) > STAMP_SLACK / dataset.fps:
             worst = int(off.argmax())
-            yield Finding(where, f"frame {worst} has timestamp {stamps[span][worst]:.4f} s, not {right[worst]:.4f}", COPY)
+            yield Finding(
+                where, f"frame {worst} has timestamp {stamps[span][worst]:.4f} s, not {right[worst]:.4f}", COPY
+            )
         named = {_task(dataset, index) for index in set(tasks[span].tolist())}
         if named != set(episode.tasks):
             yield Finding(

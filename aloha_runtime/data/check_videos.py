@@ -59,9 +59,7 @@ def _kind(
         stream = container.streams.video[0]
         size, codec = (stream.height, stream.width), stream.codec_context.codec.canonical_name
         kind = f"{codec} {stream.codec_context.pix_fmt}"
-    expected = next(
-        feature.size[:2] for key, feature in dataset.features.items() if layout.camera_name(key) == camera
-    )
+    expected = next(feature.size[:2] for key, feature in dataset.features.items() if layout.camera_name(key) == camera)
     if size != expected:
         said = f"{name} is {size[1]}x{size[0]}, {layout.INFO_PATH} says {expected[1]}x{expected[0]}"
         yield Finding(where, said, COPY)

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from aloha_runtime.data import features, files, layout, reports, rows, statistics
 from aloha_runtime.data.episode_store import pretty_json
 from aloha_runtime.data.layout import Info
-from aloha_runtime.data.rebuild import Source, link
+from aloha_runtime.data.pieces import Source, link
 from aloha_runtime.data.video_cut import cut, taken
 from aloha_runtime.data.video_encoder import on_this_machine
 from aloha_runtime.data.writer import ASIDE
@@ -41,7 +41,11 @@ def compact(source: Source, out: Path, advance: Callable[[int], None] = lambda _
         for key in keys:
             _videos(source, key, out, info, found, advance if key == keys[-1] else lambda _: None)
         tables = [rows.episode_table(row) for row in found]
-        files.publish_table(pa.concat_tables(tables, promote_options="default"), aside / "episodes.parquet", layout.episodes_file(out, 0, 0))
+        files.publish_table(
+            pa.concat_tables(tables, promote_options="default"),
+            aside / "episodes.parquet",
+            layout.episodes_file(out, 0, 0),
+        )
         files.publish_table(rows.tasks_table(dataset.tasks), aside / "tasks.parquet", out / layout.TASKS_PATH)
         for path in [*(path for _, path in reports.listed(dataset.path)), dataset.path / reports.RIG_PATH]:
             if path.exists():

@@ -59,9 +59,7 @@ class Hdf5Episode:
     Opening raises DatasetError, naming the file and the dataset inside, for a file that is damaged or not ALOHA's.
     """
 
-    def __init__(
-        self, path: Path, channel_order: ChannelOrder | None = None, leave_out: Collection[str] = ()
-    ) -> None:
+    def __init__(self, path: Path, channel_order: ChannelOrder | None = None, leave_out: Collection[str] = ()) -> None:
         """`leave_out`: names inside the file, in full or their last part, that are not looked at."""
         self.path = path
         self._order = channel_order
@@ -159,14 +157,16 @@ class Hdf5Episode:
 
     def _left_out(self, inside: str) -> bool:
         """Whether the caller named it, in full or by its last part."""
-        return bool(self._leave_out & {inside, inside.rpartition("/")[2], *(n for n, i in VECTORS.items() if i == inside)})
+        return bool(
+            self._leave_out & {inside, inside.rpartition("/")[2], *(n for n, i in VECTORS.items() if i == inside)}
+        )
 
     def _image_datasets(self) -> dict[str, h5py.Dataset]:
         group = self._file.get("observations/images", {})
         found = {name: each for name, each in group.items() if not self._left_out(f"{IMAGES}/{name}")}
         for name, images in found.items():
             inside = f"{IMAGES}/{name}"
-            if not isinstance(images, h5py.Dataset) or not is_colour(images) and not is_encoded(images):
+            if not isinstance(images, h5py.Dataset) or (not is_colour(images) and not is_encoded(images)):
                 what = f"{images.dtype} of shape {images.shape}" if isinstance(images, h5py.Dataset) else "a group"
                 others = [other for other in found if other != name]
                 way_on = f"; import without it: --leave-out {inside}" if others else ""
@@ -201,12 +201,12 @@ class Hdf5Episode:
 
 def is_colour(images: h5py.Dataset) -> bool:
     """Plain pictures, (T, H, W, 3) uint8."""
-    return images.ndim == 4 and images.shape[3] == 3 and images.dtype == np.uint8
+    return bool(images.ndim == 4 and images.shape[3] == 3 and images.dtype == np.uint8)
 
 
 def is_encoded(images: h5py.Dataset) -> bool:
-    """Picture files in any of the forms that recorders write: padded rows of bytes, byte strings, or arrays of their own
-    lengths."""
+    """Picture files in any of the forms that recorders write: padded rows of bytes, byte strings, or arrays that vary in
+    length."""
     if images.ndim == 2:
         return bool(images.dtype == np.uint8)
     is_bytes = h5py.check_vlen_dtype(images.dtype) == np.uint8 or h5py.check_string_dtype(images.dtype) is not None

@@ -11,7 +11,7 @@ from aloha_runtime.data import files, layout, reports, rows, statistics
 from aloha_runtime.data.edit import replace_with
 from aloha_runtime.data.episode_store import pretty_json
 from aloha_runtime.data.layout import Feature, Info
-from aloha_runtime.data.rebuild import Source, link
+from aloha_runtime.data.pieces import Source, link
 from aloha_runtime.data.units import flat_names
 from aloha_runtime.data.writer import ASIDE
 from aloha_runtime.errors import DatasetError
@@ -90,9 +90,7 @@ def _described(info: Info, keys: Mapping[str, str], names: Names) -> Info:
     return msgspec.structs.replace(info, features=described, robot_type=names.robot_type or info.robot_type)
 
 
-def _write(
-    source: Source, keys: Mapping[str, str], names: Names, out: Path, advance: Callable[[int], None]
-) -> None:
+def _write(source: Source, keys: Mapping[str, str], names: Names, out: Path, advance: Callable[[int], None]) -> None:
     dataset, aside = source.dataset, out / ASIDE
     root, info, now = dataset.path, dataset.info, _described(dataset.info, keys, names)
     with files.all_at_once():

@@ -8,8 +8,9 @@ from aloha_runtime.data import exchange, layout
 from aloha_runtime.data.conversion import Conversion
 from aloha_runtime.data.edit import Advance, count, named, open_source, with_notes
 from aloha_runtime.data.layout import PICTURES, Feature
+from aloha_runtime.data.pieces import Piece
 from aloha_runtime.data.reader import Dataset
-from aloha_runtime.data.rebuild import Piece, rebuild
+from aloha_runtime.data.rebuild import rebuild
 from aloha_runtime.data.recorded import differences
 from aloha_runtime.data.recording import ACTION
 from aloha_runtime.data.units import flat_names
@@ -125,9 +126,7 @@ def _codec(info: Mapping[str, object] | None) -> object:
     return {name: (info or {}).get(f"video.{name}") for name in ("codec", "pix_fmt")}
 
 
-def _make(
-    made: Mapping[Path, Sequence[Piece]], said: str, advance: Advance, change: Conversion | None = None
-) -> str:
+def _make(made: Mapping[Path, Sequence[Piece]], said: str, advance: Advance, change: Conversion | None = None) -> str:
     """New datasets of these pieces, whole when they appear."""
     for out in made:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):

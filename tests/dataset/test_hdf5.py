@@ -181,7 +181,10 @@ def damage(path: Path, how: str) -> None:
         ("nan", "action is not finite in frame 3"),
         ("lengths", r"observations/qvel 4.*action 5|differ in number.*observations/qvel 4"),
         ("zeros", "observations/images/cam_high, frame 4 is no JPEG"),
-        ("depth", r"observations/images/cam_high is uint16 of shape .*import without it: --leave-out observations/images"),
+        (
+            "depth",
+            r"observations/images/cam_high is uint16 of shape .*import without it: --leave-out observations/images",
+        ),
         ("short camera", "observations/images/cam_high has 3 frames, action has 5"),
         ("other camera", r"differs from episode_0.hdf5 in its cameras: .*cam_low 64x48.* there"),
     ],

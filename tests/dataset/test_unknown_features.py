@@ -47,7 +47,9 @@ def holds(path: Path, pieces: list[tuple[int, int, int]]) -> None:
         span = episode.videos["cam_depth"]
         begin = round(span.from_s * FPS)
         depth = unknown.read_depth(span.path)[begin : begin + end - first]
-        assert all(np.array_equal(a, unknown.depth(was, frame)) for a, frame in zip(depth, range(first, end), strict=True))
+        assert all(
+            np.array_equal(a, unknown.depth(was, frame)) for a, frame in zip(depth, range(first, end), strict=True)
+        )
 
 
 def test_the_dataset_itself_is_understood(dataset: Path) -> None:
@@ -60,7 +62,10 @@ def test_the_dataset_itself_is_understood(dataset: Path) -> None:
 
 EDITS = {
     "delete": (lambda path: edit.delete(path, ["1"]), [ALL[0], ALL[2]]),
-    "trim between key frames": (lambda path: edit.trim(path, 1, 3 / FPS, 7 / FPS, still=False), [ALL[0], (1, 3, 7), ALL[2]]),
+    "trim between key frames": (
+        lambda path: edit.trim(path, 1, 3 / FPS, 7 / FPS, still=False),
+        [ALL[0], (1, 3, 7), ALL[2]],
+    ),
     "relabel": (lambda path: edit.relabel(path, ["0"], "carry", None), ALL),
     "stats": (edit.restat, ALL),
     "compact": (edit.compact, ALL),

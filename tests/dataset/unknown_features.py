@@ -1,4 +1,4 @@
-"""A dataset with twelve kinds of features that this runtime has no use for, written file by file as LeRobot lays it out.
+"""A dataset with twelve kinds of features that this runtime does not use, written file by file as LeRobot lays it out.
 
 Every cell says which episode and frame it belongs to, so that a row that went astray shows.
 """
@@ -71,7 +71,9 @@ def write(root: Path) -> Path:
     features[CAMERA]["video_info"] = {"video.codec": "h264", "video.pix_fmt": "yuv420p", "video.fps": FPS}
     features[DEPTH] = {"dtype": "video", "shape": [*SIZE, 1], "names": ["height", "width", "channels"]}
     features[DEPTH]["info"] = {"video.codec": "hevc", "video.pix_fmt": "gray12le", "is_depth_map": True}
-    counters = {"timestamp": "float32"} | dict.fromkeys(("frame_index", "episode_index", "index", "task_index"), "int64")
+    counters = {"timestamp": "float32"} | dict.fromkeys(
+        ("frame_index", "episode_index", "index", "task_index"), "int64"
+    )
     features |= {key: {"dtype": dtype, "shape": [1], "names": None} for key, dtype in counters.items()}
     info = {"codebase_version": "v3.0", "fps": FPS, "features": features, "robot_type": "aloha"}
     info |= {"total_episodes": len(LENGTHS), "total_frames": sum(LENGTHS), "total_tasks": 2}
