@@ -100,11 +100,11 @@ def _videos(
     joined: _Joined | None = None
     for episode, row in zip(source.dataset.episodes, found, strict=True):
         span = episode.videos[layout.camera_name(key)]
-        path, first = span.path, round(span.from_s * fps)
+        path, first = span.path, source.first(episode.index, span)
         seen = source.packets(path)
         if not seen.can_copy(first, episode.length):
             path, first = out / ASIDE / "part.mp4", 0
-            cut(span.path, path, round(span.from_s * fps), episode.length, fps, own, seen)
+            cut(span.path, path, source.first(episode.index, span), episode.length, fps, own, seen)
         if joined is not None and (joined.bytes > limit or not joined.fits(path)):
             joined.close()
             place, joined = rows.next_place({place}, info.chunks_size), None

@@ -205,7 +205,7 @@ def is_colour(images: h5py.Dataset) -> bool:
 
 
 def is_encoded(images: h5py.Dataset) -> bool:
-    """Picture files in any of the forms that recorders write: padded rows of bytes, byte strings, or arrays that vary in
+    """Picture files in any of the forms that recorders write: padded rows of bytes, byte strings, arrays that vary in
     length."""
     if images.ndim == 2:
         return bool(images.dtype == np.uint8)

@@ -4,6 +4,7 @@ itself, cut by packets where they allow it, and encoded again only where they mu
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -31,18 +32,29 @@ class Source:
 
     dataset: Dataset
     stats: list[Stats] = field(init=False)
-    shared: dict[Path, int] = field(init=False)
+    shared: Counter[Path] = field(init=False)
     """How many episodes each video file holds."""
+    _frames: Counter[Path] = field(init=False)
+    """How many frames these have together, and how many there are before each episode."""
+    _begins: dict[tuple[Path, int], int] = field(init=False)
     _packets: dict[Path, Packets] = field(init=False, default_factory=dict)
     _rows: tuple[Path, pa.Table] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         total = self.dataset.info.total_episodes
         self.stats = [rows.row_stats(row) for row in rows.read_episode_rows(self.dataset.path, total, with_stats=True)]
-        self.shared = {}
+        self.shared, self._begins, self._frames = Counter(), {}, Counter()
         for episode in self.dataset.episodes:
             for span in episode.videos.values():
-                self.shared[span.path] = self.shared.get(span.path, 0) + 1
+                self._begins[span.path, episode.index] = self._frames[span.path]
+                self._frames[span.path] += episode.length
+                self.shared[span.path] += 1
+
+    def first(self, index: int, span: VideoSpan) -> int:
+        """The frame of a video file with which an episode begins. Where the file holds exactly the frames of its
+        episodes they are counted, so that time stamps that drifted lead to no neighbour's pictures."""
+        said, counted = round(span.from_s * self.dataset.fps), self._begins[span.path, index]
+        return counted if said != counted and self.packets(span.path).frames == self._frames[span.path] else said
 
     def packets(self, video: Path) -> Packets:
         """What a video file holds. A file of many episodes is looked through once."""
@@ -108,7 +120,7 @@ class Piece:
 def piece_video(piece: Piece, span: VideoSpan, feature: Feature, target: Path, fps: float, codec: str | None) -> bool:
     """Put the pictures of a piece at `target`; True when no packet changed."""
     height, width, _ = feature.size
-    first = round(span.from_s * fps) + piece.first
+    first = piece.source.first(piece.index, span) + piece.first
     target.unlink(missing_ok=True)
     if codec and feature.is_camera:
         chosen, rate = on_this_machine(codec, height, width), piece.source.dataset.info.rate
@@ -128,7 +140,8 @@ def pick_video(
     """The pictures `picks` of a piece, in that order, at another rate."""
     height, width, _ = feature.size
     fps = piece.source.dataset.fps
-    numbers = [round(span.from_s * fps) + piece.first + int(pick) for pick in picks]
+    begin = piece.source.first(piece.index, span) + piece.first
+    numbers = [begin + int(pick) for pick in picks]
     target.unlink(missing_ok=True)
     name = features.codec_of(feature)
     if name and feature.is_camera:

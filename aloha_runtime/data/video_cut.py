@@ -152,7 +152,7 @@ EXACT = {
 
 
 def encode_exactly(source: Path, target: Path, numbers: Sequence[int], fps: float, rate: Fraction) -> None:
-    """Frames `numbers` of `source`, which never fall, each value as it was, in the codec and pixel format of the source.
+    """Frames `numbers` of `source`, which never fall, each value as it was, in its codec and pixel format.
 
     Raises DatasetError for a codec that has no encoder without loss here.
     """

@@ -123,3 +123,17 @@ def test_only_what_is_asked_for_is_read(dataset: Path) -> None:
 def test_camera_is_decoded_from_its_feature(dataset: Path) -> None:
     assert Dataset(dataset).features[CAMERA].size == (*unknown.SIZE, 3)
     assert (Dataset(dataset).features[CAMERA].info or {})["video.codec"] == "h264", "said as video_info"
+
+
+def test_time_stamps_that_drift_are_named_and_counted_anew(dataset: Path) -> None:
+    """The sum of measured durations, as some converters write it: two frames late in the third episode."""
+    path = dataset / "meta/episodes/chunk-000/file-000.parquet"
+    table, name = pq.read_table(path), f"videos/{CAMERA}/from_timestamp"
+    said = table[name].to_pylist()
+    late = pa.array([*said[:2], said[2] - 2 / FPS])
+    pq.write_table(table.set_column(table.schema.get_field_index(name), name, late), path)
+    (finding,) = check(dataset)
+    assert "begins at frame 17 of" in finding.what
+    assert "the episodes before it have 19" in finding.what
+    edit.restat(dataset)
+    holds(dataset, ALL)
