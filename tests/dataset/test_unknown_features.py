@@ -162,7 +162,7 @@ def test_a_broken_rate_survives_edits_of_long_episodes(tmp_path: Path) -> None:
     with DatasetWriter.create(path, vectors={"action": ["x"]}, cameras={"cam": (16, 16)}, fps=29.97) as writer:
         for step in range(frames):
             image = np.full((16, 16, 3), step % 250, np.uint8)
-            writer.add_frame({"action": [step], "observation.images.cam": image})
+            writer.add_frame({"action": [float(step)], "observation.images.cam": image})
         writer.save_episode("wipe")
     edit.trim(path, 0, 1 / 29.97, None, still=False)
     edit.reencode(path, "lossless")
