@@ -47,7 +47,10 @@ def _steps(source: Path, place: Path) -> list[tuple[str, Callable[[], object]]]:
     if version.startswith("v2"):
         return [
             ("import", lambda: import_v2(place, out)),
-            ("import --leave-out-episode 1", lambda: import_v2(place, out.with_name("less"), leave_out_episodes=[1])),
+            (
+                "import --leave-out-episode",
+                lambda: import_v2(place, out.with_name("less"), leave_out_episodes=[_bad(place)]),
+            ),
             ("check of the result", lambda: _check(out if out.exists() else out.with_name("less"))),
         ]
     steps: list[tuple[str, Callable[[], object]]] = [("check", lambda: _check(place)), ("train", lambda: _train(place))]
@@ -57,12 +60,23 @@ def _steps(source: Path, place: Path) -> list[tuple[str, Callable[[], object]]]:
     elif kind == "merge_names" and source.name != "v3base":
         base = source.with_name("v3base")
         steps.append(("merge with v3base", lambda: split_merge.merge([base, place], out)))
+        steps.append(("rename --robot-type aloha, merge", lambda: _renamed(place, base, out)))
+    elif kind == "scrambled_rows":
+        steps.append(("stats, then check", lambda: f"{edit.restat(place)}; {_check(place)}"))
+    elif kind == "nested_names_skip_checks":
+        steps.append(("convert --arm-order, train", lambda: _reordered(place, out)))
     elif kind == "resume_other_dataset":
         base = source.parents[1] / "merge_names" / "v3base"
         steps.append(("resume on v3base", lambda: _resume(place, base, out)))
     else:
         steps.append(("trim 0 from 0.1 s", lambda: _edited(place)))
     return steps
+
+
+def _bad(place: Path) -> int:
+    """The episode to leave out: one that is not listed, else the second."""
+    listed = [json.loads(line)["episode_index"] for line in (place / "meta/episodes.jsonl").read_text().splitlines()]
+    return next((index for index in range(3) if index not in listed), 1)
 
 
 def _answer(job: Callable[[], object]) -> str:
@@ -112,6 +126,18 @@ def _edited(path: Path) -> str:
     reached = frames - round(0.1 * fps)
     told = f"{said}; fps {now.fps}; " + ("" if now.episodes[0].length == reached else "FRAMES LOST; ")
     return told + _check(path)
+
+
+def _renamed(path: Path, base: Path, out: Path) -> str:
+    from aloha_runtime.data.rename import Names, rename
+
+    rename(path, Names(robot_type="aloha"))
+    return split_merge.merge([base, path], out)
+
+
+def _reordered(path: Path, out: Path) -> str:
+    split_merge.convert(path, out, arm_order=True)
+    return _train(out)
 
 
 def _resume(first: Path, second: Path, out: Path) -> str:

@@ -50,6 +50,6 @@ def remarks(config: TrainConfig, data: TrainingData, last: Path | None) -> Itera
     from_scale = learning_rate_scale(then, min(step, before))
     to_scale = learning_rate_scale(config, min(step, config.steps))
     yield (
-        f"the learning rate ({config.schedule}) was to end at step {before} and now ends at step {config.steps}: it goes"
-        f" from {from_scale:.0%} to {to_scale:.0%} of its full value at step {step}, then down to 0 again"
+        f"the learning rate ({config.schedule}) was to end at step {before} and now ends at step {config.steps}: it"
+        f" goes from {from_scale:.0%} to {to_scale:.0%} of its full value at step {step}, then down to 0 again"
     )

@@ -18,7 +18,8 @@ def demonstrate(
     first_seed: Annotated[int, typer.Option("--first-seed", min=0)] = 100_000,
     workers: Annotated[int, typer.Option("--workers", min=1)] = 2,
     with_object_poses: Annotated[
-        bool, typer.Option("--with-object-poses", help="for policies that estimate them; other trainers take them as input")
+        bool,
+        typer.Option("--with-object-poses", help="for policies that estimate them; other trainers take them as input"),
     ] = False,
 ) -> None:
     """Scripted demonstrations as a LeRobot v3 dataset: through teleoperation on the simulated rig, or in gym-aloha."""

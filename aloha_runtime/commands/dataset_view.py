@@ -63,7 +63,7 @@ def playable(dataset: Dataset, episode: Episode, span: VideoSpan, target: Path) 
     info = (feature.info if feature else None) or {}
     first, codec = round(span.from_s * dataset.fps), CODECS["h264"]
     if (info.get("video.codec"), info.get("video.pix_fmt")) != (codec.name, codec.pix_fmt):
-        encode(span.path, target, first, episode.length, dataset.fps, codec)
+        encode(span.path, target, range(first, first + episode.length), dataset.fps, codec, dataset.info.rate)
     elif first == 0 and packets(span.path, dataset.fps).frames == episode.length:
         shutil.copy(span.path, target)  # no second name: a page may be written over, a recording must not
     else:

@@ -63,9 +63,10 @@ def demonstrate(
     `task`: one of the simulated rig, or an environment of gym-aloha, whose own pictures are then recorded.
     `cameras`: name to (width, height), cam_high at 160x120 unless given. `with_object_poses`: store where the objects
     are, for a policy that learns to estimate it (`estimate_dim`); LeRobot's trainer, and others, would take it as an
-    input of the policy without being asked, and no camera gives it on a real robot. Failures are left out. Every episode is
-    disturbed (smooth pushes, a start beside the start pose) so that a policy sees how to come back. The same seeds give
-    the same numbers, whatever the number of workers.
+    input of the policy without being asked, and no camera gives it on a real robot.
+
+    Failures are left out. Every episode is disturbed (smooth pushes, a start beside the start pose) so that a policy
+    sees how to come back. The same seeds give the same numbers, whatever the number of workers.
     """
     task = task.removeprefix("gym_aloha/")
     in_gym = task in GYM_TASKS

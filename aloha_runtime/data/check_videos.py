@@ -1,5 +1,6 @@
 """What can be wrong with a dataset's videos: against the rows by their packets, against themselves by decoding."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,10 @@ def check_files(dataset: Dataset) -> Iterator[tuple[Episode, list[Finding]]]:
     seen: dict[Path, Packets] = {}
     broken: dict[Path, str] = {}
     kinds: dict[str, tuple[str, Path]] = {}
+    counted: dict[Path, int] = {}
+    whole = Counter[Path]()
+    for episode in dataset.episodes:
+        whole.update({span.path: episode.length for span in episode.videos.values()})
     for episode in dataset.episodes:
         found: list[Finding] = []
         for camera, span in episode.videos.items():
@@ -42,7 +47,12 @@ def check_files(dataset: Dataset) -> Iterator[tuple[Episode, list[Finding]]]:
             if span.path in broken:
                 found.append(Finding(where, broken[span.path], COPY))
                 continue
-            first = round(span.from_s * dataset.fps)
+            first, right = round(span.from_s * dataset.fps), counted.get(span.path, 0)
+            counted[span.path] = right + episode.length
+            if first != right and seen[span.path].frames == whole[span.path]:
+                said = f"begins at frame {first} of {name} by its from_timestamp, the episodes before it have {right}"
+                found.append(Finding(where, said, f"`aloha dataset stats {dataset.path}` counts them anew"))
+                continue
             if missing := set(range(first, first + episode.length)) - set(seen[span.path].shown):
                 lacks = f"{name} lacks {len(missing)} of {episode.length} frames, first {min(missing) - first}"
                 found.append(Finding(where, lacks, COPY))

@@ -17,7 +17,7 @@ from aloha_runtime import inside
 from aloha_runtime.data import features, files, layout, reports, rows, statistics
 from aloha_runtime.data.episode_store import pretty_json
 from aloha_runtime.data.layout import Info
-from aloha_runtime.data.rebuild import Source, link
+from aloha_runtime.data.pieces import Source, link
 from aloha_runtime.data.staging import ASIDE, clear
 from aloha_runtime.data.video_cut import cut, taken
 from aloha_runtime.data.video_encoder import on_this_machine
@@ -101,11 +101,11 @@ def _videos(
     joined: _Joined | None = None
     for episode, row in zip(source.dataset.episodes, found, strict=True):
         span = episode.videos[layout.camera_name(key)]
-        path, first = span.path, round(span.from_s * fps)
+        path, first = span.path, source.first(episode.index, span)
         seen = source.packets(path)
         if not seen.can_copy(first, episode.length):
             path, first = out / ASIDE / "part.mp4", 0
-            cut(span.path, path, round(span.from_s * fps), episode.length, fps, own, seen)
+            cut(span.path, path, source.first(episode.index, span), episode.length, fps, own, seen)
         if joined is not None and (joined.bytes > limit or not joined.fits(path)):
             joined.close()
             place, joined = rows.next_place({place}, info.chunks_size), None

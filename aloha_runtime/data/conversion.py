@@ -1,4 +1,4 @@
-"""What `aloha dataset convert` makes of the numbers: degrees to rad, arms in the order of the contract, another rate."""
+"""What `aloha dataset convert` makes of the numbers: rad of degrees, arms in the contract's order, another rate."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,7 +15,7 @@ from aloha_runtime.robot import IS_GRIPPER, NAMES
 TURNED = ("observation.state", "observation.velocity", "action", "goal")
 """Vectors of angles and of their speeds."""
 BETWEEN = ("observation.state", "observation.velocity", "observation.effort", "action", "goal")
-"""Vectors whose numbers between two frames lie on the line between them; of every other feature the nearest is taken."""
+"""Vectors whose numbers between two frames lie on the line between them; of all other features the nearest is taken."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ class Conversion:
             return None
         last = Fraction(frames - 1) / self.before.rate
         steps = np.arange(int(last * self.rate) + 1)
-        return np.minimum(np.rint(steps * float(self.before.rate / self.rate)), frames - 1).astype(np.int64)
+        nearest = np.rint(steps * float(self.before.rate / self.rate)).astype(np.int64)
+        return np.asarray(np.minimum(nearest, frames - 1), dtype=np.int64)
 
     def numbers(self, table: pa.Table) -> pa.Table:
         """The rows as they come out."""

@@ -13,9 +13,10 @@ import numpy as np
 from aloha_runtime.data import exchange, steps, uncounted
 from aloha_runtime.data.compact import compact as join
 from aloha_runtime.data.layout import read_info
+from aloha_runtime.data.pieces import Piece, Source
 from aloha_runtime.data.quality import STILL_RAD
 from aloha_runtime.data.reader import Dataset
-from aloha_runtime.data.rebuild import Piece, Source, rebuild
+from aloha_runtime.data.rebuild import rebuild
 from aloha_runtime.data.recording import STATE
 from aloha_runtime.data.rows import numbered_files
 from aloha_runtime.data.selection import select

@@ -208,12 +208,12 @@ class Hdf5Episode:
 
 def is_colour(images: h5py.Dataset) -> bool:
     """Plain pictures, (T, H, W, 3) uint8."""
-    return images.ndim == 4 and images.shape[3] == 3 and images.dtype == np.uint8
+    return bool(images.ndim == 4 and images.shape[3] == 3 and images.dtype == np.uint8)
 
 
 def is_encoded(images: h5py.Dataset) -> bool:
-    """Picture files in any of the forms that recorders write: padded rows of bytes, byte strings, or arrays of their own
-    lengths."""
+    """Picture files in any of the forms that recorders write: padded rows of bytes, byte strings, arrays that vary in
+    length."""
     if images.ndim == 2:
         return bool(images.dtype == np.uint8)
     is_bytes = h5py.check_vlen_dtype(images.dtype) == np.uint8 or h5py.check_string_dtype(images.dtype) is not None

@@ -29,8 +29,8 @@ def import_hdf5(
 
     `channel_order`: of compressed frames, see `hdf5.ChannelOrder`. `keep_base`: whether Mobile ALOHA's base action
     becomes a feature of its own; must be said when there is one. `leave_out`: names inside the files, or of files, that
-    are not taken. `report` hears of everything in the files that was not taken. Raises DatasetError, before anything is written, that
-    names the file that is damaged or does not fit the others, and what inside it.
+    are not taken. `report` hears of everything in the files that was not taken. Raises DatasetError, before anything is
+    written, that names the file that is damaged or does not fit the others, and what inside it.
     """
     paths = [path for path in episode_files(folder) if path.name not in leave_out]
     if not paths:

@@ -3,6 +3,7 @@
 Every count is compared before the first write, and the result is opened and read before it is called done.
 """
 
+import contextlib
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,16 @@ import pyarrow as pa
 from aloha_runtime.data import exchange, files, layout, statistics
 from aloha_runtime.data.episode_store import EpisodeStore, pretty_json
 from aloha_runtime.data.layout import COUNTERS, PICTURES, Feature, Info
-from aloha_runtime.data.older import Older, refusal
+from aloha_runtime.data.older import MEASURED, Older, refusal
 from aloha_runtime.data.open_episode import Taken
 from aloha_runtime.data.paths import refuse_keys_outside, refuse_links, refuse_path_outside
+from aloha_runtime.data.pieces import image_stats, link
 from aloha_runtime.data.reader import Dataset
-from aloha_runtime.data.rebuild import image_stats, link
-from aloha_runtime.data.recording import ACTION, STATE
 from aloha_runtime.data.rows import vector_table
 from aloha_runtime.data.staging import ASIDE, clear
 from aloha_runtime.data.statistics import Stats
 from aloha_runtime.data.stored import to_numpy
 from aloha_runtime.errors import DatasetError
-
-MEASURED = (STATE, ACTION, "observation.velocity", "observation.effort")
-"""Vectors that are float32 in every dataset of LeRobot's; float64 is converted. Other features stay bit for bit."""
 
 
 def import_v2(
@@ -149,7 +146,7 @@ def _taken(older: Older, info: Info, index: int, aside: Path) -> Taken:
             columns = columns.append_column(table.schema.field(key), table[key])
     videos: dict[str, Path] = {}
     stats: Stats = {}
-    known = statistics.from_json({key: each for key, each in older.stats.get(index, {}).items() if each})
+    known = _kept_stats(older, index)
     for key, feature in info.features.items():
         if feature.dtype == "video":
             path = older.video_file(key, index)
@@ -160,6 +157,18 @@ def _taken(older: Older, info: Info, index: int, aside: Path) -> Taken:
         if feature.dtype in PICTURES and key not in stats and key in known:
             stats[key] = known[key]
     return Taken(task, columns if len(columns.schema) else pa.table({}), videos, stats)
+
+
+def _kept_stats(older: Older, index: int) -> Stats:
+    """Statistics that the source has of an episode, where they are whole."""
+    found: Stats = {}
+    said = older.stats.get(index)
+    for key, each in said.items() if isinstance(said, dict) else ():
+        with contextlib.suppress(ValueError, TypeError, AttributeError):
+            stats = statistics.from_json({key: each})[key]
+            if stats.keys() >= {"min", "max", "mean", "std", "count"}:
+                found[key] = stats
+    return found
 
 
 def _read_back(out: Path) -> None:

@@ -28,6 +28,8 @@ from aloha_runtime.data.video_cut import packets
 from aloha_runtime.errors import DatasetError
 
 VERSIONS = ("v2.1", "v2.0")
+MEASURED = (STATE, ACTION, "observation.velocity", "observation.effort")
+"""Vectors that are float32 in every dataset of LeRobot's; float64 is converted. Other features stay bit for bit."""
 EPISODES, TASKS, STATS = "meta/episodes.jsonl", "meta/tasks.jsonl", "meta/episodes_stats.jsonl"
 
 
@@ -94,7 +96,7 @@ class Older:
             )
         lengths = [line.get("length") for line in self.lines.values()]
         if set(self.lines) == set(range(total)) and all(isinstance(length, int) for length in lengths):
-            frames = sum(lengths)
+            frames = sum(length for length in lengths if isinstance(length, int))
             if self.raw.get("total_frames", frames) != frames:
                 raise DatasetError(
                     f"{self.path}: {layout.INFO_PATH} counts {self.raw['total_frames']} frames, {EPISODES} {frames}."
@@ -158,15 +160,8 @@ class Older:
             yield f"{path} has no rows"
             return
         for key in info.columns:
-            if key not in table.column_names:
-                if key not in layout.COUNTERS:
-                    yield f"{path} has no column {key!r}, which {layout.INFO_PATH} lists"
-            elif table[key].null_count and key in (STATE, ACTION):
-                yield f"{path}: {key} is null in row {table[key].is_null().to_pylist().index(True)}"
-            elif key in (STATE, ACTION):
-                values = to_numpy(path, key, table[key], info.features[key])
-                if not np.isfinite(values).all():
-                    yield f"{path}: {key} is not finite in row {int(np.argwhere(~np.isfinite(values))[0][0])}"
+            if key not in layout.COUNTERS:
+                yield from _column_faults(path, key, table, info)
         for key, right in (("frame_index", np.arange(length)), ("episode_index", np.full(length, index))):
             if key in table.column_names and not np.array_equal(table[key].to_numpy(), right):
                 yield f"{path}: {key} is {table[key][0].as_py()} in row 0 and does not count as it should"
@@ -177,6 +172,18 @@ class Older:
                     f"time stamps of episode {index} were up to {off:.3f} s off {info.fps:g} frames/s; they are those"
                     " of the rate now, as its videos show them"
                 )
+
+
+def _column_faults(path: Path, key: str, table: pa.Table, info: Info) -> Iterator[str]:
+    if key not in table.column_names:
+        yield f"{path} has no column {key!r}, which {layout.INFO_PATH} lists"
+    elif key in MEASURED:
+        if table[key].null_count:
+            yield f"{path}: {key} is null in row {table[key].is_null().to_pylist().index(True)}"
+            return
+        values = to_numpy(path, key, table[key], info.features[key])
+        if not np.isfinite(values).all():
+            yield f"{path}: {key} is not finite in row {int(np.argwhere(~np.isfinite(values))[0][0])}"
 
 
 def refusal(source: Path, faults: dict[int, list[str]], total: int) -> DatasetError:

@@ -116,8 +116,10 @@ class Dataset:
         return self.column(key).reshape(len(self), self.info.vectors[key]).astype(np.float32, copy=False)
 
     def column(self, key: str) -> NDArray[Any]:
-        """All frames of a feature of numbers or texts, as stored: (N,) or (N, D, ...). Only what is asked for is read, so
-        that no other feature can be in the way."""
+        """All frames of a feature of numbers or texts, as stored: (N,) or (N, D, ...).
+
+        Only what is asked for is read, so that no other feature can be in the way.
+        """
         if key not in self.features or self.features[key].dtype in layout.PICTURES:
             raise DatasetError(f"{self.path} has no column {key!r}; it has: {', '.join(self._column_names())}.")
         if key not in self._columns:

@@ -11,7 +11,7 @@ from aloha_runtime.data import files, layout, reports, rows, statistics
 from aloha_runtime.data.edit import replace_with
 from aloha_runtime.data.episode_store import pretty_json
 from aloha_runtime.data.layout import Feature, Info
-from aloha_runtime.data.rebuild import Source, link
+from aloha_runtime.data.pieces import Source, link
 from aloha_runtime.data.staging import ASIDE
 from aloha_runtime.data.units import flat_names
 from aloha_runtime.errors import DatasetError

@@ -196,7 +196,7 @@ def read_table(path: Path, without: str = "", only: Collection[str] = ()) -> pa.
             return file.read(names).select(names)  # a name before a dot brings others along
     except FileNotFoundError:
         raise DatasetError(f"{path} is missing. Restore it from a copy of the dataset.") from None
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowInvalid, OSError, KeyError) as error:  # KeyError: one column twice
         raise DatasetError(f"{path} is damaged ({error}). Restore it from a copy of the dataset.") from None
 
 

@@ -8,8 +8,9 @@ from aloha_runtime.data import exchange, layout
 from aloha_runtime.data.conversion import Conversion
 from aloha_runtime.data.edit import Advance, count, named, open_source, with_notes
 from aloha_runtime.data.layout import PICTURES, Feature
+from aloha_runtime.data.pieces import Piece
 from aloha_runtime.data.reader import Dataset
-from aloha_runtime.data.rebuild import Piece, rebuild
+from aloha_runtime.data.rebuild import rebuild
 from aloha_runtime.data.recorded import differences
 from aloha_runtime.data.recording import ACTION
 from aloha_runtime.data.units import flat_names

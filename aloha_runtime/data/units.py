@@ -11,19 +11,23 @@ from aloha_runtime.robot import DOF, IS_GRIPPER, NAMES
 
 WHOLE_TURN_RAD = 2 * np.pi
 """No joint of the arms goes further; a number beyond it is in degrees or ticks."""
+DEEPEST = 8
+"""Lists in lists in which names are looked for; the deepest seen in public datasets is 3."""
 GRIPPER_SLACK = 0.6
 """How far a recorded gripper opening may lie outside 0..1: the published ALOHA 2 constants reach -0.08 and 1.33."""
 
 
-def flat_names(names: Any) -> list[str]:
+def flat_names(names: Any, depth: int = 0) -> list[str]:
     """Names of a feature's numbers as a list, however deep public converters nest them: `[...]`, `[[...]]`,
     `{"motors": [...]}`, `{"motors": {"left": [...]}}`, and `{"left_waist": 0, ...}`, which counts places."""
+    if depth > DEEPEST:
+        return []
     if isinstance(names, dict):
         if names and all(isinstance(place, int) for place in names.values()):
             return [str(name) for name in sorted(names, key=lambda name: int(names[name]))]
-        return [name for part in names.values() for name in flat_names(part)]
+        return [name for part in names.values() for name in flat_names(part, depth + 1)]
     if isinstance(names, list | tuple):
-        return [name for part in names for name in flat_names(part)]
+        return [name for part in names for name in flat_names(part, depth + 1)]
     return [] if names is None else [str(names)]
 
 

@@ -152,7 +152,7 @@ EXACT = {
 
 
 def encode_exactly(source: Path, target: Path, numbers: Sequence[int], fps: float, rate: Fraction) -> None:
-    """Frames `numbers` of `source`, which never fall, each value as it was, in the codec and pixel format that they have.
+    """Frames `numbers` of `source`, which never fall, each value as it was, in its codec and pixel format.
 
     Raises DatasetError for a codec that has no encoder without loss here.
     """
@@ -161,8 +161,8 @@ def encode_exactly(source: Path, target: Path, numbers: Sequence[int], fps: floa
         name, kind = stream.codec_context.codec.canonical_name, stream.codec_context.pix_fmt or "yuv420p"
         if name not in EXACT:
             raise DatasetError(
-                f"{source} is {name}, which cannot be encoded again without loss; frame {numbers[0]} is no key frame, at"
-                " which it could be cut as it is. Cut at a key frame."
+                f"{source} is {name}, which cannot be encoded again without loss; frame {numbers[0]} is no key frame,"
+                " at which it could be cut as it is. Cut at a key frame."
             )
         encoder, options = EXACT[name]
         out = made.add_stream(encoder, rate=rate)

@@ -78,15 +78,18 @@ def test_version_2_names_the_converter(damaged):
         ("action", {"dtype": "float32", "shape": [0], "names": None}, ("'action'", "[0]")),
         ("action", {"dtype": "float32", "shape": "14", "names": None}, ("shape", "array")),
         ("action", {"dtype": "float32", "names": None}, ("shape", "features")),
-        ("reward", {"dtype": "float32", "shape": [1], "names": None}, ("'reward'",)),
         ("index", {"dtype": "float32", "shape": [1], "names": None}, ("'index'", "int64")),
         (
             "observation.images.cam_high",
-            {"dtype": "video", "shape": [3, 96, 128], "names": None},
-            ("[height, width, 3]",),
+            {"dtype": "video", "shape": [3, 48, 64], "names": None},
+            ("128x96", "64x48"),
         ),
         ("observation.images.cam_high", {"dtype": "video", "shape": [48, 64, 3], "names": None}, ("128x96", "64x48")),
-        ("observation.images.cam_high", {"dtype": "image", "shape": [96, 128, 3], "names": None}, ("single images",)),
+        (
+            "observation.images.cam_high",
+            {"dtype": "image", "shape": [96, 128, 3], "names": None},
+            ("of frame 0 is missing",),
+        ),
         ("observation.images.cam_low", {"dtype": "video", "shape": [96, 128, 3], "names": None}, ("cam_low",)),
     ],
 )

@@ -211,7 +211,7 @@ def test_what_does_not_fit_together_is_named(dataset: Path, tmp_path: Path) -> N
     with pytest.raises(DatasetError) as error:
         split_merge.merge([dataset, tmp_path / "other"], tmp_path / "both")
     assert "extra is new" in str(error.value)
-    assert "observation.images.cam.shape was [16, 16, 3], is [16, 32, 3]" in str(error.value)
+    assert "observation.images.cam.size was (16, 16, 3), is (16, 32, 3)" in str(error.value)
     assert not (tmp_path / "both").exists()
 
 

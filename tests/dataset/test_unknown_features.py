@@ -10,8 +10,9 @@ import pytest
 import unknown_features as unknown
 from unknown_features import CAMERA, DEPTH, FPS, KINDS, LENGTHS, STORED, TASKS
 
-from aloha_runtime.data import Dataset, edit, split_merge
+from aloha_runtime.data import Dataset, DatasetWriter, edit, split_merge
 from aloha_runtime.data.check import check
+from aloha_runtime.data.layout import Feature
 from aloha_runtime.errors import DatasetError
 
 ALL = [(episode, 0, length) for episode, length in enumerate(LENGTHS)]
@@ -103,8 +104,6 @@ def test_a_trim_says_nothing_false_of_depth(dataset: Path) -> None:
 
 
 def test_what_recording_cannot_write_is_said_only_to_who_records(dataset: Path) -> None:
-    from aloha_runtime.data import DatasetWriter
-
     with pytest.raises(DatasetError, match="Edits carry that feature along"):
         DatasetWriter.open(dataset)
 
@@ -123,3 +122,53 @@ def test_only_what_is_asked_for_is_read(dataset: Path) -> None:
 def test_camera_is_decoded_from_its_feature(dataset: Path) -> None:
     assert Dataset(dataset).features[CAMERA].size == (*unknown.SIZE, 3)
     assert (Dataset(dataset).features[CAMERA].info or {})["video.codec"] == "h264", "said as video_info"
+
+
+def test_time_stamps_that_drift_are_named_and_counted_anew(dataset: Path) -> None:
+    """The sum of measured durations, as some converters write it: two frames late in the third episode."""
+    path = dataset / "meta/episodes/chunk-000/file-000.parquet"
+    table, name = pq.read_table(path), f"videos/{CAMERA}/from_timestamp"
+    said = table[name].to_pylist()
+    late = pa.array([*said[:2], said[2] - 2 / FPS])
+    pq.write_table(table.set_column(table.schema.get_field_index(name), name, late), path)
+    (finding,) = check(dataset)
+    assert "begins at frame 17 of" in finding.what
+    assert "the episodes before it have 19" in finding.what
+    edit.restat(dataset)
+    holds(dataset, ALL)
+
+
+@pytest.mark.parametrize(
+    ("shape", "names", "size"),
+    [
+        ([16, 32, 3], ["height", "width", "channels"], (16, 32, 3)),
+        ([3, 16, 32], ["channels", "height", "width"], (16, 32, 3)),
+        ([32, 16, 3], ["width", "height", "channel"], (16, 32, 3)),
+        ([3, 3, 16], ["channel", "height", "width"], (3, 16, 3)),
+        ([3, 16, 32], None, (16, 32, 3)),
+        ([16, 32, 1], None, (16, 32, 1)),
+    ],
+)
+def test_sizes_follow_the_names_of_their_axes(shape: list[int], names: list[str] | None, size: tuple[int, ...]) -> None:
+    feature = Feature("video", shape, names)
+    assert feature.size == size
+    assert feature.is_camera == (size[2] == 3)
+    assert not Feature("video", shape, names, {"is_depth_map": True}).is_camera
+
+
+def test_a_broken_rate_survives_edits_of_long_episodes(tmp_path: Path) -> None:
+    """At 30 instead of 29.97 frames/s, frame 600 would be more than half a frame early."""
+    path, frames = tmp_path / "long", 900
+    with DatasetWriter.create(path, vectors={"action": ["x"]}, cameras={"cam": (16, 16)}, fps=29.97) as writer:
+        for step in range(frames):
+            image = np.full((16, 16, 3), step % 250, np.uint8)
+            writer.add_frame({"action": [float(step)], "observation.images.cam": image})
+        writer.save_episode("wipe")
+    edit.trim(path, 0, 1 / 29.97, None, still=False)
+    edit.reencode(path, "lossless")
+    made = Dataset(path)
+    assert made.fps == 29.97
+    assert check(path) == []
+    for index in (0, 600, frames - 2):
+        assert abs(made.frame("cam", index).mean() - (index + 1) % 250) < 5
+    assert made.vectors("action")[-1] == frames - 1

@@ -1,4 +1,4 @@
-"""A dataset with twelve kinds of features that this runtime has no use for, written file by file as LeRobot lays it out.
+"""A dataset with twelve kinds of features that this runtime does not use, written file by file as LeRobot lays it out.
 
 Every cell says which episode and frame it belongs to, so that a row that went astray shows.
 """
