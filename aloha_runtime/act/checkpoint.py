@@ -20,10 +20,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from aloha_runtime import durable
-from aloha_runtime.act import config_file, older, provenance
+from aloha_runtime.act import config_file, older, plausible, provenance
 from aloha_runtime.act.config import ACTION, ACTConfig
 from aloha_runtime.act.files import read_tensors, write_tensors, write_text
-from aloha_runtime.act.header import CONFIG, OURS, WEIGHTS, load_config, read_json
+from aloha_runtime.act.header import CONFIG, OURS, WEIGHTS, load_config, read_json, reads_checkpoint
 from aloha_runtime.act.normalize import EPS, Stats
 from aloha_runtime.errors import CheckpointError
 
@@ -41,14 +41,18 @@ class LoadedCheckpoint:
     stats: dict[str, dict[str, Tensor]]
 
 
+@reads_checkpoint
 def load(directory: Path) -> LoadedCheckpoint:
     """Everything in a policy directory, checked as far as possible without building the network."""
     config = load_config(directory)
+    if (directory / WEIGHTS).is_file():
+        plausible.refuse_larger_network(config, directory / WEIGHTS)
     weights = read_tensors(directory / WEIGHTS)
     if older.has_statistics(weights):
         weights, stats = older.split_statistics(directory / WEIGHTS, config, weights)
     else:
         stats = load_stats(directory)
+    plausible.refuse_backward_statistics(stats)
     return LoadedCheckpoint(directory, config, weights, stats)
 
 
@@ -70,9 +74,7 @@ def load_weights(policy: nn.Module, loaded: LoadedCheckpoint) -> None:
     if problems:
         path = loaded.directory / WEIGHTS
         raise CheckpointError(f"{path} does not fit {CONFIG}: {'; '.join(problems)}. They are of different policies")
-    broken = [name for name, tensor in loaded.weights.items() if not tensor.isfinite().all()]
-    if broken:
-        raise CheckpointError(f"{loaded.directory / WEIGHTS}: weights {broken[0]} are not finite; training diverged")
+    plausible.refuse_other_numbers(loaded.directory / WEIGHTS, loaded.weights, wanted)
     policy.load_state_dict(loaded.weights)
 
 
@@ -128,6 +130,7 @@ def _normalizer(kind: str, features: Mapping[str, Any], lerobot: Mapping[str, An
     return {"registry_name": kind, "config": values, "state_file": state}
 
 
+@reads_checkpoint
 def load_stats(directory: Path) -> dict[str, dict[str, Tensor]]:
     """`{feature: {statistic: tensor}}`; those of the actions come from the postprocessor, which undoes them."""
     _refuse_renaming(directory / f"{PREPROCESSOR}.json")

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from aloha_runtime.data.damaged import reads_and_writes
 from aloha_runtime.data.frames import DecodedFrames, Frames, open_frames
 from aloha_runtime.data.layout import COUNTERS, camera_name
 from aloha_runtime.data.reader import Dataset
@@ -42,6 +43,7 @@ class LeRobotDataset(torch.utils.data.Dataset[dict[str, Any]]):
     mapped from there; without, each sample decodes its own. Raises `DatasetError` for what the dataset cannot give.
     """
 
+    @reads_and_writes
     def __init__(
         self,
         path: str | Path,

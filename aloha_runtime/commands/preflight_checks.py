@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from aloha_runtime.act import checkpoint, provenance
 from aloha_runtime.act.card import is_card
 from aloha_runtime.act.config import ACTION, ENVIRONMENT_STATE, IMAGE_PREFIX, STATE, ACTConfig, feature_type
-from aloha_runtime.act.header import check_weights, load_config
+from aloha_runtime.act.header import check_weights, load_config, reads_checkpoint
 from aloha_runtime.act.observe import camera_sizes
 from aloha_runtime.commands.findings import Finding, fail, ok, warn
 from aloha_runtime.config import RigConfig
@@ -52,6 +52,7 @@ class Checkpoint:
     origin: Mapping[str, Any]
 
 
+@reads_checkpoint
 def examine(directory: Path, rig: RigConfig) -> tuple[Checkpoint | None, list[Finding]]:
     """The checkpoint and every finding; None when it cannot be read, which then is the only one."""
     try:

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from aloha_runtime.data import files, layout, rows
+from aloha_runtime.data.damaged import reads_and_writes
 from aloha_runtime.data.episode_store import EpisodeStore, pretty_json
 from aloha_runtime.data.layout import COUNTERS, Feature, Info, refuse_keys_outside, refuse_path_outside
 from aloha_runtime.data.open_episode import Taken
@@ -28,6 +29,7 @@ from aloha_runtime.errors import DatasetError
 VERSIONS = ("v2.1", "v2.0")
 
 
+@reads_and_writes
 def import_v2(
     source: Path, out: Path, leave_out: Collection[str] = (), advance: Callable[[int], None] = lambda _: None
 ) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from aloha_runtime.data.damaged import reads_files
 from aloha_runtime.errors import DatasetError
 
 VERSION = "v3.0"
@@ -95,6 +96,7 @@ def video_file(root: Path, info: Info, key: str, chunk: int, file: int) -> Path:
     return root / (info.video_path or VIDEO_PATH).format(video_key=key, chunk_index=chunk, file_index=file)
 
 
+@reads_files
 def read_info(root: Path) -> Info:
     """Read and judge `meta/info.json`; raises DatasetError naming the file, the value and what to do."""
     path = root / INFO_PATH

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from aloha_runtime.data import exchange, layout
+from aloha_runtime.data.damaged import reads_and_writes
 from aloha_runtime.data.edit import Advance, count, named, open_source, with_notes
 from aloha_runtime.data.reader import Dataset
 from aloha_runtime.data.rebuild import Piece, rebuild
@@ -11,6 +12,7 @@ from aloha_runtime.data.recorded import differences
 from aloha_runtime.errors import DatasetError
 
 
+@reads_and_writes
 def split(
     path: Path, first_out: Path, second_out: Path, words: Sequence[str], advance: Advance = lambda _: None
 ) -> str:
@@ -36,6 +38,7 @@ def first_episodes(path: Path, at: int | None, share: float | None) -> list[str]
     return [f"0-{end - 1}"]
 
 
+@reads_and_writes
 def merge(paths: Sequence[Path], out: Path, advance: Advance = lambda _: None) -> str:
     """Datasets one after the other as a new one. What does not fit together is refused by name."""
     sources = [open_source(path) for path in paths]

@@ -31,6 +31,7 @@ LAYERS = [
     {"config"},
     {"config_stop"},
     {"config_mistakes", "config_parts", "messages", "robot"},
+    {"damaged"},
     {"decoding", "errors", "jpeg", "key_names", "stillness"},
 ]
 """Top to bottom: a room imports from rooms below it only (and from itself)."""
