@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from aloha_runtime.data import files, layout, rows
-from aloha_runtime.data.damaged import reads_and_writes
+from aloha_runtime.data.damaged import reads_and_writes, reads_files
 from aloha_runtime.data.episode_store import EpisodeStore, pretty_json
 from aloha_runtime.data.layout import COUNTERS, Feature, Info, refuse_keys_outside, refuse_path_outside
 from aloha_runtime.data.open_episode import Taken
@@ -120,6 +120,7 @@ def _taken(source: Path, raw: dict[str, Any], info: Info, episode: dict[str, Any
     return Taken(episode["tasks"][0], vectors, videos, stats)
 
 
+@reads_files
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         found = msgspec.json.decode(path.read_bytes())
@@ -132,6 +133,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return found
 
 
+@reads_files
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     try:
         return [msgspec.json.decode(line, type=dict[str, Any]) for line in path.read_bytes().splitlines() if line]
