@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from aloha_runtime.errors import AlohaError
 
-CONTENT: tuple[type[BaseException], ...] = (
+CONTENT: tuple[type[Exception], ...] = (
     ValueError,
     TypeError,
     LookupError,

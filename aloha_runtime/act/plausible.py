@@ -1,4 +1,4 @@
-"""What a policy's files claim, against what a policy can be: before the network is built, and before it moves anything."""
+"""What a policy's files claim, against what a policy can be: before the network is built and anything moves."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -66,8 +66,8 @@ class PolicyServer:
         self._waiting: OrderedDict[str, OrderedDict[bytes, wire.Look]] = OrderedDict()
         self._sessions: OrderedDict[bytes, _Session] = OrderedDict()
         self.counts: Counter[str] = Counter()
-        """Messages `answered`; dropped: `not understood`, `no session`, `replayed`, `replaced`, `unfit`, `failed`, `unsent`,
-        and `unread`, which a robot sent faster than its turns come."""
+        """Messages `answered`; dropped: `not understood`, `no session`, `replayed`, `replaced`, `unfit`, `failed`,
+        `unsent`, and `unread`, which a robot sent faster than its turns come."""
 
     def turn(self, timeout_ms: int) -> int:
         """Wait for messages and answer one of every robot; returns how many inferences there were."""

@@ -87,5 +87,3 @@ def _hdf5(folder: Path) -> None:
             images = np.full((4, HEIGHT, WIDTH, 3), 90, np.uint8)
             encoded = np.stack([cv2.imencode(".jpg", image)[1].ravel() for image in images])
             file["observations/images/cam_high"] = encoded if compress else images
-
-

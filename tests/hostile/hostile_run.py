@@ -163,7 +163,10 @@ def one(number: int, seed: int, only: str, folder: Path, ways: dict[str, Any]) -
     except Hang:
         case |= {"ended": "HANG", "said": traceback.format_exc()[-2500:]}
     except BaseException as error:
-        case |= {"ended": "TRACEBACK", "said": f"{type(error).__name__}: {error}"[:300] + traceback.format_exc()[-2500:]}
+        case |= {
+            "ended": "TRACEBACK",
+            "said": f"{type(error).__name__}: {error}"[:300] + traceback.format_exc()[-2500:],
+        }
     case |= {"wall_s": time.monotonic() - began, "cpu_s": time.process_time() - cpu}
     return case
 
@@ -195,7 +198,9 @@ def run(count: int, seed: int = 1, only: str = "", first: int = 0) -> list[Case]
         while number < end:
             command = [sys.executable, __file__, "--child", str(number), str(end), "--seed", str(seed), "--only", only]
             with tempfile.TemporaryFile("w+") as errors:
-                done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
+                done = subprocess.run(
+                    command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True, check=False
+                )
                 errors.seek(0)
                 trouble = errors.read()[-3000:]
             lines = done.stdout.splitlines()
