@@ -20,7 +20,7 @@ from aloha_runtime.flight_log.mcap_file import METADATA
 
 LONGEST_RECORD = 256 << 20
 """Bytes of one record that are believed; those of a recorder have less than one megabyte."""
-DAMAGED = (McapError, zstandard.ZstdError, OSError, *CONTENT)
+DAMAGED: tuple[type[Exception], ...] = (McapError, zstandard.ZstdError, OSError, *CONTENT)
 NAN = float("nan")
 S = TypeVar("S", bound=msgspec.Struct)
 

@@ -1,8 +1,8 @@
 """One socket, read by a thread of its own, always: what waits is the newest of each sender, in a queue of ours.
 
 libzmq stops reading a connection whose receive limit is reached. When that connection then breaks off, its next ping or
-pong ends the whole process (`Assertion failed: !_io_error`, stream_engine_base.cpp of 4.3.5). So nothing waits there: the
-socket has no receive limit, this thread empties it, and the oldest message of whoever sends too much is dropped.
+pong ends the whole process (`Assertion failed: !_io_error`, stream_engine_base.cpp of 4.3.5). So nothing waits there:
+the socket has no receive limit, this thread empties it, and the oldest message of whoever sends too much is dropped.
 """
 
 import contextlib
