@@ -11,6 +11,8 @@ from aloha_runtime.errors import CheckpointError
 
 NUMBERS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 """Types of weights. Others (whole numbers, 8-bit floats) are quantised, and mean nothing without their scales."""
+TRUNK = {"resnet18": 11_000_000, "resnet34": 21_000_000, "resnet50": 23_000_000}
+"""Numbers that these trunks have at least."""
 LARGEST_WEIGHT = 1e18
 """Above it a sum of squares leaves float32. Trained weights lie below 1e3."""
 
@@ -22,6 +24,7 @@ def refuse_larger_network(config: ACTConfig, weights: Path) -> None:
     layers += config.n_vae_encoder_layers if config.use_vae else 0
     inputs = config.state_dim + config.environment_state_dim + config.action_dim + config.chunk_size
     numbers = layers * (4 * wide * wide + 2 * wide * config.dim_feedforward) + wide * inputs
+    numbers += TRUNK.get(config.vision_backbone, 0) if config.images else 0
     size = weights.stat().st_size
     if numbers > size:
         raise CheckpointError(
