@@ -45,9 +45,8 @@ class LoadedCheckpoint:
 def load(directory: Path) -> LoadedCheckpoint:
     """Everything in a policy directory, checked as far as possible without building the network."""
     config = load_config(directory)
-    if (directory / WEIGHTS).is_file():
-        plausible.refuse_larger_network(config, directory / WEIGHTS)
     weights = read_tensors(directory / WEIGHTS)
+    plausible.refuse_larger_network(config, directory / WEIGHTS)
     if older.has_statistics(weights):
         weights, stats = older.split_statistics(directory / WEIGHTS, config, weights)
     else:
