@@ -28,8 +28,8 @@ def refuse_larger_network(config: ACTConfig, weights: Path) -> None:
     size = weights.stat().st_size
     if numbers > size:
         raise CheckpointError(
-            f"{weights} has {size} bytes, and the layers that config.json describes have {numbers} numbers: they are of"
-            " different policies; copy the whole directory again"
+            f"{weights} does not fit config.json: it has {size} bytes, and the layers that config.json describes have"
+            f" {numbers} numbers. They are of different policies; copy the whole directory again"
         )
 
 
@@ -51,8 +51,10 @@ def refuse_backward_statistics(stats: Mapping[str, Mapping[str, Tensor]]) -> Non
     """Raise CheckpointError for deviations below zero, a smallest number above the largest, or what leaves float32."""
     for feature, values in stats.items():
         for name, value in values.items():
-            if value.is_floating_point() and value.dtype in NUMBERS and (value.float().abs() > LARGEST_WEIGHT).any():
-                raise CheckpointError(f"statistic {feature}.{name} reaches {float(value.float().abs().max()):.2g}")
+            if value.dtype not in NUMBERS or not value.numel() or not value.isfinite().all():
+                continue  # whoever divides by it says what is wrong
+            if (largest := float(value.abs().max())) > LARGEST_WEIGHT:
+                raise CheckpointError(f"statistic {feature}.{name} reaches {largest:.2g}")
         if "std" in values and (values["std"].float() < 0).any():
             raise CheckpointError(
                 f"statistic {feature}.std is {float(values['std'].float().min()):.4g}: a deviation is not negative;"

@@ -80,8 +80,8 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "deviations of 3e38": (statistics_of(3e38), "observation.state.std reaches 3e.38"),
     "a million layers": (setting("n_encoder_layers", 10**6), "n_encoder_layers = 1000000: must be at most 100"),
     "more layers than weights": (setting("n_encoder_layers", 100), "layers that config.json describes have"),
-    "a network with a larger trunk": (lambda path: (path / "aloha.json").unlink(), "they are of different policies"),
-    "a wide network": (setting("dim_feedforward", 99_999), "they are of different policies"),
+    "a network with a larger trunk": (lambda path: (path / "aloha.json").unlink(), "They are of different policies"),
+    "a wide network": (setting("dim_feedforward", 99_999), "They are of different policies"),
     "many tensors": (many_tensors, "holds 20000 tensors, more than 10000"),
 }
 
