@@ -32,6 +32,7 @@ from aloha_runtime.config_parts import (
 from aloha_runtime.config_stop import StopInputConfig
 from aloha_runtime.config_strict import Strict
 from aloha_runtime.config_strings import SIMULATED_PORT, CameraName, RigName
+from aloha_runtime.damaged import reads
 from aloha_runtime.errors import ConfigError
 
 __all__ = [
@@ -271,6 +272,7 @@ def load_limits(path: Path) -> TighterLimits:
 S = TypeVar("S", bound=Strict)
 
 
+@reads(ConfigError, "Begin from a shipped one.", (OSError, yaml.YAMLError))
 def _read(path: Path, kind: type[S]) -> S:
     try:
         text = path.read_text(encoding="utf-8")

@@ -310,4 +310,5 @@ def encode(message: msgspec.Struct) -> bytes:
 
 def decode(data: bytes, kind: type[M]) -> M:
     """Msgpack bytes to a message of `kind`; raises msgspec.DecodeError when they are anything else."""
-    return decoder(kind)(data)
+    message: M = decoder(kind)(data)
+    return message

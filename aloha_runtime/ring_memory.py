@@ -3,8 +3,8 @@
 A ring is a file in /dev/shm that one writer holds under flock while it lives. Each slot has its sequence number before
 and after the pixels: the writer changes the first before it touches the pixels and the second when they are whole, so a
 reader whose slot was overwritten meanwhile knows it and gets nothing, never a torn frame. A ring's name has the camera
-and a random number of its own, so a restarted writer (even with another geometry) is a new ring, and a reader moves on to it
-with the first `FrameInfo` that names it. Nobody can put a file in its place before, since nobody can foresee the name.
+and a random number of its own, so a restarted writer (even with another geometry) is a new ring, and a reader moves on
+to it with the first `FrameInfo` that names it. Nobody can put a file in its place, since nobody can foresee the name.
 """
 
 import errno
@@ -247,7 +247,7 @@ class RingReader:
 
 
 def _open(name: str) -> _Mapping | None:
-    """Map a ring to read; None when it is gone, is not a ring, or is somebody else's (who could cut it off under us)."""
+    """Map a ring to read; None when it is gone, is not a ring, or is somebody else's (who could cut it off)."""
     if "/" in name or not name.startswith(RING):
         return None
     try:

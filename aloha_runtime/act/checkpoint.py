@@ -21,10 +21,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from aloha_runtime import durable
-from aloha_runtime.act import config_file, older, pipeline_save, provenance
+from aloha_runtime.act import config_file, older, pipeline_save, plausible, provenance
 from aloha_runtime.act.config import ACTION, ACTConfig
 from aloha_runtime.act.files import read_tensors, write_tensors, write_text
-from aloha_runtime.act.header import CONFIG, OURS, WEIGHTS, load_header
+from aloha_runtime.act.header import CONFIG, OURS, WEIGHTS, load_header, reads_checkpoint
 from aloha_runtime.act.normalize import Stats
 from aloha_runtime.act.pipeline_file import BEFORE, Pipelines, Step
 from aloha_runtime.act.pipeline_save import STATE_AFTER, STATE_BEFORE
@@ -44,6 +44,7 @@ class LoadedCheckpoint:
     processing: Processing
 
 
+@reads_checkpoint
 def load(directory: Path) -> LoadedCheckpoint:
     """Everything in a policy directory, checked as far as possible without building the network."""
     header = load_header(directory)
@@ -52,6 +53,7 @@ def load(directory: Path) -> LoadedCheckpoint:
             "%s: %s: the network has no weights for them; they are left out", directory, ", ".join(header.dropped)
         )
     weights = plain_weights(directory / WEIGHTS, read_tensors(directory / WEIGHTS))
+    plausible.refuse_larger_network(header.config, directory / WEIGHTS)
     if header.pipelines is not None:
         stats = _pipeline_stats(header.pipelines, header.processing)
         weights = older.without_statistics(weights)
@@ -59,6 +61,7 @@ def load(directory: Path) -> LoadedCheckpoint:
         weights, stats = older.split_statistics(directory / WEIGHTS, header.config, weights)
     else:
         raise _no_statistics(directory)
+    plausible.refuse_backward_statistics(stats)
     return LoadedCheckpoint(directory, header.config, weights, stats, header.processing)
 
 
@@ -87,9 +90,7 @@ def load_weights(policy: nn.Module, loaded: LoadedCheckpoint) -> None:
     if problems:
         path = loaded.directory / WEIGHTS
         raise CheckpointError(f"{path} does not fit {CONFIG}: {'; '.join(problems)}. They are of different policies")
-    broken = [name for name, tensor in loaded.weights.items() if not tensor.isfinite().all()]
-    if broken:
-        raise CheckpointError(f"{loaded.directory / WEIGHTS}: weights {broken[0]} are not finite; training diverged")
+    plausible.refuse_other_numbers(loaded.directory / WEIGHTS, loaded.weights, wanted)
     policy.load_state_dict(loaded.weights)
 
 
@@ -122,6 +123,7 @@ def save(
     write_text(directory / CONFIG, config_file.dumps(lerobot))
 
 
+@reads_checkpoint
 def load_stats(directory: Path) -> dict[str, dict[str, Tensor]]:
     """`{feature: {statistic: tensor}}`; those of the actions come from the postprocessor, which undoes them."""
     header = load_header(directory)

@@ -192,9 +192,19 @@ _NOT_NEGATIVE = (
     "kl_weight", "lr", "lr_backbone", "weight_decay", "estimate_weight", "estimate_dim",
 )  # fmt: skip
 
+_LARGEST = {
+    **dict.fromkeys(("n_encoder_layers", "n_decoder_layers", "n_vae_encoder_layers"), 100),
+    **dict.fromkeys(("chunk_size", "n_action_steps", "dim_model", "latent_dim", "n_heads", "estimate_dim"), 10_000),
+    **dict.fromkeys(("small_cnn_width", "small_cnn_keypoints"), 1000),
+    "dim_feedforward": 100_000,
+}
+"""Far above what anybody trains; a file that says more is damaged, and building it would take all memory."""
+_LARGEST_SIDE = 10_000
+"""Pixels of a picture's side, numbers of a vector."""
+
 
 def _refuse(config: ACTConfig, name: str, reason: str) -> None:
-    raise PolicyConfigError(f"ACT configuration: {name} = {getattr(config, name)!r}: {reason}")
+    raise PolicyConfigError(f"ACT configuration: {name} = {repr(getattr(config, name))[:200]}: {reason}")
 
 
 def _check_numbers(config: ACTConfig) -> None:
@@ -205,6 +215,9 @@ def _check_numbers(config: ACTConfig) -> None:
     for name in _POSITIVE:
         if getattr(config, name) < 1:
             _refuse(config, name, "must be at least 1")
+    for name, largest in _LARGEST.items():
+        if getattr(config, name) > largest:
+            _refuse(config, name, f"must be at most {largest}")
     for name in _NOT_NEGATIVE:
         if not 0 <= getattr(config, name) < float("inf"):
             _refuse(config, name, "must be finite and not negative")
@@ -237,6 +250,8 @@ def _check_shape(config: ACTConfig, field_name: str, name: str, shape: Shape) ->
         _refuse(config, field_name, f"{name!r} does not belong there")
     if not shape or any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in shape):
         _refuse(config, field_name, f"shape of {name!r} must be positive whole numbers")
+    if max(shape) > _LARGEST_SIDE:
+        _refuse(config, field_name, f"{name!r} is {max(shape)} long, more than {_LARGEST_SIDE}")
     if kind == "VISUAL" and (len(shape) != 3 or shape[0] != 3):
         _refuse(config, field_name, f"shape of {name!r} must be (3, height, width)")
     if kind != "VISUAL" and len(shape) != 1:

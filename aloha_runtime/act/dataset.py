@@ -17,6 +17,7 @@ from aloha_runtime.act.augment import Augmentation, augmented
 from aloha_runtime.act.config import ACTION, ENVIRONMENT_STATE, IMAGE_PREFIX, STATE, Shape
 from aloha_runtime.act.fit import STD_FLOOR, refuse_untrainable_data
 from aloha_runtime.act.model import IS_PAD
+from aloha_runtime.data.damaged import reads_and_writes
 from aloha_runtime.data.frames import open_frames
 from aloha_runtime.data.reader import Dataset
 from aloha_runtime.data.recorded import recorded_only
@@ -30,6 +31,7 @@ class TrainingData:
     own. Raises `DatasetError` when the dataset lacks a feature that is asked for, or is not sound (`act/fit.py`).
     """
 
+    @reads_and_writes
     def __init__(
         self,
         path: Path,

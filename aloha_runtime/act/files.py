@@ -9,6 +9,7 @@ from safetensors.torch import save as save_bytes
 from torch import Tensor
 
 from aloha_runtime import durable
+from aloha_runtime.act.header import refuse_many_tensors
 from aloha_runtime.errors import CheckpointError
 
 
@@ -16,6 +17,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file; raises CheckpointError."""
     if not path.exists():
         raise CheckpointError(f"{path} is missing; copy the whole policy directory")
+    refuse_many_tensors(path)
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:

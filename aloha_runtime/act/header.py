@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
 from safetensors import SafetensorError, safe_open
 
 from aloha_runtime.act import config_file, pipeline_file, processing
@@ -14,11 +15,19 @@ from aloha_runtime.act.config import ACTConfig, PolicyConfigError
 from aloha_runtime.act.json_file import read_json
 from aloha_runtime.act.pipeline_file import Pipelines
 from aloha_runtime.act.processing import Processing
+from aloha_runtime.damaged import reads
 from aloha_runtime.errors import CheckpointError
 
 CONFIG = "config.json"
 OURS = "aloha.json"
 WEIGHTS = "model.safetensors"
+LONGEST_HEADER = 4 << 20
+MOST_TENSORS = 10_000
+"""Of a file of weights; 100 layers of each kind have 6000. A line of the header has some 100 bytes."""
+reads_checkpoint = reads(
+    CheckpointError, "Copy the whole policy directory again, or save it anew.", (SafetensorError, OSError)
+)
+"""Of functions that read a policy directory."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,7 @@ class Header:
     """Inputs that the files list and for which the network has no weights."""
 
 
+@reads_checkpoint
 def load_config(directory: Path) -> ACTConfig:
     """The configuration alone, without reading the weights. Raises `CheckpointError`."""
     return load_header(directory).config
@@ -82,11 +92,28 @@ def check_cameras(config: ACTConfig, cameras: Mapping[str, tuple[int, int]], dir
             )
 
 
+def refuse_many_tensors(path: Path) -> None:
+    """Raise `CheckpointError` for a safetensors file whose header describes more tensors than any policy has, each of
+    which would cost its reader time."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > LONGEST_HEADER:
+            raise CheckpointError(f"{path} is truncated or not a safetensors file (a header of {length} bytes)")
+        try:
+            tensors = msgspec.json.decode(file.read(length), type=dict[str, msgspec.Raw])
+        except (msgspec.DecodeError, RecursionError):
+            return  # its own reader says what is wrong
+    if len(tensors) > MOST_TENSORS:
+        raise CheckpointError(f"{path} holds {len(tensors)} tensors, more than {MOST_TENSORS}; it is no ACT policy")
+
+
+@reads_checkpoint
 def check_weights(directory: Path) -> None:
     """Raise `CheckpointError` unless the weights are there and as long as their own header says."""
     path = directory / WEIGHTS
     if not path.exists():
         raise CheckpointError(f"{path} is missing; copy the whole policy directory")
+    refuse_many_tensors(path)
     try:
         with safe_open(path, framework="numpy"):
             pass

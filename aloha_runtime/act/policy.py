@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from aloha_runtime.act import checkpoint, hub
 from aloha_runtime.act.config import ACTION, ENVIRONMENT_STATE, IMAGE_PREFIX, STATE, ACTConfig
 from aloha_runtime.act.ensemble import TemporalEnsemble
-from aloha_runtime.act.header import check_cameras
+from aloha_runtime.act.header import check_cameras, reads_checkpoint
 from aloha_runtime.act.inputs import as_float
 from aloha_runtime.act.model import ACT, IS_PAD
 from aloha_runtime.act.normalize import Normalizer, Stats
@@ -55,6 +55,7 @@ class ACTPolicy(nn.Module):
         self.reset()
 
     @classmethod
+    @reads_checkpoint
     def from_pretrained(
         cls,
         name: str | Path,

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from aloha_runtime.data.damaged import reads_and_writes
 from aloha_runtime.data.frames import DecodedFrames, Frames, open_frames
 from aloha_runtime.data.layout import COUNTERS, camera_name
 from aloha_runtime.data.reader import Dataset
@@ -42,6 +43,7 @@ class LeRobotDataset(torch.utils.data.Dataset[dict[str, Any]]):
     mapped from there; without, each sample decodes its own. Raises `DatasetError` for what the dataset cannot give.
     """
 
+    @reads_and_writes
     def __init__(
         self,
         path: str | Path,
@@ -63,6 +65,9 @@ class LeRobotDataset(torch.utils.data.Dataset[dict[str, Any]]):
         self._columns = {
             key: self._data.column(key) for key, feature in self.features.items() if feature.dtype not in _PICTURES
         }
+        for key, count in (("task_index", len(self._data.tasks)), ("episode_index", len(self._data.episodes))):
+            if (wrong := self._columns[key][(self._columns[key] < 0) | (self._columns[key] >= count)]).size:
+                raise DatasetError(f"{path}: a frame has {key} {wrong[0]}, and there are {count}. Restore the dataset.")
         self._indices = self._chosen(episodes)
         self._spans = {episode.index: (episode.from_index, episode.to_index) for episode in self._data.episodes}
 

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from aloha_runtime import messages
 from aloha_runtime.bus import FLIGHT, Bus
+from aloha_runtime.damaged import reads
 from aloha_runtime.errors import LogError
 from aloha_runtime.flight_log import shelf, story
 from aloha_runtime.flight_log.channels import LEVELS
@@ -72,6 +73,7 @@ def listing(folder: Path | None) -> None:
     say(f"in {folder}; `aloha log show last` tells what happened, `aloha log plot last` draws it", markup=False)
 
 
+@reads(LogError, "See `aloha log list`.")
 def show(name: str, folder: Path | None, seconds: float | None, everything: bool) -> None:
     """The timeline of a log, and the joints just before the event."""
     say = _console().print

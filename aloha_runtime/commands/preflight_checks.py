@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from aloha_runtime.act import checkpoint, provenance
 from aloha_runtime.act.card import is_card
 from aloha_runtime.act.config import ACTION, ENVIRONMENT_STATE, IMAGE_PREFIX, STATE, ACTConfig
-from aloha_runtime.act.header import check_weights, load_header
+from aloha_runtime.act.header import check_weights, load_header, reads_checkpoint
 from aloha_runtime.act.normalize import NEEDED
 from aloha_runtime.act.observe import camera_sizes
 from aloha_runtime.act.processing import Processing
@@ -54,6 +54,7 @@ class Checkpoint:
     processing: Processing
 
 
+@reads_checkpoint
 def examine(directory: Path, rig: RigConfig) -> tuple[Checkpoint | None, list[Finding]]:
     """The checkpoint and every finding; None when it cannot be read, which then is the only one."""
     try:

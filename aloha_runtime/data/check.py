@@ -10,6 +10,7 @@ from aloha_runtime.config import QualityConfig
 from aloha_runtime.data import layout, rows, statistics, uncounted
 from aloha_runtime.data.check_rows import check_labels, check_rows
 from aloha_runtime.data.check_videos import IMAGE_TOLERANCE, check_files, check_pictures
+from aloha_runtime.data.damaged import reads_files
 from aloha_runtime.data.finding import COPY, Finding
 from aloha_runtime.data.quality import still_ends
 from aloha_runtime.data.reader import Dataset
@@ -26,6 +27,7 @@ ROUNDING = 1e-6
 """Relative to the mean, for numbers that hardly vary: sums of squares lose half of a double's digits."""
 
 
+@reads_files
 def check(path: Path, decode: bool = False, advance: Callable[[int], None] = lambda _: None) -> list[Finding]:
     """All findings. `decode`: look at every picture as well. `advance` hears of every episode that is done.
 

@@ -181,7 +181,7 @@ def replace_with(path: Path, build: Callable[[Source, Path], None], said: str) -
     """Have `build` write another dataset from the one at `path`, and put it in its place; returns `said` with the older
     steps that had to go."""
     with _editing(path) as source:
-        gone = exchange.replace(path, _with_the_rest(path, lambda aside: build(source, aside)), lambda: said)
+        gone = exchange.replace(path, with_the_rest(path, lambda aside: build(source, aside)), lambda: said)
     return with_notes(said, _expired(gone))
 
 

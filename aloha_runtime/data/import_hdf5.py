@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from aloha_runtime.data.damaged import reads_and_writes
 from aloha_runtime.data.hdf5 import BASE_ACTION, BASE_NAMES, ChannelOrder, Hdf5Episode, episode_files
 from aloha_runtime.data.layout import IMAGE_PREFIX
 from aloha_runtime.data.progress import progress
@@ -14,6 +15,7 @@ from aloha_runtime.errors import DatasetError
 from aloha_runtime.robot import NAMES
 
 
+@reads_and_writes
 def import_hdf5(
     folder: Path,
     out: Path,

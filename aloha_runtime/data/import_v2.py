@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from aloha_runtime.data import exchange, files, layout, statistics
+from aloha_runtime.data.damaged import reads_and_writes
 from aloha_runtime.data.episode_store import EpisodeStore, pretty_json
 from aloha_runtime.data.layout import COUNTERS, PICTURES, Feature, Info
 from aloha_runtime.data.older import MEASURED, Older, refusal
@@ -26,6 +27,7 @@ from aloha_runtime.data.stored import to_numpy
 from aloha_runtime.errors import DatasetError
 
 
+@reads_and_writes
 def import_v2(
     source: Path,
     out: Path,

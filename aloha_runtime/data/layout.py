@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from aloha_runtime.data.damaged import reads_files
 from aloha_runtime.data.paths import filled, refuse_keys_outside, refuse_links, refuse_path_outside
 from aloha_runtime.data.units import flat_names
 from aloha_runtime.errors import DatasetError
@@ -139,6 +140,7 @@ def video_file(root: Path, info: Info, key: str, chunk: int, file: int) -> Path:
     return filled(root, info.video_path or VIDEO_PATH, video_key=key, chunk_index=chunk, file_index=file)
 
 
+@reads_files
 def read_info(root: Path) -> Info:
     """Read and judge `meta/info.json`; raises DatasetError naming the file, the value and what to do."""
     path = root / INFO_PATH

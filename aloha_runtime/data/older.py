@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from aloha_runtime.data import layout, rows
+from aloha_runtime.data.damaged import reads_files
 from aloha_runtime.data.layout import Info
 from aloha_runtime.data.paths import filled
 from aloha_runtime.data.rebuild import STAMP_TOLERANCE_S
@@ -202,6 +203,7 @@ def _listed(indices: list[int]) -> str:
     return ", ".join(map(str, indices[:10])) + (", ..." if len(indices) > 10 else "")
 
 
+@reads_files
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         found = msgspec.json.decode(path.read_bytes())

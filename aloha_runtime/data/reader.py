@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aloha_runtime.data import layout, statistics
+from aloha_runtime.data.damaged import reads_files
 from aloha_runtime.data.layout import Feature, Info
 from aloha_runtime.data.rows import read_episode_rows, read_table
 from aloha_runtime.data.statistics import Stats
@@ -74,6 +75,7 @@ class Dataset:
         return self.info.total_frames
 
     @cached_property
+    @reads_files
     def stats(self) -> Stats:
         """Statistics of every feature (`data/statistics.py` says what they are)."""
         path = self.path / layout.STATS_PATH
@@ -85,20 +87,23 @@ class Dataset:
             raise DatasetError(f"{path} is damaged ({error}). Restore it from a copy of the dataset.") from None
 
     @cached_property
+    @reads_files
     def tasks(self) -> tuple[str, ...]:
         """Task texts by `task_index`."""
         table = read_table(self.path / layout.TASKS_PATH)
         # LeRobot keeps the text in the table's pandas index, which has no name when older releases wrote it.
         text = "task" if "task" in table.column_names else "__index_level_0__"
         by_index = dict(zip(table["task_index"].to_pylist(), table[text].to_pylist(), strict=True))
-        if missing := [index for index in range(self.info.total_tasks) if index not in by_index]:
+        missing = next((index for index in range(self.info.total_tasks) if index not in by_index), None)
+        if missing is not None:
             raise DatasetError(
-                f"{self.path / layout.TASKS_PATH} lacks task {missing[0]}, {layout.INFO_PATH} counts"
+                f"{self.path / layout.TASKS_PATH} lacks task {missing}, {layout.INFO_PATH} counts"
                 f" {self.info.total_tasks} tasks. Restore it from a copy of the dataset."
             )
         return tuple(by_index[index] for index in range(self.info.total_tasks))
 
     @cached_property
+    @reads_files
     def episodes(self) -> tuple[Episode, ...]:
         """Every episode in order."""
         rows = read_episode_rows(self.path, self.info.total_episodes, with_stats=False)
@@ -109,12 +114,14 @@ class Dataset:
                 f"{self.path}/meta/episodes has no column {error}. Restore it from a copy of the dataset."
             ) from None
 
+    @reads_files
     def vectors(self, key: str) -> NDArray[np.float32]:
         """All frames of a vector feature, (N, D) float32 in stored units."""
         if key not in self.info.vectors:
             raise DatasetError(f"{self.path} has no vector {key!r}; it has: {', '.join(self.info.vectors)}.")
         return self.column(key).reshape(len(self), self.info.vectors[key]).astype(np.float32, copy=False)
 
+    @reads_files
     def column(self, key: str) -> NDArray[Any]:
         """All frames of a feature of numbers or texts, as stored: (N,) or (N, D, ...).
 
@@ -126,6 +133,7 @@ class Dataset:
             self._columns[key] = self._read_column(key)
         return self._columns[key]
 
+    @reads_files
     def images(self, camera: str, episode: int) -> Image:
         """All frames of one camera in one episode, (T, H, W, 3) uint8 RGB."""
         height, width = self._camera_size(camera)
@@ -135,6 +143,7 @@ class Dataset:
             frames[index] = self.frame(camera, found.from_index + index)
         return frames
 
+    @reads_files
     def frame(self, camera: str, index: int) -> Image:
         """Frame `index` of the dataset (0..N-1) from one camera, (H, W, 3) uint8 RGB."""
         size = self._camera_size(camera)
@@ -224,9 +233,10 @@ class Dataset:
             name: np.concatenate(chunks) if chunks else empty(self.features[name]) for name, chunks in parts.items()
         }
         committed = columns["episode_index"] < self.info.total_episodes
-        if not np.array_equal(columns["index"][committed], np.arange(len(self))):
+        rows = columns["index"][committed]
+        if len(rows) != len(self) or not np.array_equal(rows, np.arange(len(rows))):
             raise DatasetError(
-                f"{self.path}/data holds {committed.sum()} frames and {layout.INFO_PATH} counts {len(self)},"
+                f"{self.path}/data holds {len(rows)} frames and {layout.INFO_PATH} counts {len(self)},"
                 f" or they are out of order. Restore the dataset from a copy."
             )
         return columns[key][committed]

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from aloha_runtime.data import layout, statistics
+from aloha_runtime.data.damaged import reads_files
 from aloha_runtime.data.layout import BOOL, COUNTERS, Info
 from aloha_runtime.data.statistics import Stats
 from aloha_runtime.errors import DatasetError
@@ -186,6 +187,7 @@ def next_place(used: set[Place], chunks_size: int) -> Place:
     return (chunk, file + 1) if file + 1 < chunks_size else (chunk + 1, 0)
 
 
+@reads_files
 def read_table(path: Path, without: str = "", only: Collection[str] = ()) -> pa.Table:
     """A Parquet file as a table, less the columns that start with `without`, or `only` these of them; DatasetError when
     absent or damaged."""
@@ -211,6 +213,7 @@ def count_rows(paths: Iterable[Path]) -> int:
     return total
 
 
+@reads_files
 def read_episode_rows(root: Path, total: int, with_stats: bool) -> list[dict[str, Any]]:
     """The first `total` rows of `meta/episodes`, each with LeRobot's column names."""
     without = "" if with_stats else "stats/"
@@ -219,7 +222,7 @@ def read_episode_rows(root: Path, total: int, with_stats: bool) -> list[dict[str
         if len(rows) >= total:
             break
         rows += read_table(path, without).to_pylist()
-    if [row.get("episode_index") for row in rows[:total]] != list(range(total)):
+    if len(rows) < total or any(row.get("episode_index") != index for index, row in enumerate(rows[:total])):
         raise DatasetError(
             f"{root}/meta/episodes describes {len(rows)} episodes and {layout.INFO_PATH} counts {total}, or they are"
             f" out of order. Restore the dataset from a copy."

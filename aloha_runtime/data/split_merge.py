@@ -6,6 +6,7 @@ from pathlib import Path
 
 from aloha_runtime.data import exchange, layout
 from aloha_runtime.data.conversion import Conversion
+from aloha_runtime.data.damaged import reads_and_writes
 from aloha_runtime.data.edit import Advance, count, named, open_source, with_notes
 from aloha_runtime.data.layout import PICTURES, Feature
 from aloha_runtime.data.pieces import Piece
@@ -17,6 +18,7 @@ from aloha_runtime.data.units import flat_names
 from aloha_runtime.errors import DatasetError
 
 
+@reads_and_writes
 def split(
     path: Path, first_out: Path, second_out: Path, words: Sequence[str], advance: Advance = lambda _: None
 ) -> str:
@@ -42,6 +44,7 @@ def first_episodes(path: Path, at: int | None, share: float | None) -> list[str]
     return [f"0-{end - 1}"]
 
 
+@reads_and_writes
 def merge(paths: Sequence[Path], out: Path, advance: Advance = lambda _: None) -> str:
     """Datasets one after the other as a new one. What does not fit together is refused by name."""
     sources = [open_source(path) for path in paths]

@@ -7,11 +7,13 @@ from typing import Any
 import msgspec
 
 from aloha_runtime.data import reports
+from aloha_runtime.data.damaged import reads_files
 from aloha_runtime.data.layout import COUNTERS
 from aloha_runtime.data.reader import Dataset
 from aloha_runtime.data.staging import ASIDE
 
 
+@reads_files
 def summarise(path: Path) -> dict[str, Any]:
     """Plain values, ready for JSON. Raises DatasetError when `path` is no dataset, or its tables are damaged."""
     dataset = Dataset(path)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from aloha_runtime.data import layout, reports
 from aloha_runtime.data.layout import read_info
-from aloha_runtime.data.rebuild import link
+from aloha_runtime.data.pieces import link
 from aloha_runtime.data.rows import counted_files
 from aloha_runtime.data.staging import ASIDE
 

@@ -7,6 +7,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from aloha_runtime.data.damaged import reads_files
 from aloha_runtime.errors import DatasetError
 
 Image = NDArray[np.uint8]
@@ -19,6 +20,7 @@ class VideoReader:
     SEEK_AHEAD_S = 0.5
     """A target further ahead than this is sought rather than decoded up to."""
 
+    @reads_files
     def __init__(self, path: Path, fps: float) -> None:
         self.path = path
         self._half_period = 0.5 / fps
@@ -37,6 +39,7 @@ class VideoReader:
     def close(self) -> None:
         self._container.close()
 
+    @reads_files
     def frame(self, time_s: float) -> Image:
         """The frame shown at `time_s`, (H, W, 3) uint8 RGB; raises DatasetError when the video does not hold it."""
         if not self._next_s - self._half_period <= time_s <= self._next_s + self.SEEK_AHEAD_S:

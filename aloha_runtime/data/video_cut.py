@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 from av.container import InputContainer
 
+from aloha_runtime.data.damaged import reads_files
 from aloha_runtime.data.video import VideoReader
 from aloha_runtime.data.video_encoder import Codec, VideoEncoder
 from aloha_runtime.errors import DatasetError
@@ -41,6 +42,7 @@ class Packets:
         return sorted(self.shown[begin : begin + frames]) == list(range(first, first + frames))
 
 
+@reads_files
 def packets(path: Path, fps: float) -> Packets:
     """Look at a file without decoding it; a file whose writer was killed counts as far as it goes.
 

@@ -1,6 +1,5 @@
 """A log read again: why it was written, and its messages as they were sent."""
 
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from mcap.reader import SeekingReader
 from mcap.records import Channel
 from mcap.summary import Summary
 
+from aloha_runtime.damaged import CONTENT
 from aloha_runtime.errors import LogError
 from aloha_runtime.flight_log import shelf
 from aloha_runtime.flight_log.channels import NS_PER_S
@@ -20,7 +20,7 @@ from aloha_runtime.flight_log.mcap_file import METADATA
 
 LONGEST_RECORD = 256 << 20
 """Bytes of one record that are believed; those of a recorder have less than one megabyte."""
-DAMAGED = (McapError, zstandard.ZstdError, msgspec.DecodeError, struct.error, ValueError, KeyError, OSError)
+DAMAGED: tuple[type[Exception], ...] = (McapError, zstandard.ZstdError, OSError, *CONTENT)
 NAN = float("nan")
 S = TypeVar("S", bound=msgspec.Struct)
 

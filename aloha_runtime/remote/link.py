@@ -90,10 +90,12 @@ class PolicyLink:
             self.counts["unanswered"] += 1
             return None
         if len(answer.actions) != answer.rows * DOF * 4:
-            return self._unfit(f"its chunk of {answer.rows} actions has {len(answer.actions)} bytes")
+            self._unfit(f"its chunk of {answer.rows} actions has {len(answer.actions)} bytes")
+            return None
         actions = np.frombuffer(answer.actions, "<f4")
         if not np.isfinite(actions).all():
-            return self._unfit("its actions are not finite")
+            self._unfit("its actions are not finite")
+            return None
         self._trips_ns.append(time.monotonic_ns() - began_ns)
         self._inference_ns = answer.inference_ns
         self.trouble = ""

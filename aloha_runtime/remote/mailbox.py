@@ -1,10 +1,11 @@
 """One socket, read by a thread of its own, always: what waits is the newest of each sender, in a queue of ours.
 
 libzmq stops reading a connection whose receive limit is reached. When that connection then breaks off, its next ping or
-pong ends the whole process (`Assertion failed: !_io_error`, stream_engine_base.cpp of 4.3.5). So nothing waits in there:
+pong ends the whole process (`Assertion failed: !_io_error`, stream_engine_base.cpp of 4.3.5). So nothing waits there:
 the socket has no receive limit, this thread empties it, and the oldest message of whoever sends too much is dropped.
 """
 
+import contextlib
 import os
 import select
 import threading
@@ -92,10 +93,8 @@ class Mailbox:
             poll.register(fd, select.POLLIN)
         while not self._ending:
             poll.poll(LOOK_MS)
-            try:
+            with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._wake)
-            except BlockingIOError:
-                pass
             while len(self._read()) == BATCH and not self._ending:
                 pass
 

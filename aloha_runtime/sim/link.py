@@ -1,8 +1,9 @@
 """Shared memory between the simulated world and the emulated chains: present angles one way, goals the other.
 
 One file in /dev/shm, mapped plainly, by a name that nobody can foresee. It belongs to the process that holds its lock;
-when that dies the kernel frees the lock and the run directory's owner removes the file (`run_directory`). Every record has one writer and begins with a
-count that is odd while it is being written, so a reader whom the writer has overtaken notices and reads again.
+when that dies the kernel frees the lock and the run directory's owner removes the file (`run_directory`). Every record
+has one writer and begins with a count that is odd while it is being written, so a reader whom the writer has overtaken
+notices and reads again.
 """
 
 import contextlib

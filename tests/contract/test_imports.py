@@ -32,7 +32,7 @@ LAYERS = [
     {"config_stop"},
     {"config_mistakes", "config_parts", "messages", "robot"},
     {"config_cameras", "config_joints"},
-    {"config_strict"},
+    {"config_strict", "damaged"},
     {"config_strings", "decoding", "errors", "jpeg", "key_names", "stillness"},
 ]
 """Top to bottom: a room imports from rooms below it only (and from itself)."""

@@ -16,7 +16,8 @@ DEEP = "@DEEP@"
 """Stands for a list nested 100,000 times, which Python cannot write as JSON."""
 VALUES: list[Any] = [
     None, True, False, 0, -1, 1, 0.5, -0.0, 1e308, -1e308, 1e-320, 2**31, 2**63, 2**64, 10**30, -(10**30), 10**400,
-    "", "x", "x" * 20_000, "../../x", "/etc/hostname", "\0", "\ud800", "{", "{0}", "{chunk_index:999999999d}", "v3.0", "float32", "video",
+    "", "x", "x" * 20_000, "../../x", "/etc/hostname", "\0", "\ud800", "{", "{0}", "{chunk_index:999999999d}",
+    "v3.0", "float32", "video",
     [], [None], [[]], [[1]], [0], [-1], [2**40], [2**40, 2**40, 3], [10**7, 10**7, 3], ["a", 1], [[[[[[[[[[]]]]]]]]]],
     {}, {"a": None}, {"type": None}, {"0": {"0": {}}}, float("nan"), float("inf"), DEEP,
 ]  # fmt: skip
@@ -252,7 +253,8 @@ def _yaml(path: Path, random: Random) -> str:
     values = (
         "null", "[]", "{}", "1e400", "-1", "9" * 400, "!!python/object/apply:os.system [id]", "&a [*a]", "*nothing",
         "[" * 3000 + "]" * 3000, "'\\0'", '"\\0"', "2001-99-99", "0x" + "f" * 400, "!!binary x", "? x", ".nan", ".inf",
-        "yes", "[[[[1]]]]", "{a: {b: {c: 1}}}", "x" * 20_000, "0o777", "1:1:1", "&b {<<: *b}", "!!set {a, b}", '"\\ud800"',
+        "yes", "[[[[1]]]]", "{a: {b: {c: 1}}}", "x" * 20_000, "0o777", "1:1:1", "&b {<<: *b}", "!!set {a, b}",
+        '"\\ud800"',
         "- a", "\t", "%", "'a\nb'", '"a\\nb"', "../../x", "/dev/null", "!!float 'x'", "!!timestamp 'x'", "!!omap [a]",
     )  # fmt: skip
     value = _pick(values, random)

@@ -198,7 +198,9 @@ def run(count: int, seed: int = 1, only: str = "", first: int = 0) -> list[Case]
         while number < end:
             command = [sys.executable, __file__, "--child", str(number), str(end), "--seed", str(seed), "--only", only]
             with tempfile.TemporaryFile("w+") as errors:
-                done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
+                done = subprocess.run(
+                    command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True, check=False
+                )
                 errors.seek(0)
                 trouble = errors.read()[-3000:]
             lines = done.stdout.splitlines()
