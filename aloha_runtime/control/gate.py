@@ -3,7 +3,7 @@
 Whoever commands, and whatever arrives:
 
 - An action that is not 14 finite numbers is refused as a whole; three in a row end the motion.
-- An action moves a joint at most `REACH_RATIO` times `lead` (0.25 rad) away from where the joint stands when the action
+- An action moves a joint at most `REACH_RATIO` times `lead` (0.27 rad) away from where the joint stands when the action
   arrives, however far it points; and no goal leads a joint by more than `lead` (0.24 rad) in any cycle.
 - No fresh action for `hold_after` (60 ms): the goal stays where it is. By then it has come to rest at the last target
   by itself, or else it stops at once. Back within 500 ms the motion goes on under the same limits; later only the

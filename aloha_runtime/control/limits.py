@@ -38,10 +38,10 @@ BRAKING_RATIO = 10.0
 rest, one tick and the braking time later, before `hold_after` (60 ms) freezes the goal. A goal stays v^2 / 2b behind
 its action, a delay that grows with speed: 4 ms at full speed (at a ratio of 3 it was 14 ms)."""
 
-REACH_RATIO = 1.04
-"""Of the lead: how far from the joint an action's target may lie when it arrives (0.25 rad). The joint moves on while
-the target is followed, so a target cut at the lead itself would let the force fall within every tick (6 % of a fast
-swing with 0.75 kg)."""
+REACH_RATIO = 1.125
+"""Of the lead: how far from the joint an action's target may lie when it arrives (0.27 rad). The joint moves on while
+the target is followed, so a target cut at the lead itself would let the force fall within every tick (9 % of a fast
+swing with 0.75 kg at 1.04)."""
 
 OUTSIDE_RAD = 0.02
 """A joint may stand this far outside its limits when torque goes on: with the margin of 0.02 rad these are the limits

@@ -186,7 +186,7 @@ def test_after_the_last_action_goals_freeze_and_no_joint_travels_further_than_it
     assert len(frozen) > 50
     assert all((goal == frozen[0]).all() for goal in frozen)
     # Grippers, index 6 and 13, are bounded in openings.
-    travel = np.abs(position - at_last) / np.array([1.04 * joint.lead for joint in JOINTS])
+    travel = np.abs(position - at_last) / np.array([1.125 * joint.lead for joint in JOINTS])
     assert travel.max() <= 1.0 + 1e-9
 
 
@@ -202,7 +202,7 @@ def test_the_last_action_moves_a_joint_no_further_than_its_reach_however_far_it_
     rows = stream(gate_at(), Servos(HOME, lag_s=0.12), trajectory, 1000 * MS, die_ns=401 * MS)
     last = max(index for index, row in enumerate(rows) if row[0] <= 401 * MS and row[3].action_stamp_ns == row[0])
     travel = sign * (rows[-1][2][0] - rows[last][2][0])
-    assert 0.2 < travel <= 0.25 + 1e-9
+    assert 0.2 < travel <= 0.27 + 1e-9
 
 
 @settings(max_examples=20)
