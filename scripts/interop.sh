@@ -27,6 +27,6 @@ if ! [ -x $VENV/bin/python ] && ! "$UV" venv -q --python "$PYTHON" $VENV; then
     echo "no Python 3.12 here and uv cannot fetch one: install it (apt, pyenv) and run this again" >&2
     exit 1
 fi
-"$UV" pip install -q --python $VENV/bin/python "lerobot[dataset,viz,deepdiff-dep]==0.6.1" \
+"$UV" pip install -q --python $VENV/bin/python "lerobot[dataset,viz,deepdiff-dep,training]==0.6.1" \
     dynamixel-sdk fastcrc hypothesis msgspec psutil pydantic pytest pytest-timeout pyyaml pyzmq rich typer
 PYTHONPATH=. $VENV/bin/python -m pytest tests/interop "$@"

@@ -157,7 +157,9 @@ class PolicyServer:
             if not self.counts["failed"]:
                 _log.exception("an inference failed")
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            see = "`nvidia-smi`, then start `aloha policy serve` again" if isinstance(error, RuntimeError) else "its log"
+            see = (
+                "`nvidia-smi`, then start `aloha policy serve` again" if isinstance(error, RuntimeError) else "its log"
+            )
             self._refuse(peer, "failed", look.number, f"inference failed: {first}; on the server see {see}")
             return
         if actions is None:  # a server that is itself a link to another one

@@ -196,9 +196,6 @@ class Bus:
     def reply(self, reply: Reply) -> None:
         self.replies.append(reply)
 
-    def client(self) -> "Bus":
-        return self
-
     def request(self, request: Request) -> Reply:
         """A process asks the supervisor, and does not wait for what it says."""
         self.requests.append(request)
