@@ -11,6 +11,7 @@ from aloha_runtime.data import files, layout, reports, rows, statistics
 from aloha_runtime.data.edit import replace_with
 from aloha_runtime.data.episode_store import pretty_json
 from aloha_runtime.data.layout import Feature, Info
+from aloha_runtime.data.paths import refuse_keys_outside
 from aloha_runtime.data.pieces import Source, link
 from aloha_runtime.data.staging import ASIDE
 from aloha_runtime.data.units import flat_names
@@ -64,7 +65,7 @@ def _keys(source: Source, names: Names) -> dict[str, str]:
         if old not in pictures:
             raise DatasetError(f"{path} has no camera {old!r}; it has: {', '.join(pictures) or 'none'}.")
         keys[pictures[old]] = layout.IMAGE_PREFIX + new.removeprefix(layout.IMAGE_PREFIX)
-    layout.refuse_keys_outside(path, keys.values())
+    refuse_keys_outside(path, keys.values())
     if len(set(keys.values())) < len(keys):
         raise DatasetError(f"{path}: two features would have one name. Choose another new name.")
     joints = {name for feature in info.features.values() for name in flat_names(feature.names)}
