@@ -104,6 +104,7 @@ def save_checkpoint(
         _link(root / "best", target)
     durable.sync(root)
     _remove_old(config, root)
+    durable.sync(root)
     return target
 
 

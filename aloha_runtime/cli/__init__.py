@@ -5,6 +5,7 @@ import sys
 import typer
 
 from aloha_runtime.cli import bench, datasets, learn, logs, network, operate, robot, tools
+from aloha_runtime.commands import interrupts
 from aloha_runtime.errors import AlohaError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -20,6 +21,7 @@ app.add_typer(network.policy_app, name="policy")
 def main() -> None:
     """Entry point: an AlohaError is one message and its exit code, an error of the operating system one message; Ctrl-C
     is 130."""
+    interrupts.remember()
     try:
         app()
     except AlohaError as error:

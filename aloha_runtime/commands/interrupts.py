@@ -5,6 +5,20 @@ import threading
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_early: list[int] = []
+"""Ctrl-C that came before anybody noted signals. Python loses the KeyboardInterrupt of one that arrives inside a
+destructor or a callback: it prints "Exception ignored" and goes on."""
+
+
+def remember() -> None:
+    """From here on a Ctrl-C that Python loses is noticed at the latest where `Interrupts` begins. For the main thread,
+    once, as early as possible."""
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        _early.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
 
 
 class Interrupts:
@@ -21,6 +35,8 @@ class Interrupts:
     def begin(self) -> None:
         """From now on; a thread other than the main one gets no signals, so there it does nothing."""
         if threading.current_thread() is threading.main_thread():
+            self._noted += len(_early)
+            _early.clear()
             self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
 
     def check(self) -> None:

@@ -43,9 +43,9 @@ REACH_RATIO = 1.125
 the target is followed, so a target cut at the lead itself would let the force fall within every tick (9 % of a fast
 swing with 0.75 kg at 1.04)."""
 
-OUTSIDE_RAD = 0.02
-"""A joint may stand this far outside its limits when torque goes on: with the margin of 0.02 rad these are the limits
-of the servo itself."""
+OUTSIDE_RAD = 0.10
+"""A joint may stand this far outside its limits when torque goes on: an arm that lost its power lies on its stops, up
+to 0.06 rad outside. Torque moves it in by no more than that; the driver allows as much (`dynamixel_stance`)."""
 
 GRIPPER_VELOCITY_S = 5.0
 """Openings per second: closes in 0.2 s, as fast as the servo can."""

@@ -23,7 +23,7 @@ class Note(msgspec.Struct):
 def begin(folder: Path) -> None:
     """Make the folder, in place of one of ours that a killed process left. DatasetError when another is there."""
     remove(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    durable.make_directory(folder.parent)
     try:
         folder.mkdir()
     except FileExistsError:
@@ -77,5 +77,5 @@ def release(folder: Path) -> None:
 
 
 def note_of(folder: Path) -> Path:
-    """The note beside a folder."""
-    return folder.with_name(f"{folder.name}.ours")
+    """The note beside a folder, hidden like the folders that are being built."""
+    return folder.with_name(f".{folder.name.removeprefix('.')}.ours")

@@ -106,7 +106,7 @@ def test_resuming_with_another_policy_is_refused(dataset: Path, tmp_path: Path) 
 def test_checkpoints_are_kept_as_asked(dataset: Path, tmp_path: Path, keep: int | None, expected: set[int]) -> None:
     best = train(run(dataset, tmp_path, steps=10, save_freq=2, eval_freq=3, keep=keep), lambda _: None)
     root = tmp_path / "checkpoints"
-    kept = {int(path.name) for path in root.iterdir() if not path.is_symlink()}
+    kept = {int(path.name) for path in root.iterdir() if not (path.is_symlink() or path.name.startswith("."))}
     assert kept == expected | {int((root / "best").resolve().name)}
     assert (root / "last").resolve().name == "000010"
     assert best.exists()

@@ -24,7 +24,7 @@ def test_no_goal_leaves_the_envelope_in_one_process() -> None:
     [
         ({"velocity_rad_s": 3.0}, "velocity"),
         ({"acceleration_rad_s2": 60.0}, "acceleration"),
-        ({"lead_rad": 0.14}, "lead"),
+        ({"lead_rad": 0.34}, "lead"),
         ({"position_margin_rad": 0.01}, "position"),
     ],
 )

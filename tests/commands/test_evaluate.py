@@ -237,9 +237,15 @@ def test_a_device_that_is_not_there_is_named(blind: Path) -> None:
 
 
 def test_numbers_that_are_not_finite_move_nothing(blind: Path, tmp_path: Path) -> None:
-    policy = ACTPolicy.from_pretrained(blind)
-    with torch.no_grad():
-        policy.model.action_head.weight.fill_(3e38)  # each weight is finite, their sum is not
+    known = ACTPolicy.from_pretrained(blind)
+    stats = {name: dict(values) for name, values in known.normalizer.stats.items()}
+    stats["action"]["std"] = torch.full_like(stats["action"]["std"], 9e17)
+    policy = ACTPolicy(known.config, stats)
+    with torch.no_grad():  # each number can be a policy's, their product leaves float32
+        policy.model.action_head.weight.fill_(9e17)
+        policy.model.action_head.bias.fill_(9e17)
+        for parameter in policy.model.decoder.norm.parameters():
+            parameter.fill_(9e17)
     policy.save_pretrained(tmp_path)
     play = player((Contender(str(tmp_path), "paper"),), "transfer_cube", None)
     with pytest.raises(CheckpointError, match=r"failed at seed 3: chunk for tick 0 has values that are not finite"):

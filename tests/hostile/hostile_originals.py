@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from aloha_runtime import config
 from aloha_runtime.act import ACTPolicy
 from aloha_runtime.data import Dataset, DatasetWriter
-from aloha_runtime.data.rebuild import link
+from aloha_runtime.data.pieces import link
 from aloha_runtime.remote.keys import Keys
 from aloha_runtime.robot import NAMES
 

@@ -70,9 +70,16 @@ def many_tensors(directory: Path) -> None:
     (directory / WEIGHTS).write_bytes(struct.pack("<Q", len(text)) + text)
 
 
+def larger_trunk(directory: Path) -> None:
+    setting("vision_backbone", "resnet18")(directory)
+    ours = json.loads((directory / "aloha.json").read_text())
+    ours.pop("estimate_dim", None)  # only our small trunk estimates
+    (directory / "aloha.json").write_text(json.dumps(ours))
+
+
 REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
-    "8-bit floats": (weights_of(torch.float8_e4m3fn, 1.0), "model.action_head.weight are float8_e4m3fn"),
-    "whole numbers": (weights_of(torch.int8, 1.0), "model.action_head.weight are int8"),
+    "8-bit floats": (weights_of(torch.float8_e4m3fn, 1.0), "model.action_head.weight holds float8_e4m3fn"),
+    "whole numbers": (weights_of(torch.int8, 1.0), "model.action_head.weight holds int8"),
     "3e38": (weights_of(torch.float32, 3e38), "model.action_head.weight reach 3e.38"),
     "nan": (weights_of(torch.float32, np.nan), "are not finite"),
     "negative deviations": (statistics_of(-1.0), r"observation.state.std is -1: a deviation is not negative"),
@@ -80,7 +87,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "deviations of 3e38": (statistics_of(3e38), "observation.state.std reaches 3e.38"),
     "a million layers": (setting("n_encoder_layers", 10**6), "n_encoder_layers = 1000000: must be at most 100"),
     "more layers than weights": (setting("n_encoder_layers", 100), "layers that config.json describes have"),
-    "a network with a larger trunk": (lambda path: (path / "aloha.json").unlink(), "They are of different policies"),
+    "a network with a larger trunk": (larger_trunk, "They are of different policies"),
     "a wide network": (setting("dim_feedforward", 99_999), "They are of different policies"),
     "many tensors": (many_tensors, "holds 20000 tensors, more than 10000"),
 }

@@ -414,12 +414,12 @@ def test_arms_of_which_too_little_is_known_are_not_ready_and_hold_after_ten_seco
 
 def test_a_joint_that_draws_too_much_for_a_second_ends_the_motion(followers: Scene) -> None:
     followers.turn(Mode.ARMED, 400, "start")
-    followers.pair.effort[8] = -2700.0
+    followers.pair.effort[8] = -3600.0
     assert followers.turn(Mode.TELEOP, 195, action=START).hold_cause == ""
-    assert followers.turn(Mode.TELEOP, 10, action=START).hold_cause.startswith("right_shoulder has drawn 2700 mA")
-    followers.pair.effort[8] = -2600.0
+    assert followers.turn(Mode.TELEOP, 10, action=START).hold_cause.startswith("right_shoulder has drawn 3600 mA")
+    followers.pair.effort[8] = -3400.0
     held = followers.turn(Mode.TELEOP, 5, action=START)
     assert held.mode is Mode.HOLD
-    assert held.hold_cause.startswith("right_shoulder has drawn 2700 mA")  # until the next order, however short it was
+    assert held.hold_cause.startswith("right_shoulder has drawn 3600 mA")  # until the next order, however short it was
     followers.turn(Mode.HOLD)
     assert followers.turn(Mode.ARMED, 5).hold_cause == ""

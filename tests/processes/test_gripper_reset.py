@@ -99,7 +99,7 @@ def test_arms_that_were_started_after_the_order_do_not_carry_it_out(jam: Jam) ->
     assert jam.rig.ask("reset_gripper", "follower_left").ok
     pair = jam.rig.arms["follower"]
     pair.pair.disconnect()
-    fresh = ArmsLoop(jam.rig._service("arms@followers"))
+    fresh = ArmsLoop(jam.rig.service("arms@followers"))
     fresh.connect()
     for _ in range(40):
         jam.rig.time.now += fresh.period_ns

@@ -151,8 +151,8 @@ def test_restarts_and_the_end(tmp_path: Path) -> None:
 
     second.send_signal(signal.SIGTERM)
     assert second.wait(PATIENCE_S) == 0
-    assert list(tmp_path.iterdir()) == []
     rig.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_in_virtual_time_it_answers_whoever_has_the_turn(tmp_path: Path) -> None:

@@ -28,9 +28,9 @@ TRIP_MS = 130.0
 STOOD_RAD = 0.01
 """Less than that a held arm moves when it is taken over: two ticks of reading and rounding, and the last of the lag."""
 SAG_RAD = 0.05
-"""A servo whose watchdog trips makes the place where it stands its goal, so that its joint sags under the arm's weight (2
-degrees on a raised arm, and the rounding of two readings). The next program gives it the goal of before, which brings
-the joint back by as much."""
+"""A servo whose watchdog trips makes the place where it stands its goal, so that its joint sags under the arm's weight
+(2 degrees on a raised arm, and the rounding of two readings). The next program gives it the goal of before, which
+brings the joint back by as much."""
 SECOND_WITHIN_S = 60.0
 
 
