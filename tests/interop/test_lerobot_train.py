@@ -16,7 +16,8 @@ from aloha_runtime.act import ACTPolicy  # noqa: E402
 from aloha_runtime.act.header import load_header  # noqa: E402
 from aloha_runtime.commands.findings import Level  # noqa: E402
 from aloha_runtime.commands.preflight_checks import examine  # noqa: E402
-from aloha_runtime.data.recorded import create, vectors  # noqa: E402
+from aloha_runtime.data import ending  # noqa: E402
+from aloha_runtime.data.recorded import INTERVENTION, create, vectors  # noqa: E402
 from aloha_runtime.data.writer import DatasetWriter  # noqa: E402
 
 pytestmark = pytest.mark.timeout(900)
@@ -39,8 +40,9 @@ def record(path: Path) -> None:
     with DatasetWriter.open(path) as writer:
         for _ in range(2):
             for _ in range(12):
+                end = ending.UNKNOWN | {INTERVENTION: np.zeros(1, np.bool_)}
                 frame = {name: random.uniform(0, 1, len(names)).astype(np.float32) for name, names in columns.items()}
-                writer.add_frame(frame | {f"observation.images.{camera}": picture for camera in RIG.cameras})
+                writer.add_frame(frame | end | {f"observation.images.{camera}": picture for camera in RIG.cameras})
             writer.save_episode("hold still")
 
 

@@ -1,4 +1,4 @@
-"""We read what LeRobot 0.6.1 recorded: several files, chunks and tasks, AV1; and edit it. Single images are refused."""
+"""We read what LeRobot 0.6.1 recorded: several files, chunks and tasks, AV1, single images; and edit it."""
 
 import os
 import shutil
@@ -11,7 +11,6 @@ from test_lerobot_dataset import lerobot_python, psnr, read_with_lerobot  # noqa
 
 from aloha_runtime.data import Dataset, edit
 from aloha_runtime.data.check import check
-from aloha_runtime.errors import DatasetError
 
 LENGTHS, TASKS = (12, 9, 20, 11, 8, 15, 10), ("lift", "insert", "lift", "wave", "insert", "lift", "wave")
 """As in `lerobot_write.py`."""
@@ -63,10 +62,13 @@ def test_our_edits_of_it_are_lerobots_datasets(theirs: Path, lerobot_python, tmp
     assert list(seen["task"]) == ["lift"] * 32 + ["wave"] * 21
 
 
-def test_single_images_are_refused_by_name(theirs: Path) -> None:
-    dataset = Dataset(theirs / "image")
-    assert dataset.vectors("action").shape == (12, 14)
-    with pytest.raises(DatasetError, match=r"camera 'cam_high' is stored as single images.*lerobot-edit-dataset"):
-        dataset.frame("cam_high", 0)
-    with pytest.raises(DatasetError, match=r"'observation.images.cam_high' is image"):
-        edit.delete(theirs / "image", ["0"])
+def test_single_images_are_read_and_carried_through_an_edit(theirs: Path, tmp_path: Path, lerobot_python: Path) -> None:  # noqa: F811
+    path = shutil.copytree(theirs / "image", tmp_path / "image")
+    before = Dataset(path)
+    pictures = [before.frame("cam_high", index) for index in range(len(before))]
+    assert pictures[0].dtype == np.uint8
+    edit.trim(path, 0, 2 / before.fps, None, still=False)
+    after = Dataset(path)
+    assert len(after) == len(before) - 2
+    assert all(np.array_equal(after.frame("cam_high", index), pictures[index + 2]) for index in range(len(after)))
+    assert len(read_with_lerobot(lerobot_python, path, tmp_path)["action"]) == len(after)
