@@ -4,11 +4,12 @@ BIN := .venv/bin
 # A rig is a dozen processes. Where a machine forbids compiled modules, each of them compiles all it imports again: 1.1 s
 # of CPU instead of 0.55 s for the supervisor, 8 s instead of 4 s for the policy.
 unexport PYTHONDONTWRITEBYTECODE
+TOGETHER := --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help setup demo test check bench interop mutants clean
+.PHONY: help setup demo test all-tests check bench interop mutants clean
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
 setup: ## virtual environment in .venv, system libraries checked
 	@bash scripts/setup.sh
@@ -16,8 +17,11 @@ setup: ## virtual environment in .venv, system libraries checked
 demo: setup ## the whole runtime on a simulated rig; ends with outputs/demo/report.html
 	@$(BIN)/aloha demo $(ARGS)
 
-test: setup ## the test suite
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+test: setup ## the test suite, less the longest rigs: under ten minutes on two quiet cores
+	@$(BIN)/python -m pytest -m "not long" $(TOGETHER) $(ARGS)
+
+all-tests: setup ## every test
+	@$(BIN)/python -m pytest $(TOGETHER) $(ARGS)
 
 check: setup ## ruff, mypy, import directions, known vulnerabilities (AUDIT=required: fail where none can be looked up)
 	@$(BIN)/ruff check aloha_runtime tests scripts && $(BIN)/ruff format --check aloha_runtime tests scripts

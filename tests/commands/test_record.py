@@ -39,6 +39,7 @@ def wishes(dataset: Path, **more) -> Wishes:
     return Wishes(dataset, "hand the cube over", **({"episodes": 1, "scripted": True, "seed": 3} | more))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_scripted_demonstration_is_recorded_and_continued_only_by_the_same_rig(
     tmp_path: Path, rig_file: Path

@@ -25,6 +25,8 @@ from aloha_runtime.robot import IS_GRIPPER
 from aloha_runtime.run_directory import lock_holder
 from aloha_runtime.sim.chain_control import GetReport, ask
 
+pytestmark = pytest.mark.long
+
 VELOCITY = 0.8
 
 

@@ -40,6 +40,7 @@ def exhausted() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_fifty_raises_open_nothing(tmp_path: Path) -> None:
     with Stack(rig_of("follower_left"), Job.TELEOP, tmp_path / "run") as stack:

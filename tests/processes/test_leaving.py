@@ -29,6 +29,7 @@ def rig_of(*arms: str, clock: str = "virtual") -> RigConfig:
     return RigConfig.model_validate(rig.model_dump() | {"arms": {arm: rig.arms[arm].model_dump() for arm in arms}})
 
 
+@pytest.mark.long
 def test_one_side_is_armed_led_and_parked(tmp_path: Path) -> None:
     """A left leader and a left follower: nobody waits for arms that are not there."""
     rig = rig_of("leader_left", "follower_left")

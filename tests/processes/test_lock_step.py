@@ -17,6 +17,8 @@ from aloha_runtime.processes.table import Job
 from aloha_runtime.run_directory import lock_holder
 from aloha_runtime.sim.chain_control import GetReport, ask
 
+pytestmark = pytest.mark.long
+
 WHOLE_S, PART_S = 6.5, 1.0
 """Virtual time in TELEOP: a demonstration takes 5.4 s."""
 

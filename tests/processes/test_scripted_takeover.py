@@ -13,6 +13,8 @@ from aloha_runtime.commands.record import Wishes, record
 from aloha_runtime.data import Dataset, recorded, reports
 from aloha_runtime.errors import ConfigError
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.timeout(600)
 def test_a_script_takes_over_and_hands_back(tmp_path: Path) -> None:

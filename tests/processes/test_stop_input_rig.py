@@ -17,6 +17,8 @@ from aloha_runtime.messages import MS, Mode
 from aloha_runtime.processes.table import Job
 from aloha_runtime.sim.chain_control import GetReport, Peek, ask
 
+pytestmark = pytest.mark.long
+
 FOLLOWERS = ("follower_left", "follower_right")
 STILL_WITHIN_NS = 40 * MS
 """Two turns of the supervisor; the arms obey in their next cycle."""

@@ -20,6 +20,8 @@ from aloha_runtime.robot import IS_GRIPPER, SIDE_SLICE, SIDES
 from aloha_runtime.sim.chain_control import GetReport, ask
 from aloha_runtime.sim.correction import with_grippers
 
+pytestmark = pytest.mark.long
+
 
 @dataclass
 class Run:

@@ -23,6 +23,7 @@ def test_the_demonstrator_solves_its_tasks(name: str, least: int) -> None:
     assert solved >= least
 
 
+@pytest.mark.long
 def test_a_recorded_demonstration_plays_again() -> None:
     """The recorded actions, with the pushes that were not recorded left out, still solve the task."""
     episode = record_in_gym("AlohaTransferCube-v0", (("top", (16, 12)),), 5)
