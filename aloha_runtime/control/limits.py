@@ -45,7 +45,9 @@ swing with 0.75 kg at 1.04)."""
 
 OUTSIDE_RAD = 0.02
 """A joint may stand this far outside its limits when torque goes on: with the margin of 0.02 rad these are the limits
-of the servo itself."""
+of the servo itself. It is held there, and its goal only comes in."""
+ROUNDING_RAD = 1e-6
+"""A servo that stands at its own limit, to the tick, is not outside."""
 
 GRIPPER_VELOCITY_S = 5.0
 """Openings per second: closes in 0.2 s, as fast as the servo can."""
@@ -119,7 +121,7 @@ class Limits:
         if not np.isfinite(gap).all():
             index = int(np.argmax(~np.isfinite(gap)))
             return f"{NAMES[index]} has no finite position ({position[index]}); check its servo"
-        if gap[index] <= 0:
+        if gap[index] <= ROUNDING_RAD:
             return ""
         return (
             f"{NAMES[index]} stands at {position[index]:.3f} rad, outside its range "
