@@ -17,7 +17,7 @@ v / (2 b): 5.6 ms per rad/s by default. When the stream ends, it comes to rest o
 
 import numpy as np
 
-from aloha_runtime.config_parts import FULL_DRIVE_RAD
+from aloha_runtime.config_parts import ARM_LEAD_RAD, FULL_DRIVE_RAD
 from aloha_runtime.control.limits import OUTSIDE_RAD, Limits
 from aloha_runtime.robot import DOF, IS_GRIPPER, Vector
 
@@ -48,6 +48,8 @@ class Tracker:
         """For how long each joint has been further than its lead from its goal, at rest."""
         self._at_rest = True
         """The goal has nowhere to go: it stays, unless it yields."""
+        self._rest_lead = np.where(IS_GRIPPER, limits.lead, np.maximum(limits.lead, ARM_LEAD_RAD))
+        """A goal at rest yields beyond this alone, however short a lead the limits state: no load sinks by it."""
         slack = np.where(IS_GRIPPER, 0.0, OUTSIDE_RAD)
         self._outermost = limits.low - slack, limits.high + slack
         """Where a joint may be held that got its torque there."""
@@ -114,8 +116,9 @@ class Tracker:
             reference += self._start
 
         # The lead: a band around the present position, of which the goal follows only the part inside the limits.
-        np.add(present, limits.lead, out=upper)
-        np.subtract(present, limits.lead, out=lower)
+        lead = self._rest_lead if self._at_rest else limits.lead
+        np.add(present, lead, out=upper)
+        np.subtract(present, lead, out=lower)
         self._wait_to_yield(elapsed_s, lower, upper)
         np.minimum(np.maximum(reference, lower, out=aim), upper, out=aim)
         low, high = np.minimum(limits.low, goal, out=self._low), np.maximum(limits.high, goal, out=self._high)

@@ -133,6 +133,23 @@ def test_an_arm_that_lies_further_outside_is_refused_until_a_hand_has_moved_it(o
         assert wire.plant.angles[1] == pytest.approx(START_POSE[1], abs=0.05)
 
 
+@pytest.mark.parametrize("lead_rad", [0.03, 0.06])
+def test_arms_at_rest_do_not_sink_however_short_the_lead(lead_rad: float) -> None:
+    """A leader's elbow sags by 0.066 rad under its own weight: a goal that yielded to that would let it down for ever."""
+    settings = config.load("sim")
+    limits = settings.limits.model_copy(update={"lead_rad": lead_rad})
+    rig = VirtualRig(settings.model_copy(update={"limits": limits}), lambda arm: ServoPlant(arm.partition("_")[0]))  # type: ignore[arg-type]
+    with rig:
+        rig.run(0.3)
+        assert rig.ask("arm", "here").ok
+        rig.run(0.7)
+        before = {arm: list(wire.plant.angles) for arm, wire in rig.wires.items()}
+        assert rig.ask("stop").ok
+        rig.run(3.0)
+        for arm, wire in rig.wires.items():
+            assert wire.plant.angles == pytest.approx(before[arm], abs=0.01), arm
+
+
 @pytest.mark.parametrize("servo", [2, 4, 6])
 def test_a_carried_servo_that_was_silent_holds_its_joint_again(servo: int) -> None:
     """It missed the way back from current control, in which goals mean nothing to it."""
