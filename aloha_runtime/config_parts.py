@@ -107,8 +107,8 @@ on at 2.5 rad/s in the two cycles of 5 ms that a reading may be old. Less of it 
 (0.10 rad let a stretched arm with 0.5 kg sink); more of it only adds to the way that an arm travels after a death."""
 
 MOST_SAG_RAD = 0.15
-"""The most that a joint sags under its goal: the shoulder of a stretched arm with 0.75 kg in its hand, 0.138 rad. A lead
-below it lets arms sink under what they carry, a leader's elbow (0.066 rad) already under its own weight."""
+"""The most that a joint sags under its goal: the shoulder of a stretched arm with 0.75 kg in its hand, 0.138 rad. A
+lead below it lets arms sink under what they carry, a leader's elbow (0.066 rad) already under its own weight."""
 
 
 class LimitsConfig(Strict):

@@ -65,7 +65,9 @@ class Judge:
             where = f"number {index} at {now_ns}: {self.goal[index]} -> {g}, present {p}"
             low, high = (bound(limit, self.goal[index]) for bound, limit in ((min, joint.low), (max, joint.high)))
             assert low - TOLERANCE <= g <= high + TOLERANCE, f"position, {where}"
-            assert joint.low - joint.slack <= g + TOLERANCE and g - TOLERANCE <= joint.high + joint.slack, where
+            assert joint.low - joint.slack - TOLERANCE <= g <= joint.high + joint.slack + TOLERANCE, (
+                f"position, {where}"
+            )
             step = g - self.goal[index]
             if dt <= 0:
                 assert step == 0.0, f"moved in no time, {where}"

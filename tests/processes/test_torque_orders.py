@@ -91,7 +91,7 @@ def _asleep(outside_rad: float) -> VirtualRig:
 
 @pytest.mark.parametrize("outside_rad", [0.005, 0.01, 0.02])
 def test_an_arm_asleep_on_its_servos_limit_is_armed_where_it_is(outside_rad: float) -> None:
-    """The gate's limits are 0.02 rad inside the servo's: torque moves the goal there by nothing, motion brings it in."""
+    """The gate's limits are 0.02 rad inside the servo's: torque moves no goal there, motion brings it in."""
     with _asleep(outside_rad) as rig:
         rig.run(0.5)
         arm = rig.wires["follower_left"].plant
@@ -135,7 +135,7 @@ def test_an_arm_that_lies_further_outside_is_refused_until_a_hand_has_moved_it(o
 
 @pytest.mark.parametrize("lead_rad", [0.03, 0.06])
 def test_arms_at_rest_do_not_sink_however_short_the_lead(lead_rad: float) -> None:
-    """A leader's elbow sags by 0.066 rad under its own weight: a goal that yielded to that would let it down for ever."""
+    """A leader's elbow sags by 0.066 rad under its own weight: a goal that yielded to that would let it sink."""
     settings = config.load("sim")
     limits = settings.limits.model_copy(update={"lead_rad": lead_rad})
     rig = VirtualRig(settings.model_copy(update={"limits": limits}), lambda arm: ServoPlant(arm.partition("_")[0]))  # type: ignore[arg-type]
