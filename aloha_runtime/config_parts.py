@@ -106,6 +106,10 @@ ARM_LEAD_RAD = 0.24
 on at 2.5 rad/s in the two cycles of 5 ms that a reading may be old. Less of it takes away the force that carries a load
 (0.10 rad let a stretched arm with 0.5 kg sink); more of it only adds to the way that an arm travels after a death."""
 
+MOST_SAG_RAD = 0.15
+"""The most that a joint sags under its goal: the shoulder of a stretched arm with 0.75 kg in its hand, 0.138 rad. A
+lead below it lets arms sink under what they carry, a leader's elbow (0.066 rad) already under its own weight."""
+
 
 class LimitsConfig(Strict):
     """Limits of the gate beside the motors. `None` is the default of `control/limits.py`, where each has its reason."""
@@ -129,7 +133,7 @@ class TighterLimits(Strict):
     velocity_rad_s: float | None = Field(None, ge=0.2, allow_inf_nan=False)
     acceleration_rad_s2: float | None = Field(None, ge=1, allow_inf_nan=False)
     lead_rad: float | None = Field(
-        None, ge=0.03, allow_inf_nan=False, description="an arm sags up to 0.03 under its weight"
+        None, ge=MOST_SAG_RAD, allow_inf_nan=False, description="with less an arm sinks under what it carries"
     )
     gripper_openings_s: float | None = Field(None, ge=0.2, allow_inf_nan=False)
 

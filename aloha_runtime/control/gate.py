@@ -103,7 +103,8 @@ class Gate:
         return self._tracker.goal.copy()
 
     def freeze(self, present: Vector) -> None:
-        """Goal to the present position (14,), at rest: while torque is off, and at the moment it goes on.
+        """Goal to the present position (14,), at rest: while torque is off, and at the moment it goes on. A joint that
+        stands outside its limits, by no more than `limits.POSITION_MARGIN_RAD`, is held there; its goal only comes in.
 
         Where the position is not finite, the last one that was is taken.
         """

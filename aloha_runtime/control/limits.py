@@ -45,7 +45,10 @@ swing with 0.75 kg at 1.04)."""
 
 OUTSIDE_RAD = 0.10
 """A joint may stand this far outside its limits when torque goes on: an arm that lost its power lies on its stops, up
-to 0.06 rad outside. Torque moves it in by no more than that; the driver allows as much (`dynamixel_stance`)."""
+to 0.06 rad outside. Torque moves it in to the servo's own limit, and by no more than 0.08 rad; the driver allows as
+much (`dynamixel_stance`)."""
+ROUNDING_RAD = 1e-6
+"""A servo that stands at this very tick is not outside."""
 
 GRIPPER_VELOCITY_S = 5.0
 """Openings per second: closes in 0.2 s, as fast as the servo can."""
@@ -119,7 +122,7 @@ class Limits:
         if not np.isfinite(gap).all():
             index = int(np.argmax(~np.isfinite(gap)))
             return f"{NAMES[index]} has no finite position ({position[index]}); check its servo"
-        if gap[index] <= 0:
+        if gap[index] <= ROUNDING_RAD:
             return ""
         return (
             f"{NAMES[index]} stands at {position[index]:.3f} rad, outside its range "

@@ -126,8 +126,11 @@ class Pilot:
         with the arms themselves (an error, a silent servo), on which both stop at once, before the supervisor has heard
         of it."""
         self._rearm, self._gripper, self._before = False, "", (self.torque, self._may_move)
+        order_ns = self.order_ns
         for heartbeat in heartbeats:
             self._hear(now_ns, heartbeat, present, rearm_cause, trouble)
+        if self.order_ns != order_ns:
+            target = None  # of the order before, whatever its stamp says
         self._notice_silence(now_ns, present)
         self._plan_on(now_ns, present, rearm_cause)
         if self.mode in POWERED and (cause := trouble or self._disobedience(rearm_cause)):
@@ -223,7 +226,7 @@ class Pilot:
 
     def _enter_armed(self, now_ns: int, pose: str, present: Vector, rearm_cause: str, trouble: str) -> None:
         anew = self.torque is not Torque.ON or bool(rearm_cause)
-        refusal = trouble or (self.gate.limits.outside(present) if anew else "")
+        refusal = trouble or (self._outside(present) if anew else "")
         if refusal:
             self._hold(now_ns, present, refusal)
         elif pose and self._planner is not None:
@@ -234,6 +237,13 @@ class Pilot:
             self._planned_from = self._standing(present, rearm_cause)
             ways = (self._goal_of(pose, self.gate.goal),) if pose else ()
             self._set_out(now_ns, ways, present, anew)
+
+    def _outside(self, present: Vector) -> str:
+        """Which joint stands outside its range, and what a person does about it; empty when none."""
+        refusal = self.gate.limits.outside(present)
+        if refusal and self.torque is Torque.ON:
+            refusal += "; where it has torque: support the arm, `aloha down`, then `aloha servo release` with its port"
+        return refusal
 
     def _goal_of(self, pose: str, held: Vector) -> Vector:
         """Where a ramp to `pose` ends; what a gripper holds it goes on holding on the way to sleep."""

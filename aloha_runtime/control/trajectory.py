@@ -17,8 +17,8 @@ v / (2 b): 5.6 ms per rad/s by default. When the stream ends, it comes to rest o
 
 import numpy as np
 
-from aloha_runtime.config_parts import FULL_DRIVE_RAD
-from aloha_runtime.control.limits import Limits
+from aloha_runtime.config_parts import ARM_LEAD_RAD, FULL_DRIVE_RAD
+from aloha_runtime.control.limits import POSITION_MARGIN_RAD, Limits
 from aloha_runtime.robot import DOF, IS_GRIPPER, Vector
 
 FULL_DRIVE = np.where(IS_GRIPPER, np.inf, FULL_DRIVE_RAD)
@@ -48,6 +48,13 @@ class Tracker:
         """For how long each joint has been further than its lead from its goal, at rest."""
         self._at_rest = True
         """The goal has nowhere to go: it stays, unless it yields."""
+        self._rest_lead = np.where(IS_GRIPPER, limits.lead, np.maximum(limits.lead, ARM_LEAD_RAD))
+        """A goal at rest yields beyond this alone, however short a lead the limits state: no load sinks by it."""
+        slack = np.where(IS_GRIPPER, 0.0, POSITION_MARGIN_RAD)
+        self._outermost = limits.low - slack, limits.high + slack
+        """Where a joint may be held that got its torque there."""
+        self._low, self._high = limits.low.copy(), limits.high.copy()
+        """Of this cycle: the limits, and where a goal was found outside them that goal."""
         self._reference = np.zeros(DOF)
         self._start = np.zeros(DOF)
         self._end = np.zeros(DOF)
@@ -60,8 +67,10 @@ class Tracker:
         self.place(position)
 
     def place(self, position: Vector) -> None:
-        """At rest at a (14,) position, as near as the position limits allow: a jump, for arms without torque only."""
-        np.minimum(np.maximum(position, self.limits.low), self.limits.high, out=self.goal)
+        """At rest at a (14,) position, at most POSITION_MARGIN_RAD outside the position limits: a jump, for arms without torque
+        and for goals that the servos hold already. From outside a goal only comes in, with the next motion."""
+        lowest, highest = self._outermost
+        np.minimum(np.maximum(position, lowest), highest, out=self.goal)
         self.rest()
 
     def rest(self) -> None:
@@ -107,11 +116,13 @@ class Tracker:
             reference += self._start
 
         # The lead: a band around the present position, of which the goal follows only the part inside the limits.
-        np.add(present, limits.lead, out=upper)
-        np.subtract(present, limits.lead, out=lower)
+        lead = self._rest_lead if self._at_rest else limits.lead
+        np.add(present, lead, out=upper)
+        np.subtract(present, lead, out=lower)
         self._wait_to_yield(elapsed_s, lower, upper)
         np.minimum(np.maximum(reference, lower, out=aim), upper, out=aim)
-        np.minimum(np.maximum(aim, limits.low, out=aim), limits.high, out=aim)
+        low, high = np.minimum(limits.low, goal, out=self._low), np.maximum(limits.high, goal, out=self._high)
+        np.minimum(np.maximum(aim, low, out=aim), high, out=aim)
 
         # Highest speed from which the goal can still stop at `aim`.
         np.multiply(limits.braking, allowed_s, out=braking)
@@ -132,7 +143,7 @@ class Tracker:
         np.minimum(moved, np.maximum(upper, goal, out=a), out=moved)
         np.maximum(moved, np.minimum(lower, goal, out=a), out=moved)
         # `aim` is inside the position limits already; this is for rounding, and for whatever is wrong above.
-        np.minimum(np.maximum(moved, limits.low, out=moved), limits.high, out=moved)
+        np.minimum(np.maximum(moved, low, out=moved), high, out=moved)
 
         np.not_equal(aim, reference, out=self.held_off)
         np.not_equal(moved, wanted, out=self.shaped)

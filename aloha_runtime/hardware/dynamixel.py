@@ -43,8 +43,7 @@ class DynamixelArm:
     """`hardware.base.Arm` on a serial port. `now` gives the stamps (virtual in lock-step); the port runs on wall time.
 
     `servos`: masters in the order of `robot.JOINTS` with their shadows between, as in `robot.SERVOS`. `carried`: the
-    joints that `carry` puts into current control. `lead_rad`: the most that a goal leads a joint that holds;
-    `margin_rad`: how far goals keep from the servos' own limits when torque goes on.
+    joints that `carry` puts into current control. `lead_rad`: the most that a goal leads a joint that holds.
     `patience_ns`: how long an exchange that switches torque may wait for answers (monotonic). `homing_offsets`: servo
     id -> zero that the rig file records. `memory`: the file of the goals that were sent last.
     """
@@ -60,7 +59,6 @@ class DynamixelArm:
         servos: Sequence[Servo] | None = None,
         carried: Sequence[str] = (),
         lead_rad: float = 0.24,
-        margin_rad: float = 0.0,
         patience_ns: int = PATIENCE_NS,
         homing_offsets: Mapping[int, int] | None = None,
         memory: Path | None = None,
@@ -71,7 +69,7 @@ class DynamixelArm:
         self._path, self._baud = port, baud
         self._unplugged = f"{port} was unplugged; plug it in again"
         self._gripper_current_ma = gripper_current_ma
-        self._lead_rad, self._margin_rad, self._patience_ns = lead_rad, margin_rad, patience_ns
+        self._lead_rad, self._patience_ns = lead_rad, patience_ns
         self._servos = tuple(servos or SERVOS[role])
         self._homing_offsets = dict(homing_offsets or {})
         self._now = now
@@ -111,7 +109,6 @@ class DynamixelArm:
                 self._servos,
                 self._gripper_current_ma,
                 self._lead_rad,
-                self._margin_rad,
                 self._patience_ns,
                 self._told,
             )

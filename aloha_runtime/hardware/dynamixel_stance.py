@@ -12,6 +12,7 @@ torque goes on in position control. So neither the position nor an earlier readi
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from aloha_runtime.config_parts import MOST_SAG_RAD
 from aloha_runtime.dynamixel import registers
 from aloha_runtime.dynamixel.registers import Register
 from aloha_runtime.robot import RAD_PER_TICK, TICKS_PER_TURN, Servo
@@ -24,8 +25,7 @@ EEPROM_SIZE = registers.HOMING_OFFSET.address + registers.HOMING_OFFSET.size - E
 """The block with mode and Homing_Offset."""
 ONE_TURN_OFFSET = 1024
 """In position control a Homing_Offset beyond this is ignored (e-manual, item 20)."""
-SAG_TICKS = round(0.15 / RAD_PER_TICK)
-"""The most that a joint sags under its goal: the shoulder of a stretched arm with 0.75 kg in its hand, 0.138 rad."""
+SAG_TICKS = round(MOST_SAG_RAD / RAD_PER_TICK)
 STILL_TICKS = round(0.01 / RAD_PER_TICK)
 """Goals this near each other move nothing that anybody sees."""
 LIMIT_SLACK_TICKS = round(0.10 / RAD_PER_TICK)

@@ -6,9 +6,8 @@ then the position is read again, since torque itself may change what it says. A 
 written to. Servos that are silent, in error or out of their range are left out and named; the others get their torque.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from aloha_runtime.dynamixel import registers
@@ -29,7 +28,7 @@ from aloha_runtime.hardware.dynamixel_tables import ATTEMPTS, ServoTables, Wrong
 from aloha_runtime.hardware.goal_memory import GoalMemory
 from aloha_runtime.hardware.serial_port import SerialPort
 from aloha_runtime.hardware.steps import Steps
-from aloha_runtime.robot import JOINTS, MA_PER_UNIT, RAD_PER_TICK, TICKS_PER_TURN, Role, Servo
+from aloha_runtime.robot import MA_PER_UNIT, RAD_PER_TICK, TICKS_PER_TURN, Role, Servo
 
 WATCHDOG = 5
 """Bus_Watchdog: a servo stops by itself when it hears nothing for 100 ms."""
@@ -83,21 +82,16 @@ class TorqueSwitch:
         servos: Sequence[Servo],
         gripper_current_ma: float,
         lead_rad: float,
-        margin_rad: float,
         patience_ns: int,
         goals: GoalMemory,
     ) -> None:
-        """`lead_rad`: the most that a goal leads a joint that holds. `margin_rad`: how far goals of joints keep from
-        the servos' own limits. `patience_ns`: how long an exchange may last. `goals`: what the masters were told
-        last."""
+        """`lead_rad`: the most that a goal leads a joint that holds. `patience_ns`: how long an exchange may last.
+        `goals`: what the masters were told last."""
         self._goals = goals
         self.turns: dict[int, int] = {}
         """Id of a master -> whole turns that a hand has turned it by, and that its position no longer tells."""
         self._lead_ticks = round(lead_rad / RAD_PER_TICK)
         self._servos = {servo.id: servo for servo in servos}
-        margin = math.ceil(margin_rad / RAD_PER_TICK)
-        self._range = {servo.id: _narrowed(servo, 0 if servo.joint == JOINTS[-1] else margin) for servo in servos}
-        """The servos with the limits of their goals."""
         self._all = list(self._servos)
         self._tables = ServoTables(port, self._all, patience_ns)
         self._master = {servo.id: servo.id if servo.shadow_of is None else servo.shadow_of for servo in servos}
@@ -242,9 +236,9 @@ class TorqueSwitch:
         if driven:
             joint.hold = self._hold_driven(driven[0])
         elif able:
-            joint.hold = hold_limp(self._range[able[0].id], self._tables.states[able[0].id])
+            joint.hold = hold_limp(able[0], self._tables.states[able[0].id])
             for servo in able:
-                own = hold_limp(self._range[servo.id], self._tables.states[servo.id])
+                own = hold_limp(servo, self._tables.states[servo.id])
                 if own.outside or abs(own.expected - joint.hold.expected) > LIMIT_SLACK_TICKS:
                     tick = self._tables.states[servo.id].present
                     joint.troubles.append(
@@ -259,7 +253,7 @@ class TorqueSwitch:
         p_gain = self._ram.get(registers.POSITION_P_GAIN, {}).get(servo.id, state[registers.POSITION_P_GAIN])
         known = [] if (tick := self._goals.get(master)) is None else [tick]
         grips = self._grips and servo.id == self._gripper
-        return hold_driven(self._range[servo.id], state, p_gain, self._lead_ticks, known, grips)
+        return hold_driven(servo, state, p_gain, self._lead_ticks, known, grips)
 
     def _shut_down(self, servo_id: int) -> bool:
         """An error has switched its torque off; only a reboot brings it back."""
@@ -329,7 +323,7 @@ class TorqueSwitch:
                 apart = [s.id for s in self._answering(joint) if abs(self._goal(s) - state.goal) > STILL_TICKS]
                 goals |= dict.fromkeys(apart, state.goal)
                 continue
-            goal = within(self._range[servo.id], state.present)
+            goal = within(servo, state.present)
             if abs(goal - state.present) <= LIMIT_SLACK_TICKS:
                 goals |= dict.fromkeys((other.id for other in joint.able), goal)
                 continue
@@ -379,7 +373,3 @@ class TorqueSwitch:
             f"servo {servo_id} ({self._servos[servo_id].joint}) does not take {register.name} {value}: it stays "
             f"{found}, and {why}; support the arm, switch its power off and on, then start again"
         )
-
-
-def _narrowed(servo: Servo, margin_ticks: int) -> Servo:
-    return replace(servo, min_tick=servo.min_tick + margin_ticks, max_tick=servo.max_tick - margin_ticks)

@@ -14,7 +14,7 @@ from aloha_runtime.bus import Subscriber
 from aloha_runtime.config import ArmConfig
 from aloha_runtime.control import gravity
 from aloha_runtime.control.gate import GateTiming, Target
-from aloha_runtime.control.limits import POSITION_MARGIN_RAD, rig_limits
+from aloha_runtime.control.limits import rig_limits
 from aloha_runtime.control.margins import margins_for
 from aloha_runtime.control.pilot import Command, Pilot, Torque
 from aloha_runtime.control.ramp import planner_for
@@ -95,7 +95,6 @@ class ArmsLoop:
             servos=servos,
             carried=gravity.CARRIED_JOINTS if self.carried_share else (),
             lead_rad=float(self.limits.lead[~IS_GRIPPER].max()),
-            margin_rad=POSITION_MARGIN_RAD,
             patience_ns=NS_PER_S if self.service.clock.virtual else PATIENCE_NS,
             homing_offsets=arm.homing_offsets,
             memory=self.service.run_dir / f"{name}.goals",

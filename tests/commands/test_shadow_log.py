@@ -118,9 +118,9 @@ def test_wishes_that_cannot_be_are_named_by_option(wishes: dict[str, float], sai
 
 def test_a_file_of_limits_and_options_only_ever_tighten(tmp_path: Path) -> None:
     path = tmp_path / "limits.yaml"
-    path.write_text("velocity_rad_s: 1.0\nlead_rad: 0.05\n")
+    path.write_text("velocity_rad_s: 1.0\nlead_rad: 0.2\n")
     care = deploy.care_from(0.5, 30, path, 1.5)
-    assert care.limits == TighterLimits(velocity_rad_s=1.0, lead_rad=0.05)
+    assert care.limits == TighterLimits(velocity_rad_s=1.0, lead_rad=0.2)
     rig = deploy.with_care(config.load("sim"), care)
     again = deploy.with_care(rig, deploy.care_from(1.0, 60, None, 2.0))
     assert again.deploy == rig.deploy == care

@@ -27,13 +27,15 @@ class Joint:
     acceleration: float
     braking: float
     lead: float
+    slack: float
+    """So far outside its limits a goal may be found when torque goes on; it only comes in from there."""
 
 
 def _joint(ticks: tuple[int, int] | None) -> Joint:
     if ticks is None:
-        return Joint(-0.2, 1.2, 5.0, 100.0, 1000.0, 0.5)
+        return Joint(-0.2, 1.2, 5.0, 100.0, 1000.0, 0.5, 0.0)
     low, high = ((tick - 2048) * 2 * math.pi / 4096 for tick in ticks)
-    return Joint(low + 0.02, high - 0.02, 2.5, 30.0, 300.0, 0.24)
+    return Joint(low + 0.02, high - 0.02, 2.5, 30.0, 300.0, 0.24, 0.02)
 
 
 JOINTS = [_joint(ticks) for ticks in TICKS]
@@ -61,7 +63,11 @@ class Judge:
         uncertain = noise + self.noise
         for index, (joint, g, p) in enumerate(zip(JOINTS, map(float, goal), map(float, present), strict=True)):
             where = f"number {index} at {now_ns}: {self.goal[index]} -> {g}, present {p}"
-            assert joint.low - TOLERANCE <= g <= joint.high + TOLERANCE, f"position, {where}"
+            low, high = (bound(limit, self.goal[index]) for bound, limit in ((min, joint.low), (max, joint.high)))
+            assert low - TOLERANCE <= g <= high + TOLERANCE, f"position, {where}"
+            assert joint.low - joint.slack - TOLERANCE <= g <= joint.high + joint.slack + TOLERANCE, (
+                f"position, {where}"
+            )
             step = g - self.goal[index]
             if dt <= 0:
                 assert step == 0.0, f"moved in no time, {where}"

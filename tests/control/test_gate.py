@@ -440,15 +440,40 @@ def test_a_pushed_joint_is_yielded_to_and_does_not_snap_back():
     assert (released.goal == output.goal).all()
 
 
-def test_freeze_takes_the_present_position_inside_the_limits():
+def test_freeze_takes_a_present_position_no_further_outside_than_the_servos_own_limits():
     gate = gate_at()
     hanging = HOME.copy()
-    hanging[1] = -1.84
+    hanging[1], hanging[6] = -1.9, -0.3
     gate.freeze(hanging)
-    assert gate.goal[1] == pytest.approx(LOW[1])
-    assert (np.delete(gate.goal, 1) == np.delete(HOME, 1)).all()
+    assert gate.goal[1] == pytest.approx(LOW[1] - 0.02)
+    assert gate.goal[6] == pytest.approx(-0.2)
+    assert (np.delete(gate.goal, [1, 6]) == np.delete(HOME, [1, 6])).all()
     gate.freeze(np.full(14, math.nan))
     assert (gate.goal == HOME).all()
+
+
+def test_a_goal_found_outside_its_limits_stays_there_and_only_comes_in():
+    gate = gate_at()
+    hanging = HOME.copy()
+    hanging[1] = LOW[1] - 0.015
+    gate.freeze(hanging)
+    for cycle in range(1, 201):
+        assert (gate.step(cycle * CYCLE, hanging).goal == hanging).all()
+    gate.ramp(200 * CYCLE, HOME)
+    before = hanging[1]
+    for cycle in range(201, 400):
+        goal = gate.step(cycle * CYCLE, hanging).goal[1]
+        assert before <= goal <= HOME[1]
+        hanging[1] = before = goal
+    assert before > LOW[1] + 0.1
+    gate.follow(400 * CYCLE)
+    out = HOME.copy()
+    out[1] = LOW[1] - 0.015
+    for cycle in range(401, 900):
+        goal = gate.step(cycle * CYCLE, hanging, Target(out, cycle * CYCLE)).goal[1]
+        assert goal >= LOW[1]
+        hanging[1] = goal
+    assert hanging[1] == pytest.approx(LOW[1])
 
 
 @pytest.mark.parametrize("present", [np.full(14, math.nan), np.zeros(7), np.array([math.inf] + [0.0] * 13)])

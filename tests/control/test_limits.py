@@ -8,6 +8,7 @@ import pytest
 from envelope import HIGH, JOINTS, LOW
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from aloha_runtime.config import DeployConfig, LimitsConfig, TighterLimits
 from aloha_runtime.control.limits import OVERRIDES, default_limits, limits_from, rig_limits, tightened
@@ -245,13 +246,19 @@ def test_a_position_of_another_shape_is_refused_and_not_judged():
 
 @pytest.mark.parametrize("role", ["leader", "follower"])
 def test_the_limits_of_a_rig_are_its_own_tightened_by_its_care(role) -> None:
-    own = LimitsConfig(velocity_rad_s=2.0, lead_rad=0.08)
-    care = DeployConfig(speed=0.5, limits=TighterLimits(lead_rad=0.05))
-    expected = tightened(limits_from({"velocity_rad_s": 2.0, "lead_rad": 0.08}, role), {"lead_rad": 0.05}, 0.5)
+    own = LimitsConfig(velocity_rad_s=2.0, lead_rad=0.22)
+    care = DeployConfig(speed=0.5, limits=TighterLimits(lead_rad=0.2))
+    expected = tightened(limits_from({"velocity_rad_s": 2.0, "lead_rad": 0.22}, role), {"lead_rad": 0.2}, 0.5)
     found = rig_limits(own, care, role)
     for field in fields(found):
         np.testing.assert_array_equal(getattr(found, field.name), getattr(expected, field.name))
     assert found.velocity.max() < default_limits(role).velocity.max()
+
+
+def test_a_policy_is_given_no_lead_under_which_arms_sink() -> None:
+    assert TighterLimits(lead_rad=0.15).lead_rad == 0.15
+    with pytest.raises(ValidationError, match=r"greater than or equal to 0\.15"):
+        TighterLimits(lead_rad=0.14)
 
 
 def test_single_joints_of_the_followers_are_tighter_and_never_wider() -> None:

@@ -334,6 +334,19 @@ def test_a_hold_that_arrives_together_with_a_newer_order_is_not_lost() -> None:
     assert command.hold_cause == "these arms have not been armed since HOLD; arm again"
 
 
+@pytest.mark.parametrize("mode", [Mode.TELEOP, Mode.REPLAY, Mode.POLICY])
+def test_an_action_that_was_read_before_an_order_of_the_same_cycle_is_not_followed(mode: Mode) -> None:
+    """The arms read it when they still obeyed the order before; it may have been sent after their cycle began."""
+    arms = armed(Arms("follower"))
+    arms.turn(Mode.POLICY, 3, action=arms.present)
+    arms.now_ns += CYCLE_NS
+    stray = Target(arms.present + 0.2, arms.now_ns + MS // 2, 1, CYCLE_NS)
+    command = arms.pilot.step(arms.now_ns, heard_together(arms.now_ns - MS, mode), arms.present, stray)
+    assert command.mode is mode
+    assert command.gate.target is None
+    assert (command.goal == arms.last.goal).all()
+
+
 def test_arming_is_refused_while_something_is_wrong_and_no_torque_is_switched() -> None:
     followers = armed(Arms("follower"))
     followers.turn(Mode.HOLD, 5, rearm=TRIPPED, error="follower_left: no servo answers")

@@ -1,5 +1,7 @@
 """Torque on the real loops of arms and supervisor: servos that die, lose their power or lie on a stop meanwhile."""
 
+import re
+
 import pytest
 
 from aloha_runtime import config
@@ -9,7 +11,7 @@ from aloha_runtime.control.limits import rig_limits
 from aloha_runtime.dynamixel import registers as reg
 from aloha_runtime.dynamixel.packets import HardwareErrorBit
 from aloha_runtime.messages import MS, NOT_NAMED_YET, Mode
-from aloha_runtime.robot import SERVOS, START_POSE
+from aloha_runtime.robot import RAD_PER_TICK, SERVOS, START_POSE, ticks_to_rad
 from aloha_runtime.sim.faults import Faults
 from aloha_runtime.sim.servo import ServoPlant
 
@@ -73,24 +75,90 @@ def test_a_short_power_cut_between_two_tries_gives_nothing_its_torque_back(gap_s
         assert all(servo.torque for servo in wire.chain.servos)
 
 
-@pytest.mark.parametrize("outside_rad", [0.02, 0.06, 0.08])
-def test_an_arm_asleep_on_its_stop_is_armed_at_the_first_order(outside_rad: float) -> None:
+def _asleep(outside_rad: float) -> VirtualRig:
+    """A rig whose left follower lies with its shoulder so far outside the gate's range."""
     settings = config.load("sim")
     low = float(rig_limits(settings.limits, settings.deploy, "follower").low[1])
 
     def plant(arm: str) -> ServoPlant:
-        role, _, side = arm.partition("_")
         angles = [*START_POSE, 0.1]
-        if (role, side) == ("follower", "left"):
+        if arm == "follower_left":
             angles[1] = low - outside_rad
-        return ServoPlant("leader" if role == "leader" else "follower", angles)
+        return ServoPlant("leader" if arm.startswith("leader") else "follower", angles)
 
-    with VirtualRig(settings, plant) as rig:
+    return VirtualRig(settings, plant)
+
+
+@pytest.mark.parametrize("outside_rad", [0.005, 0.01, 0.02])
+def test_an_arm_asleep_on_its_servos_limit_is_armed_where_it_is(outside_rad: float) -> None:
+    """The gate's limits are 0.02 rad inside the servo's: torque moves no goal there, motion brings it in."""
+    with _asleep(outside_rad) as rig:
+        rig.run(0.5)
+        arm = rig.wires["follower_left"].plant
+        lay = arm.angles[1]
+        assert rig.ask("arm", "here").ok
+        rig.run(1.0)
+        assert rig.word.mode is Mode.ARMED
+        goal = rig.wires["follower_left"].monitor.report().last_goal[2]
+        assert ticks_to_rad(goal) == pytest.approx(lay, abs=RAD_PER_TICK)
+        assert arm.angles[1] == pytest.approx(lay, abs=0.035)  # a sag
+        assert rig.ask("arm", "start").ok
+        rig.run(4.0)
+        assert rig.word.mode is Mode.ARMED
+        assert arm.angles[1] == pytest.approx(START_POSE[1], abs=0.05)
+        assert rig.wires["follower_left"].monitor.report().counts == {}
+
+
+@pytest.mark.parametrize("outside_rad", [0.03, 0.06, 0.08])
+def test_an_arm_that_has_fallen_on_its_stop_is_armed_at_the_first_order(outside_rad: float) -> None:
+    """Torque moves it in to the servo's own limit: nobody has to lift it after a power cut."""
+    with _asleep(outside_rad) as rig:
         rig.run(0.5)
         assert rig.ask("arm", "start").ok
         rig.run(4.0)
         assert rig.word.mode is Mode.ARMED
         assert rig.wires["follower_left"].plant.angles[1] == pytest.approx(START_POSE[1], abs=0.05)
+
+
+@pytest.mark.parametrize("outside_rad", [0.12, 0.2])
+def test_an_arm_that_lies_further_outside_is_refused_until_a_hand_has_moved_it(outside_rad: float) -> None:
+    with _asleep(outside_rad) as rig:
+        rig.run(0.5)
+        wire = rig.wires["follower_left"]
+        lay = wire.plant.angles[1]
+        rig.ask("arm", "start")
+        rig.run(1.0)
+        assert rig.word.mode is Mode.HOLD
+        said = re.search(r"left_shoulder stands at (-\d\.\d+) rad, outside its range -1\.832\.\.1\.236", rig.word.cause)
+        assert said, rig.word.cause
+        assert float(said[1]) == pytest.approx(lay, abs=RAD_PER_TICK)
+        assert "move the arm inside by hand, then arm again" in rig.word.cause
+        assert not any(servo.torque for servo in wire.chain.servos)
+        assert wire.plant.angles[1] == lay
+        for _ in range(10):  # a person does what it says
+            wire.plant.angles[1] += outside_rad / 10
+            rig.run(0.02)
+        assert rig.ask("arm", "start").ok
+        rig.run(4.0)
+        assert rig.word.mode is Mode.ARMED
+        assert wire.plant.angles[1] == pytest.approx(START_POSE[1], abs=0.05)
+
+
+@pytest.mark.parametrize("lead_rad", [0.03, 0.06])
+def test_arms_at_rest_do_not_sink_however_short_the_lead(lead_rad: float) -> None:
+    """A leader's elbow sags by 0.066 rad under its own weight: a goal that yielded to that would let it sink."""
+    settings = config.load("sim")
+    limits = settings.limits.model_copy(update={"lead_rad": lead_rad})
+    rig = VirtualRig(settings.model_copy(update={"limits": limits}), lambda arm: ServoPlant(arm.partition("_")[0]))  # type: ignore[arg-type]
+    with rig:
+        rig.run(0.3)
+        assert rig.ask("arm", "here").ok
+        rig.run(0.7)
+        before = {arm: list(wire.plant.angles) for arm, wire in rig.wires.items()}
+        assert rig.ask("stop").ok
+        rig.run(3.0)
+        for arm, wire in rig.wires.items():
+            assert wire.plant.angles == pytest.approx(before[arm], abs=0.01), arm
 
 
 @pytest.mark.parametrize("servo", [2, 4, 6])

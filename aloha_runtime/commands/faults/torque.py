@@ -4,7 +4,6 @@ The driver on emulated chains in virtual time (`virtual_arms`), judged by regist
 how a servo behaves, it is one way or the other.
 """
 
-import math
 from collections.abc import Callable
 from random import Random
 
@@ -13,7 +12,6 @@ import numpy as np
 from aloha_runtime.commands.faults.power import no_rig
 from aloha_runtime.commands.faults.scenario import Family, Scenario, Trial
 from aloha_runtime.commands.faults.virtual_arms import Pair, SingleArm, virtual_time
-from aloha_runtime.control.limits import POSITION_MARGIN_RAD
 from aloha_runtime.dynamixel import registers as reg
 from aloha_runtime.hardware.dynamixel_stance import LIMIT_SLACK_TICKS, SAG_TICKS
 from aloha_runtime.hardware.steps import finish
@@ -26,8 +24,6 @@ MOST_TICKS = 8192
 MOST_OFFSET = 1100
 """Homing_Offset: up to 1024 in force in position control, beyond it ignored."""
 GOAL_RAD = 0.01
-MARGIN_TICKS = math.ceil(POSITION_MARGIN_RAD / RAD_PER_TICK)
-"""A joint this near its own limit gets a goal inside the gate's."""
 SAG_RAD = SAG_TICKS * RAD_PER_TICK
 RETRY_NS = 500 * MS
 TEN_MINUTES_NS = 600_000 * MS
@@ -67,8 +63,7 @@ def turned_by_hand(_rig: None, chance: Random) -> Trial:
         gaps = [arm.get(s.id, reg.GOAL_POSITION) - arm.get(s.id, reg.PRESENT_POSITION) for s in servos]
         here = arm.get(servos[0].id, reg.PRESENT_POSITION)
         outside = not servos[0].min_tick <= here <= servos[0].max_tick
-        near = min(here - servos[0].min_tick, servos[0].max_tick - here) < MARGIN_TICKS
-        allowed = LIMIT_SLACK_TICKS if outside else MARGIN_TICKS if near else 0
+        allowed = LIMIT_SLACK_TICKS if outside else 0
         gap = max(0, max(map(abs, gaps)) - allowed) * RAD_PER_TICK
         arm.pass_ms(300)
         way = abs(arm.plant.read(arm.time.now).angles[index] - before)

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from aloha_runtime.commands.faults.virtual_parts import Time, Wire, WirePort
 from aloha_runtime.config_parts import ARM_LEAD_RAD
-from aloha_runtime.control.limits import POSITION_MARGIN_RAD
 from aloha_runtime.dynamixel import registers as reg
 from aloha_runtime.hardware import dynamixel
 from aloha_runtime.hardware.dynamixel import DynamixelArm
@@ -73,7 +72,7 @@ class SingleArm:
         self.chain.set_faults(faults or Faults())
         port: Any = WirePort(self.wire, 1_000_000)
         told = GoalMemory(MASTER_IDS)
-        self.switch = TorqueSwitch(port, role, SERVOS[role], 538.0, LEAD_RAD, POSITION_MARGIN_RAD, PATIENCE_NS, told)
+        self.switch = TorqueSwitch(port, role, SERVOS[role], 538.0, LEAD_RAD, PATIENCE_NS, told)
 
     def get(self, servo_id: int, register: reg.Register) -> int:
         return self.chain.peek(servo_id, register, self.time.now)
