@@ -134,11 +134,11 @@ def test_limits_given_as_whole_numbers_are_kept_as_floats():
 
 
 @pytest.mark.parametrize("lead", [0.01, 0.4])
-def test_an_arm_outside_by_the_margin_may_be_powered_whatever_the_lead(lead):
+def test_an_arm_on_its_stop_may_be_powered_whatever_the_lead(lead):
     limits = replace(default_limits(), low=np.full(14, -1.0), high=np.full(14, 1.0), lead=np.full(14, lead))
-    assert limits.outside(np.full(14, 1.0199)) == ""
-    assert limits.outside(np.full(14, -1.0199)) == ""
-    for far in (1.0201, -1.0201, 1.25):
+    assert limits.outside(np.full(14, 1.0999)) == ""
+    assert limits.outside(np.full(14, -1.0999)) == ""
+    for far in (1.1001, -1.1001, 1.25):
         assert "left_waist" in limits.outside(np.full(14, far))
 
 
