@@ -167,6 +167,7 @@ class Pilot:
     def switched(self, now_ns: int, held: Vector, done: bool) -> None:
         """The servos have been switched: `held` (14,) are the goals that they hold now, NaN where nobody knows. `done`:
         every servo has what `step` asked for, so that what waited for it begins."""
+        self._rearm = False
         self.gate.freeze(np.where(np.isfinite(held), held, self.gate.goal))
         begin, self._begin = self._begin, None
         if begin is not None and done:

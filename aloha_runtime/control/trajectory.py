@@ -67,8 +67,8 @@ class Tracker:
         self.place(position)
 
     def place(self, position: Vector) -> None:
-        """At rest at a (14,) position, at most POSITION_MARGIN_RAD outside the limits: a jump, for arms without torque and
-        for goals that the servos hold already. From outside a goal only comes in, with the next motion."""
+        """At rest at a (14,) position, at most POSITION_MARGIN_RAD outside the limits: a jump, for arms without torque
+        and for goals that the servos hold already. From outside a goal only comes in, with the next motion."""
         lowest, highest = self._outermost
         np.minimum(np.maximum(position, lowest), highest, out=self.goal)
         self.rest()

@@ -196,7 +196,7 @@ def test_the_last_action_moves_a_joint_no_further_than_its_reach_however_far_it_
 
     def trajectory(t_s):
         action = HOME.copy()
-        action[0] = sign * (1.2 * t_s if t_s < 0.39 else 1.5)
+        action[0] = sign * (2.0 * t_s if t_s < 0.39 else 1.5)
         return action
 
     rows = stream(gate_at(), Servos(HOME, lag_s=0.12), trajectory, 1000 * MS, die_ns=401 * MS)

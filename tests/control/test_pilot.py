@@ -415,6 +415,17 @@ def test_motion_begins_at_the_goals_that_the_servos_hold_and_when_they_have_torq
     assert (goals[-1][0] > -3.115 + 0.02) == bool(pose)
 
 
+def test_arms_that_hold_because_their_switch_found_them_elsewhere_keep_the_torque_that_they_got() -> None:
+    followers = Arms("follower")
+    followers.turn(Mode.IDLE)
+    followers.held = followers.present.copy()
+    followers.held[2] -= 0.3
+    assert followers.turn(Mode.ARMED, pose="start").rearm
+    command = followers.turn(Mode.ARMED, 3, pose="start")
+    assert "was moved" in command.hold_cause
+    assert (command.mode, command.torque, command.rearm) == (Mode.HOLD, Torque.ON, False)
+
+
 def test_what_waits_for_torque_does_not_begin_without_it(arms: Arms) -> None:
     """One arm of the pair could not be switched: the other one stays where it is."""
     pilot, now_ns = arms.pilot, arms.now_ns + CYCLE_NS
