@@ -188,4 +188,4 @@ def _check_normalize(step: Step, settings: Normalize) -> None:
     if not isinstance(step.state, str):
         raise step.refuse("has no state file, so there are no statistics; it is damaged")
     if not STATE_FILE.fullmatch(step.state):
-        raise step.refuse(f"state file {step.state!r} must be a name inside the directory, ending in .safetensors")
+        raise step.refuse(f"state file {step.state[:80]!r} must be a name inside the directory, ending in .safetensors")

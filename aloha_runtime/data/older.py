@@ -11,6 +11,7 @@ Layout as LeRobot's releases of 2024 and 2025 wrote it. Reads only.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from aloha_runtime.errors import DatasetError
 VERSIONS = ("v2.1", "v2.0")
 MEASURED = (STATE, ACTION, "observation.velocity", "observation.effort")
 """Vectors that are float32 in every dataset of LeRobot's; float64 is converted. Other features stay bit for bit."""
+MOST_NAMED = 1000
+"""Episodes that are looked for, of those that are counted and not listed: a total may be any number."""
 EPISODES, TASKS, STATS = "meta/episodes.jsonl", "meta/tasks.jsonl", "meta/episodes_stats.jsonl"
 
 
@@ -64,7 +67,7 @@ class Older:
             index = line.get("episode_index")
             if not isinstance(index, int) or index < 0 or index in found:
                 raise DatasetError(
-                    f"{self.path / EPISODES}, line {number}: episode_index is {index!r}, which is none or was there"
+                    f"{self.path / EPISODES}, line {number}: episode_index is {_short(index)}, which is none or was there"
                     " before. Correct that line."
                 )
             found[index] = line
@@ -86,7 +89,12 @@ class Older:
     def refuse_other_counts(self, left_out: set[int]) -> None:
         """Raise DatasetError when the totals are not those of the episodes listed, less `left_out`."""
         total = self.raw.get("total_episodes", len(self.lines))
-        missing = sorted(set(range(total)) - set(self.lines) - left_out)
+        if not isinstance(total, int) or isinstance(total, bool) or total < 0:
+            raise DatasetError(
+                f"{self.path / layout.INFO_PATH}: total_episodes is {_short(total)}. Correct that entry."
+            )
+        not_listed = (index for index in range(total) if index not in self.lines and index not in left_out)
+        missing = list(islice(not_listed, MOST_NAMED))
         if missing or max(self.lines, default=-1) >= total:
             there = [index for index in missing if self.data_file(index).exists()]
             files = f"; rows of episode {_listed(there)} are there" if there else ""
@@ -96,7 +104,7 @@ class Older:
                 f" {len(self.lines)}{files}. Restore {EPISODES} from a copy{way_on}."
             )
         lengths = [line.get("length") for line in self.lines.values()]
-        if set(self.lines) == set(range(total)) and all(isinstance(length, int) for length in lengths):
+        if len(self.lines) == total and all(isinstance(length, int) for length in lengths):
             frames = sum(length for length in lengths if isinstance(length, int))
             if self.raw.get("total_frames", frames) != frames:
                 raise DatasetError(
@@ -156,7 +164,7 @@ class Older:
         if said is None:
             self.notes.append(f"{EPISODES} does not say how long episode {index} is; its rows do, {length}")
         elif said != length:
-            yield f"{path} has {length} rows, {EPISODES} says {said}"
+            yield f"{path} has {length} rows, {EPISODES} says {_short(said)}"
         if not length:
             yield f"{path} has no rows"
             return
@@ -199,6 +207,11 @@ def _options(indices: list[int]) -> str:
     return " ".join(f"--leave-out-episode {index}" for index in indices[:10]) + (" ..." if len(indices) > 10 else "")
 
 
+def _short(value: Any) -> str:
+    """A value of the file, in a message of one line."""
+    return repr(value)[:60]
+
+
 def _listed(indices: list[int]) -> str:
     return ", ".join(map(str, indices[:10])) + (", ..." if len(indices) > 10 else "")
 
@@ -216,8 +229,10 @@ def _read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+@reads_files
+def _read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
     """Each line with its number, from 1 on."""
+    found = []
     try:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError:
@@ -225,8 +240,9 @@ def _read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                yield number, msgspec.json.decode(line, type=dict[str, Any])
+                found.append((number, msgspec.json.decode(line, type=dict[str, Any])))
             except msgspec.DecodeError as error:
                 raise DatasetError(
                     f"{path} is damaged in line {number} ({error}). Restore it from a copy of the dataset."
                 ) from None
+    return found

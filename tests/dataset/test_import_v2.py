@@ -1,6 +1,7 @@
 """Datasets in the layout that LeRobot wrote until 2025, made here from a v3.0 one, and brought back to v3.0."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -222,3 +223,23 @@ def test_a_result_that_cannot_be_read_is_not_called_done(
     with pytest.raises(DatasetError, match="not a readable video"):
         import_v2(older, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("total", [10**6, 10**30, -1, 2.5, True, "3", None])
+def test_a_total_that_is_no_count_of_episodes_is_named_at_once(older: Path, tmp_path: Path, total: Any) -> None:
+    info = json.loads((older / "meta/info.json").read_text()) | {"total_episodes": total}
+    path = shutil.copytree(older, tmp_path / "copy")
+    (path / "meta/info.json").write_text(json.dumps(info))
+    with pytest.raises(DatasetError) as error:
+        import_v2(path, tmp_path / "out", ["next.done"])
+    assert "info.json" in str(error.value)
+    assert len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize("name", ["episodes", "tasks"])
+def test_a_folder_in_the_place_of_a_list_is_named(older: Path, tmp_path: Path, name: str) -> None:
+    path = shutil.copytree(older, tmp_path / "copy")
+    (path / f"meta/{name}.jsonl").unlink()
+    (path / f"meta/{name}.jsonl").mkdir()
+    with pytest.raises(DatasetError, match=f"{name}.jsonl"):
+        import_v2(path, tmp_path / "out", ["next.done"])
