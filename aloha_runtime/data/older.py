@@ -67,8 +67,8 @@ class Older:
             index = line.get("episode_index")
             if not isinstance(index, int) or index < 0 or index in found:
                 raise DatasetError(
-                    f"{self.path / EPISODES}, line {number}: episode_index is {_short(index)}, which is none or was there"
-                    " before. Correct that line."
+                    f"{self.path / EPISODES}, line {number}: episode_index is {_short(index)}, which is none or was"
+                    " there before. Correct that line."
                 )
             found[index] = line
         return found
@@ -90,9 +90,8 @@ class Older:
         """Raise DatasetError when the totals are not those of the episodes listed, less `left_out`."""
         total = self.raw.get("total_episodes", len(self.lines))
         if not isinstance(total, int) or isinstance(total, bool) or total < 0:
-            raise DatasetError(
-                f"{self.path / layout.INFO_PATH}: total_episodes is {_short(total)}. Correct that entry."
-            )
+            said = f"total_episodes is {_short(total)}"
+            raise DatasetError(f"{self.path / layout.INFO_PATH}: {said}. Correct that entry.")
         not_listed = (index for index in range(total) if index not in self.lines and index not in left_out)
         missing = list(islice(not_listed, MOST_NAMED))
         if missing or max(self.lines, default=-1) >= total:
