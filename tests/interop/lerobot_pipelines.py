@@ -13,10 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lerobot.configs.types import FeatureType, PolicyFeature
-from lerobot.policies.act.configuration_act import ACTConfig
 from lerobot.policies.act.modeling_act import ACTPolicy
 from lerobot.policies.factory import make_pre_post_processors
+from lerobot_config import act_config
 
 root, mode, output = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 cases = json.loads((root / "cases.json").read_text())
@@ -25,16 +24,7 @@ torch.set_num_threads(1)
 
 def make(directory, case):
     """A policy with random weights and the given statistics; its pipelines are LeRobot's default ones, changed."""
-    fields = dict(case["config"])
-    features = {
-        name: PolicyFeature(type=FeatureType(value["type"]), shape=tuple(value["shape"]))
-        for name, value in fields.pop("features").items()
-    }
-    outputs = {"action": features.pop("action")}
-    config = ACTConfig(
-        input_features=features, output_features=outputs, pretrained_backbone_weights=None, device="cpu",
-        push_to_hub=False, **fields,
-    )  # fmt: skip
+    config = act_config(case["config"])
     torch.manual_seed(0)
     stats = {name: {key: torch.tensor(value) for key, value in kept.items()} for name, kept in case["stats"].items()}
     weights = root / "model.safetensors"

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lerobot.configs.types import FeatureType, PolicyFeature
-from lerobot.policies.act.configuration_act import ACTConfig
+from lerobot.configs.types import FeatureType
 from lerobot.policies.act.modeling_act import ACTPolicy
 from lerobot.policies.factory import make_pre_post_processors
+from lerobot_config import act_config
 
 root, output = map(Path, sys.argv[1:])
 torch.set_num_threads(1)
@@ -41,18 +41,10 @@ def opened(directory):
 
 def made(directory, fields, seed):
     """A policy with random weights and statistics, saved by LeRobot."""
-    features = {
-        name: PolicyFeature(type=FeatureType(value["type"]), shape=tuple(value["shape"]))
-        for name, value in fields.pop("features").items()
-    }
-    outputs = {"action": features.pop("action")}
-    config = ACTConfig(
-        input_features=features, output_features=outputs, pretrained_backbone_weights=None, device="cpu",
-        push_to_hub=False, **fields,
-    )  # fmt: skip
+    config = act_config(fields)
     torch.manual_seed(seed)
     stats = {}
-    for name, feature in {**features, **outputs}.items():
+    for name, feature in {**config.input_features, **config.output_features}.items():
         shape = (3, 1, 1) if feature.type is FeatureType.VISUAL else feature.shape
         mean, std = torch.rand(shape) - 0.5, torch.rand(shape) + 0.5
         stats[name] = {"mean": mean, "std": std, "min": mean - std, "max": mean + std}
@@ -60,7 +52,7 @@ def made(directory, fields, seed):
     policy.save_pretrained(directory)
     for processor in processors:
         processor.save_pretrained(directory)
-    return actions(policy, processors, features)
+    return actions(policy, processors, config.input_features)
 
 
 results = {f"ours/{path.name}": opened(path) for path in sorted((root / "ours").iterdir())}
