@@ -127,7 +127,7 @@ class LimitsConfig(Strict):
 
 
 class TighterLimits(Strict):
-    """Limits below the rig's own, for whoever commands; one that is above them is refused (`control.limits.tightened`).
+    """Limits below the rig's own, in every mode; one that is above them is refused (`control.limits.tightened`).
     The lowest values still let the arms reach their poses within the time that ramps are given."""
 
     velocity_rad_s: float | None = Field(None, ge=0.2, allow_inf_nan=False)
@@ -220,7 +220,7 @@ class SimConfig(Strict):
     """The simulated rig; absent on a real one."""
 
     task: TaskName = "transfer_cube"
-    seed: int | None = Field(None, ge=0, description="None: drawn anew at each start")
+    seed: int | None = Field(None, ge=0, description="None: a random one at each start")
     clock: Literal["wall", "virtual"] = "wall"
 
 

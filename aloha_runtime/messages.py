@@ -107,7 +107,8 @@ class ModeHeartbeat(Message):
     """When the supervisor entered this mode: the identity of the order, unique and increasing. Whoever has carried out
     an order, or has seen it become void, never carries it out again."""
     asked_ns: int = 0
-    """When the order was asked for, by the clock of whoever asked: arms that held or started later do not obey it."""
+    """When the order was asked for, by the clock of the program that asked: arms that held or started later do not obey
+    it."""
     cause: str = ""
     gripper: str = ""
     """Arm whose gripper servo is to be restarted by this order, such as `follower_left`; empty: none."""

@@ -22,7 +22,7 @@ RING = "aloha-ring-"
 GOALS = tuple(f"{role}_{side}.goals" for role in ROLES for side in SIDES)
 """What the arms processes were to hold last (`hardware.goal_memory`): kept for programs that start after a kill."""
 RUN_LOCK = "run.lock"
-"""Held by whoever owns the run directory."""
+"""Held by the owner of the run directory."""
 RIG_FILE = "rig.yaml"
 """The configuration of the running rig, for its processes and for `aloha status`."""
 SYSTEM_RUN_DIR = Path("/run/aloha")

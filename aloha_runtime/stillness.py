@@ -14,7 +14,7 @@ REMEMBERED = 512
 """Gaps that are remembered: at 12 ms each, the shortest that counts as one, six seconds."""
 
 ENDED_NS = 1000 * MS
-"""A witness without a turn for so long, while whoever asks has turns, has ended or was stopped: it says nothing."""
+"""A witness without a turn for so long, while the asking loop has turns, has ended or was stopped: it says nothing."""
 
 
 def stood_still(lost_ns: int) -> str:

@@ -34,7 +34,7 @@ pid() { systemctl show -p MainPID --value "$1"; }
 since() { echo $((($(date +%s%N) - $1) / 1000000)); }
 mode() { as_aloha aloha status --once | grep -m 1 mode; }
 off() { while systemctl --quiet is-active 'aloha-*'; do sleep 0.05; done; }
-again() { # wait until a unit runs anew, as another process
+again() { # wait until a unit runs again, as another process
     while now=$(pid "$1"); [ "$now" = 0 ] || [ "$now" = "$2" ] || [ "$(systemctl is-active "$1")" != active ]; do sleep 0.05; done
 }
 exposure() { systemd-analyze security --no-pager --offline=yes "$@" | sed -n 's/.*level for \(.*\): \([0-9.]*\) .*/exposure of \1: \2/p'; }

@@ -25,7 +25,7 @@ LONGEST_HEADER = 4 << 20
 MOST_TENSORS = 10_000
 """Of a file of weights; 100 layers of each kind have 6000. A line of the header has some 100 bytes."""
 reads_checkpoint = reads(
-    CheckpointError, "Copy the whole policy directory again, or save it anew.", (SafetensorError, OSError)
+    CheckpointError, "Copy the whole policy directory again, or save it again.", (SafetensorError, OSError)
 )
 """Of functions that read a policy directory."""
 

@@ -52,7 +52,7 @@ def refuse_backward_statistics(stats: Mapping[str, Mapping[str, Tensor]]) -> Non
     for feature, values in stats.items():
         for name, value in values.items():
             if value.dtype not in NUMBERS or not value.numel() or not value.isfinite().all():
-                continue  # whoever divides by it says what is wrong
+                continue  # the normaliser refuses it, with its own message
             if (largest := float(value.abs().max())) > LARGEST_WEIGHT:
                 raise CheckpointError(f"statistic {feature}.{name} reaches {largest:.2g}")
         if "std" in values and (values["std"].float() < 0).any():

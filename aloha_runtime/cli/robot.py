@@ -42,7 +42,7 @@ def uninstall(root: Root = Path("/"), dry_run: DryRun = False) -> None:
 @app.command()
 def doctor(
     rig: Rig = "sim",
-    fix: Annotated[bool, typer.Option("--fix", help="mend what is safe; asks before it writes joint limits")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="fix what is safe; asks before it writes joint limits")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="... and do not ask")] = False,
     dataset: Annotated[
         Path | None, typer.Option("--dataset", help="compare the cameras with this dataset's, look at its disk")
@@ -91,7 +91,7 @@ def guard_view(
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="PNG to write")] = Path("outputs/guard/view.png"),
     follow: Annotated[
-        bool, typer.Option("--follow", help="draw it anew until Ctrl-C, with a page that shows it")
+        bool, typer.Option("--follow", help="draw it again until Ctrl-C, with a page that shows it")
     ] = False,
     run_dir: RunDir = None,
 ) -> None:

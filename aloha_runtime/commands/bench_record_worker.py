@@ -54,7 +54,7 @@ def cameras(rig: config.RigConfig, run_dir: Path, pictures: Path) -> None:
 
 
 def control(_rig: config.RigConfig, run_dir: Path, _pictures: Path) -> None:
-    """States of both pairs 200 times a second, the mode with them: what the arms do for whoever records."""
+    """States of both pairs 200 times a second, the mode with them: what the arms do for a recorder."""
     clock = WallClock()
     times: list[float] = []
     with Bus(run_dir, clock) as bus:

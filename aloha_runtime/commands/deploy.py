@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -21,6 +21,9 @@ from aloha_runtime.control.limits import rig_limits
 from aloha_runtime.errors import ConfigError
 from aloha_runtime.processes.table import Job
 from aloha_runtime.robot import ROLES
+
+if TYPE_CHECKING:
+    from aloha_runtime.commands.preflight import Preflight
 
 
 def deploy(
@@ -43,34 +46,52 @@ def deploy(
     `policy.engine`, `ensemble` its `policy.ensemble`, `takeover` its `teleop.takeover`; `care` tightens its `deploy`.
     In a shadow, nothing moves unless `teleoperated` (or `scripted`). `out` gets the preflight's page, and what a shadow
     has seen. `accepted`: warnings of the preflight, by name."""
-    rig = with_care(operate.with_takeover(operate.with_task(config.load(rig_name), seed, task), takeover), care)
-    if engine is not None:
-        known = get_args(config.EngineName)
-        if engine not in known:
-            raise ConfigError(f"--engine {engine} is none of {', '.join(known)}")
-        rig = rig.model_copy(update={"policy": rig.policy.model_copy(update={"engine": engine})})
-    if ensemble is not None:
-        rig = with_ensemble(rig, ensemble)
+    rig = _rig(rig_name, seed, task, takeover, care, engine, ensemble)
     checkpoint = pinned(checkpoint)
     refuse_unfit(directory_of(checkpoint), rig)
-    from aloha_runtime.commands.preflight import Preflight  # brings torch, which a wrong path need not wait for
+    if takeover and rig.deploy.shadow:
+        raise ConfigError("--takeover takes over from a policy that moves the arms, and --shadow moves none")
+    if (teleoperated or scripted) and not rig.deploy.shadow:
+        raise ConfigError("--teleop and --scripted say who moves the arms while the policy only shadows: add --shadow")
+    from aloha_runtime.commands import preflight  # brings torch, which a wrong path need not wait for
 
-    flight = Preflight(checkpoint, rig, accepted, Console(highlight=False, soft_wrap=True))
+    flight = preflight.Preflight(checkpoint, rig, accepted, Console(highlight=False, soft_wrap=True))
     if rig.deploy.shadow:
-        if takeover:
-            raise ConfigError("--takeover takes over from a policy that moves the arms, and --shadow moves none")
         job = job_of(rig, teleoperated, scripted)
         flight.files()
         flight.show((Level.WARN,))
         flight.refuse(judged=True)  # what is doubtful is what a shadow is for
         shadow(rig, checkpoint, job, out, run_dir)
-        return
-    if teleoperated or scripted:
-        raise ConfigError("--teleop and --scripted say who moves the arms while the policy only shadows: add --shadow")
-    flight.files()
-    flight.refuse()
-    say = Console().print
-    stack = Stack(rig, Job.DEPLOY, run_dir, checkpoint, say=say)
+    else:
+        flight.files()
+        flight.refuse()
+        _drive(rig, checkpoint, flight, run_dir, out, takeover)
+
+
+def _rig(
+    name: str,
+    seed: int | None,
+    task: str | None,
+    takeover: bool,
+    care: DeployConfig,
+    engine: str | None,
+    ensemble: str | None,
+) -> RigConfig:
+    """The rig as the options want it; ConfigError for an unknown engine or ensemble."""
+    rig = with_care(operate.with_takeover(operate.with_task(config.load(name), seed, task), takeover), care)
+    if engine is not None:
+        known = get_args(config.EngineName)
+        if engine not in known:
+            raise ConfigError(f"--engine {engine} is none of {', '.join(known)}")
+        rig = rig.model_copy(update={"policy": rig.policy.model_copy(update={"engine": engine})})
+    return rig if ensemble is None else with_ensemble(rig, ensemble)
+
+
+def _drive(
+    rig: RigConfig, checkpoint: str, flight: "Preflight", run_dir: Path | None, out: Path, takeover: bool
+) -> None:
+    """Arms to the start pose, the live part of the preflight, then the policy until Ctrl-C or its time is over."""
+    stack = Stack(rig, Job.DEPLOY, run_dir, checkpoint, say=Console().print)
     with going_on.told(lambda: f"to go on: {going_on.again(resumes=False)}"), stack:
         operate.raise_arms(stack)
         flight.live(stack, out, at_start=True)

@@ -58,7 +58,7 @@ def export(checkpoint: str, engine: str, calibration: Path | None, threads: int 
 
 
 def make_engine(policy: ACTPolicy, directory: Path, name: str, calibration: Frames, threads: int) -> Engine:
-    """The engine, its graph made anew where it has one of its own; not judged yet."""
+    """The engine, its graph made again where it has one of its own; not judged yet."""
     if name in FP32_ENGINES:
         return open_engine(name, policy, directory, threads)
     (files.home(directory) / f"{name}.json").unlink(missing_ok=True)  # what it says ends here

@@ -68,8 +68,8 @@ class Fuzzer:
         return self.now_ns
 
     def heartbeats(self, wants_out: bool) -> list[ModeHeartbeat]:
-        """What the supervisor says: mostly a mode that moves, armed anew when something ended the motion (`wants_out`),
-        now and then any other mode, or nothing."""
+        """What the supervisor says: mostly a mode that moves, armed again after something ended the motion
+        (`wants_out`), now and then any other mode, or nothing."""
         chance = self.chance
         if chance.random() < 0.004:
             self._enter(chance.choice(MODES))

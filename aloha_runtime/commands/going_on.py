@@ -49,7 +49,7 @@ def _option(run_dir: Path) -> str:
 
 def refuse_killed(run_dir: Path) -> None:
     """AlohaError that says what is true when the rig in this directory was killed: its file is left, its owner gone."""
-    heard = (RUN_LOCK, f"{SUPERVISOR}.requests.lock")  # a supervisor that lives is asked, whoever started it
+    heard = (RUN_LOCK, f"{SUPERVISOR}.requests.lock")  # a supervisor that lives is asked, however it was started
     if not (run_dir / RIG_FILE).is_file() or any(lock_holder(run_dir / name) is not None for name in heard):
         return
     option = _option(run_dir)
@@ -65,7 +65,7 @@ def refuse_killed(run_dir: Path) -> None:
         if rig.sim is not None:
             raise AlohaError(
                 f"nothing runs in {run_dir} any more: rig {rig.name} was killed, and its simulated arms ended with it;"
-                f" `aloha up{option}` starts it anew"
+                f" `aloha up{option}` restarts it"
             )
     raise AlohaError(
         f"nothing runs in {run_dir} any more: the rig was killed and could not park its arms. Servos that had torque"

@@ -1,4 +1,4 @@
-"""Folders of pages that a command writes anew: `.written.json` in them lists every file by path and digest.
+"""Folders of pages that a command rewrites: `.written.json` in them lists every file by path and digest.
 
 A folder in which anything else lies, or a file that somebody changed, is not replaced.
 """

@@ -126,7 +126,7 @@ def raise_arms(stack: Stack) -> None:
     def settled() -> bool:
         heartbeat = stack.mode.latest()
         if heartbeat is not None and heartbeat.stamp_ns > asked_ns and mode_of(stack) in MOVING:
-            return True  # whoever squeezes the grippers is quicker than this look
+            return True  # a person may squeeze the grippers before this look
         states = [arm.latest() for arm in stack.arms.values()]
         return all(state is not None and state.mode is Mode.ARMED and state.settled for state in states)
 

@@ -29,7 +29,7 @@ QUIET_S = 2.0
 def park(stack: "Stack", alarmed: bool = False) -> str:
     """Have the supervisor park the arms, and wait; returns why they were left as they are, empty when they were parked.
 
-    After a fault nothing moves: whoever has looked at the servo says so by arming again. It needs nothing that the
+    After a fault nothing moves: an operator who has looked at the servo arms again. It needs nothing that the
     stack did not have when it was entered. A Ctrl-C while it waits stops the arms where they are. `alarmed`: something
     went wrong, so that the stop is worth a log.
     """

@@ -48,7 +48,7 @@ class Look:
 
 
 class Running(Protocol):
-    """A system that runs, whoever has started it (`Stack`, `start.Found`)."""
+    """A system that runs, however it was started (`Stack`, `start.Found`)."""
 
     rig: RigConfig
     bus: Bus
@@ -161,7 +161,7 @@ def positions(loaded: Checkpoint, position: NDArray[np.float64], at_start: bool)
     elif loaded.config.state_dim == DOF:
         found = list(outside(loaded.stats, position))
         for name, value in found:
-            # The name that the rig file's start pose has as well: whoever has accepted the one has accepted the other.
+            # The name that the rig file's start pose has as well: to accept the one is to accept the other.
             yield warn(f"start_pose.{name}", value, "record demonstrations that begin here, or change `start_pose`")
         if not found:
             yield ok("position", "within what was seen in training")

@@ -206,7 +206,7 @@ class RecordingSession(Closeable):
             self.cues.say("", spoken="again")
 
     def _start(self, number: str, takes: int) -> None:
-        """Arms to the start pose; whoever drives them begins."""
+        """Arms to the start pose; then the person or the policy begins."""
         self._prepare()
         self._ask("next")
         operate.raise_arms(self.stack)

@@ -121,7 +121,7 @@ class Scoring(Closeable):
                 reader.close()
 
     def _trial(self, scene: int, policy: str) -> None:
-        """One trial, again until it counts. Every trial starts its policy anew, so that none is known by a pause."""
+        """One trial, again until it counts. Every trial restarts its policy, so that none is known by a pause."""
         number = f"trial {len(self.trials.done) + 1} of {len(self.trials.plan.order())}, scene {scene + 1}"
         scored = None
         while scored is None:

@@ -18,7 +18,7 @@ SESSION, TRIALS = "session.json", "trials.jsonl"
 
 @dataclass(frozen=True)
 class Plan:
-    """What is compared. Every policy meets every scene once; in which order is drawn anew for each scene, so that
+    """What is compared. Every policy meets every scene once; in which order is drawn for each scene, so that
     neither the operator nor a lamp that warms up can favour one. `seed` draws it."""
 
     policies: tuple[str, ...]

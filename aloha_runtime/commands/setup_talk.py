@@ -13,7 +13,7 @@ from aloha_runtime.errors import ConfigError
 class Person:
     """Answers by name (`ports.leader_left`); what the file does not have is asked for.
 
-    `yes`: take every default, and whoever runs this has already done what has to be done by hand.
+    `yes`: take every default, and the person has already done what has to be done by hand.
     """
 
     def __init__(self, answers: dict[str, str] | None = None, yes: bool = False) -> None:

@@ -1,5 +1,5 @@
 """`aloha deploy --shadow`: the policy says what it would do, and nothing obeys it; at the end, how far it would have
-been from whoever moved the arms meanwhile, or from arms that stood still."""
+been from the person or program that moved the arms meanwhile, or from arms that stood still."""
 
 import json
 from pathlib import Path

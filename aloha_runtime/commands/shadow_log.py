@@ -19,8 +19,8 @@ PATIENCE_TICKS = 5
 """Without an action of that tick by then (100 ms) nobody moved the arms in it."""
 UNKNOWN = [float("nan")] * DOF
 PARTS = ("predicted", "commanded", "position")
-"""Columns of a row, 14 numbers each (rad; grippers 0..1): of the policy, of whoever moved the arms (NaN: nobody did),
-and where the arms stood."""
+"""Columns of a row, 14 numbers each (rad; grippers 0..1): of the policy, of the person or program that
+moved the arms (NaN: none did), and where the arms stood."""
 
 
 class ShadowLog:

@@ -47,8 +47,8 @@ SPEAKS_WITHIN_NS = int(MODE.max_age_ms * MS)
 TAKEN_UP_WITHIN_NS = 100 * MS
 """Five heartbeats: arms that still carry out an earlier order after this time have not heard of the new one."""
 ASKED_WITHIN_NS = 1000 * MS
-"""An older request has lain in a queue: whoever made it may have been told that nobody answered, and stand by the arms
-now. Clients wait for 2 s."""
+"""An older request has lain in a queue: the person who made it may have been told that nobody answered, and
+stand by the arms now. Clients wait for 2 s."""
 HISTORY = 64
 TIME_IS_OVER = "the policy has moved the arms for its time"
 """How the cause of a HOLD after the longest duration begins."""
@@ -82,7 +82,7 @@ class ModeMachine:
         self._taken_ns: dict[str, int] = {}
         self._unready: dict[str, str] = {}
         self._holding: set[str] = set()
-        """Pairs that have torque, whoever gave it: a supervisor that was restarted finds them up in the air."""
+        """Pairs that have torque: a supervisor that was restarted finds them up in the air."""
         self._settled: set[str] = set()
         self._void_ns, self._voided_by = now_ns, "the supervisor started"
         self._spoke_ns: int | None = None
@@ -145,7 +145,7 @@ class ModeMachine:
         if refusal:
             return False, refusal, False
         wanted = ON_REQUEST[verb][self.mode]
-        asked_ns = min(request.stamp_ns or now_ns, now_ns)  # a STOP counts, whatever the clock of whoever asks
+        asked_ns = min(request.stamp_ns or now_ns, now_ns)  # a STOP counts, whatever the clock of the program that asks
         cause = cause_of(request)
         if wanted is Mode.IDLE and verb in ("park", "shutdown") and self._holding:
             wanted = Mode.PARK
@@ -323,7 +323,7 @@ class ModeMachine:
 def _untaken(mode: Mode, state: ArmsState) -> str:
     """Why arms do not carry out the order of a mode, and what to do."""
     if not state.order_ns:
-        return "was started anew and holds the arms where they are; arm again"
+        return "was restarted and holds the arms where they are; arm again"
     within_ms = TAKEN_UP_WITHIN_NS // MS
     return f"has not taken up {mode.upper()} within {within_ms} ms; {state.hold_cause or 'see its log, then arm again'}"
 

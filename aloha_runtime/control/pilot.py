@@ -226,8 +226,8 @@ class Pilot:
         return self.torque is not Torque.OFF or self._may_move
 
     def _enter_armed(self, now_ns: int, pose: str, present: Vector, rearm_cause: str, trouble: str) -> None:
-        anew = self.torque is not Torque.ON or bool(rearm_cause)
-        refusal = trouble or (self._outside(present) if anew else "")
+        switches = self.torque is not Torque.ON or bool(rearm_cause)
+        refusal = trouble or (self._outside(present) if switches else "")
         if refusal:
             self._hold(now_ns, present, refusal)
         elif pose and self._planner is not None:
@@ -237,7 +237,7 @@ class Pilot:
         else:
             self._planned_from = self._standing(present, rearm_cause)
             ways = (self._goal_of(pose, self.gate.goal),) if pose else ()
-            self._set_out(now_ns, ways, present, anew)
+            self._set_out(now_ns, ways, present, switches)
 
     def _outside(self, present: Vector) -> str:
         """Which joint stands outside its range, and what a person does about it; empty when none."""
@@ -276,16 +276,16 @@ class Pilot:
         limits = self.gate.limits  # where an arm lies on its stop, torque moves it in
         return np.clip(within_a_turn(present), limits.low, limits.high)
 
-    def _set_out(self, now_ns: int, stages: Sequence[Vector], present: Vector, anew: bool) -> None:
+    def _set_out(self, now_ns: int, stages: Sequence[Vector], present: Vector, switches: bool) -> None:
         """Torque on where it is not, then ramp through poses, or stay where there is none."""
         self._may_move = True
-        self._after_switch(now_ns, present, lambda at_ns: self._ramp(at_ns, stages), anew)
+        self._after_switch(now_ns, present, lambda at_ns: self._ramp(at_ns, stages), switches)
         self.torque = Torque.ON
 
-    def _after_switch(self, now_ns: int, present: Vector, begin: Begin, anew: bool) -> None:
+    def _after_switch(self, now_ns: int, present: Vector, begin: Begin, switches: bool) -> None:
         """Begin at once, or, where torque has to be switched, when it has been. Until then the goals are where the
         servos hold them, or where the arms are."""
-        if not anew:
+        if not switches:
             begin(now_ns)
             return
         self._rest(present)

@@ -235,7 +235,7 @@ def planner_for(rig: RigConfig, role: Role) -> Planner:
 
 
 def finished(turns: Turns[T]) -> T:
-    """All turns at once, for whoever has the time."""
+    """All turns at once, for a caller that may wait."""
     while True:
         try:
             next(turns)

@@ -21,7 +21,7 @@ def check_rows(dataset: Dataset) -> Iterator[Finding]:
         end += max(episode.length, 0)
         if (episode.from_index, episode.to_index) != (begin, end) or episode.length < 1:
             said = f"covers frames {episode.from_index} to {episode.to_index}, not {begin} to {begin + episode.length}"
-            yield Finding(where, said, f"`aloha dataset stats {dataset.path}` counts anew where the frames are whole")
+            yield Finding(where, said, f"`aloha dataset stats {dataset.path}` counts again where the frames are whole")
         span, steps = slice(begin, end), np.arange(end - begin)
         if not np.array_equal(frame_index[span], steps) or not (episode_index[span] == episode.index).all():
             yield Finding(where, "its frames are not numbered from 0 on, or belong to another episode", COPY)

@@ -51,7 +51,7 @@ def check_files(dataset: Dataset) -> Iterator[tuple[Episode, list[Finding]]]:
             counted[span.path] = right + episode.length
             if first != right and seen[span.path].frames == whole[span.path]:
                 said = f"begins at frame {first} of {name} by its from_timestamp, the episodes before it have {right}"
-                found.append(Finding(where, said, f"`aloha dataset stats {dataset.path}` counts them anew"))
+                found.append(Finding(where, said, f"`aloha dataset stats {dataset.path}` counts them again"))
                 continue
             if missing := set(range(first, first + episode.length)) - set(seen[span.path].shown):
                 lacks = f"{name} lacks {len(missing)} of {episode.length} frames, first {min(missing) - first}"

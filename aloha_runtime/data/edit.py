@@ -94,14 +94,14 @@ def moving(dataset: Dataset, index: int) -> tuple[int, int]:
 
 
 def restat(path: Path, advance: Advance = lambda _: None) -> str:
-    """Compute every statistic anew."""
+    """Compute every statistic again."""
     with _editing(path) as source:
         every = {index: {"restat": True} for index in range(len(source.dataset.episodes))}
-        return _replace(path, source.all(every), f"statistics of {count(every)} computed anew", advance=advance)
+        return _replace(path, source.all(every), f"statistics of {count(every)} computed again", advance=advance)
 
 
 def reencode(path: Path, codec: str, advance: Advance = lambda _: None) -> str:
-    """Encode every video anew."""
+    """Encode every video again."""
     if codec not in CODECS:
         raise DatasetError(f"there is no video codec {codec!r}: choose one of {', '.join(CODECS)}")
     with _editing(path) as source:

@@ -71,7 +71,7 @@ def replace(path: Path, build: Callable[[Path], None], said: Callable[[], str]) 
     new = beside(path, "new")
     with or_nothing(new):
         build(new)
-        with locked(new):  # whoever opens it in its new place waits until the old tree has found its own
+        with locked(new):  # a program that opens it in its new place waits until the old tree has found its own
             steps.reorder(path)
             slot = steps.free_slot(path)
             steps.write(slot, steps.describe(path, said(), read_info(path).total_episodes))

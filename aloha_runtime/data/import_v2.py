@@ -70,7 +70,7 @@ def import_v2(
 
 
 def _said(out: Path, info: Info) -> str:
-    return f"{out}: {info.total_episodes} episodes, {info.total_frames} frames; statistics computed anew"
+    return f"{out}: {info.total_episodes} episodes, {info.total_frames} frames; statistics computed again"
 
 
 def _not_as_it_was(older: Older, leave_out: Collection[str], left_out: set[int], taken: int) -> list[str]:

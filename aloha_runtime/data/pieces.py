@@ -99,7 +99,7 @@ class Source:
 @dataclass(frozen=True)
 class Piece:
     """Frames `first` up to `first + frames` of an episode, done for `task`. `report`: changes to its report.
-    `restat`: its statistics are computed anew."""
+    `restat`: its statistics are computed again."""
 
     source: Source
     index: int

@@ -1,4 +1,4 @@
-"""A dataset written anew from episodes, or parts of them, of others: what every edit comes down to.
+"""A dataset written from episodes, or parts of them, of others: what every edit comes down to.
 
 Numbers and statistics follow from the pieces; videos are linked where an episode has a file to itself, cut by packets
 where they allow it, and encoded again only where they must be.

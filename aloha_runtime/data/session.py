@@ -49,7 +49,7 @@ class Session:
         return shutil.disk_usage(self.path).free < LEAST_FREE_BYTES
 
     def ready(self) -> str:
-        """Why no take can begin now, empty when one can. After trouble the dataset is opened anew, which brings back
+        """Why no take can begin now, empty when one can. After trouble the dataset is opened again, which brings back
         the take that could not be saved."""
         try:
             if self.trouble:

@@ -93,7 +93,7 @@ def _list_of(slot: Path) -> Path:
 
 
 def rename(slot: Path, target: Path) -> None:
-    """A tree becomes one of another kind or number; its list is written anew by the caller or goes along."""
+    """A tree becomes one of another kind or number; its list is rewritten by the caller or goes along."""
     slot.rename(target)
     if _list_of(slot).exists() and not _list_of(target).exists():
         _list_of(slot).rename(_list_of(target))

@@ -23,12 +23,12 @@ def with_the_rest(path: Path, build: Callable[[Path], None]) -> Callable[[Path],
         for entry in sorted(path.iterdir()):
             if entry.name not in WRITTEN_ANEW:
                 _take_along(entry, aside / entry.name)
-        anew = counted_files(path, read_info(path)) | {report for _, report in reports.listed(path)}
-        anew |= {path / name for name in TABLES}
+        rewritten = counted_files(path, read_info(path)) | {report for _, report in reports.listed(path)}
+        rewritten |= {path / name for name in TABLES}
         for top in ("meta", "data", "videos"):
             for entry in sorted((path / top).rglob("*")):
                 target = aside / entry.relative_to(path)
-                if not (entry.is_dir() or entry in anew or target.exists()):
+                if not (entry.is_dir() or entry in rewritten or target.exists()):
                     target.parent.mkdir(parents=True, exist_ok=True)
                     _take_along(entry, target)
 

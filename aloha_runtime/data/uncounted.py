@@ -52,7 +52,7 @@ def refuse(path: Path, files: Sequence[Path], rows_beyond: int) -> None:
 
 
 def refuse_any(path: Path, info: Info) -> None:
-    """`refuse` for whoever has not read the tables yet."""
+    """`refuse` for a caller that has not read the tables yet."""
     counted = rows.counted_files(path, info)
     files = [file for file in rows.numbered_files(path) if file not in counted]
     described = rows.count_rows(file for file in counted if file.is_relative_to(path / "meta"))

@@ -72,7 +72,7 @@ def cut(
 
     Where they do not begin at a key frame they are encoded again, as `codec`, or without loss in the format that they
     have when it is None (depth, formats that this runtime does not record). `found`: what `packets` said of `source`,
-    for whoever cuts many pieces from one file. Raises DatasetError when `source` does not hold them.
+    for a caller that cuts many pieces from one file. Raises DatasetError when `source` does not hold them.
     """
     found = found or packets(source, fps)
     if frames < 1 or first < 0 or not set(range(first, first + frames)) <= set(found.shown):

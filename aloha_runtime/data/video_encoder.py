@@ -1,7 +1,7 @@
 """Video of one camera and episode: encoded in a thread while frames arrive, readable up to the last moment of its life.
 
 The file is an MP4 in fragments, one from each key frame to the next, that closing turns into an ordinary MP4 in place
-(FFmpeg's "hybrid" MP4). So whoever kills the process takes the frames since the last key frame and nothing more.
+(FFmpeg's "hybrid" MP4). So a kill of the process costs the frames since the last key frame and nothing more.
 """
 
 import functools

@@ -1,7 +1,7 @@
 """The ring's copy on the disk, for the day on which the recorder itself is killed or the power goes.
 
 Two files take turns, each as long as the ring; chunks are appended as they are finished. What a dead recorder left is
-found by the next one of this folder, whoever it is: the kernel frees the lock of the dead. The lock file lists the two
+found by the next recorder of this folder: the kernel frees the lock of the dead. The lock file lists the two
 by device and inode, as the recorder made them: no other file of such a name is read, replaced or deleted.
 """
 
@@ -105,7 +105,7 @@ class Spool:
 
 def left_behind(folder: Path) -> Iterator[tuple[Channels, list[Sealed]]]:
     """What dead recorders left in this folder: channels and chunks of each. Its files go when the next one is asked
-    for, so that what could not be written anew stays."""
+    for, so that what could not be rewritten stays."""
     for lock_path in sorted(folder.glob(f"{PREFIX}*.lock")):
         if not OURS.fullmatch(lock_path.name) or lock_path.is_symlink() or not lock_path.is_file():
             continue  # somebody else's

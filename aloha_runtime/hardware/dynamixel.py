@@ -257,8 +257,8 @@ class DynamixelArm:
 
     def _switching(self, switch: Callable[[list[int]], Steps[Outcome]], whole: bool = False) -> Steps[Switched]:
         """A switch that is given the servos known to be silent. `whole`: it is not tried without one of them. Waiting
-        for a silent arm would keep its servos' neighbours waiting; when they come back, whoever gives them torque must
-        have read first where they are now."""
+        for a silent arm would keep its servos' neighbours waiting; when they come back, the caller that gives them
+        torque must have read first where they are now."""
         if self._port is None or not self._cycle.attached:
             return self._failed(
                 HardwareError, f"{self._path} is not connected, so torque cannot be switched; replug it"

@@ -134,7 +134,7 @@ class ServoAccess:
         return {e.name: e.decode(data[e.address - start : e.address - start + e.size]) for e in entries}
 
     def write_unheard(self, servo_id: int, register: Register, value: int) -> None:
-        """Write without reading back: after ID and Baud_Rate the servo is elsewhere, where whoever calls this looks for
+        """Write without reading back: after ID and Baud_Rate the servo is elsewhere, where the caller looks for
         it; before Status_Return_Level is 2 it may not answer."""
         self._ask(servo_id, Instruction.WRITE, register.address.to_bytes(2, "little") + register.encode(value), 0)
 

@@ -17,7 +17,7 @@ class DeviceClock:
     DRIFT = 100e-6
     """Crystal oscillators agree within 100 parts in a million."""
     JUMP_NS = NS_PER_S // 2
-    """A device clock that steps by more has been restarted (or a recording began anew): the mapping starts over."""
+    """A device clock that steps by more has been restarted (or a recording started over): the mapping starts over."""
 
     def __init__(self) -> None:
         self._offset_ns: float | None = None

@@ -38,7 +38,7 @@ V4L2_APERTURE_PRIORITY = 3
 class OpenCVCamera:
     """One camera named by a device path (`/dev/CAM_HIGH`, `/dev/v4l/by-id/...`), a URL, or a video file.
 
-    A file is paced at the configured rate and begins anew a second after its end. Stamps are the driver's where V4L2
+    A file is paced at the configured rate and starts over a second after its end. Stamps are the driver's where V4L2
     gives them (start of exposure or end of transfer, as the camera has it), else the time of arrival. A camera that is
     unplugged makes `read` return None until it is back.
     """

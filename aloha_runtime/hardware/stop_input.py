@@ -1,6 +1,6 @@
 """The physical STOP of a rig: a key or pedal, or a contact on a serial line. Missing, pressed, or ready; found again.
 
-`StopInput` looks once; `StopWatch` does it in a thread of its own, so that whoever asks never waits for a device,
+`StopInput` looks once; `StopWatch` does it in a thread of its own, so that the caller never waits for a device,
 whatever its driver does (opening a device, or asking an adapter for its lines, may take long).
 """
 

@@ -30,7 +30,7 @@ from aloha_runtime.service import Service, run
 from aloha_runtime.witnesses import Witnesses
 
 SILENT_HOLD_NS = 100 * MS
-"""A pair that cannot be read for this long is in HOLD, whoever commands."""
+"""A pair that cannot be read for this long is in HOLD, whatever the mode."""
 FIRST_READING_S = 2.0
 TORQUE_RETRY_NS = 500 * MS
 """An unplugged adapter is opened again within this time when it is back."""

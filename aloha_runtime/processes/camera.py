@@ -11,7 +11,7 @@ BELOW_ARMS = 20
 """A frame may wait for the arms, and for nothing else on the machine."""
 FROZEN_FRAMES = 10
 """A sensor's noise changes every picture; so many that are the same to the last bit come from a camera that hangs. They
-are not passed on, and whoever looks at this camera finds it stale."""
+are not passed on, and every reader finds this camera stale."""
 READ_TIMEOUT_S = 0.1
 """A camera silent this long has missed frames even at 10 fps; the health report says so."""
 

@@ -25,7 +25,7 @@ JITTER_S = 0.02
 VIRTUAL_JITTER_S = 0.004
 """In virtual time the chain's clock is the world's, which beats every 4 ms."""
 VIRTUAL_BEAT_NS = 100 * MS
-"""In virtual time the chain answers whoever has the turn; its own turns only carry health reports."""
+"""In virtual time the chain answers the process that has the turn; its own turns only carry health reports."""
 
 
 class ChainLoop:

@@ -1,5 +1,5 @@
-"""metrics: what every process says of itself, for Prometheus (/metrics) and for whoever asks whether the rig is well
-(/healthz, /readyz). Plain HTTP on the loopback address alone; it reads, and takes no orders.
+"""metrics: what every process says of itself, for Prometheus (/metrics) and for programs that ask whether the rig is
+well (/healthz, /readyz). Plain HTTP on the loopback address alone; it reads, and takes no orders.
 """
 
 import http.server

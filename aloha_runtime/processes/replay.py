@@ -27,7 +27,7 @@ class ReplayLoop:
         self.phase: Phase | None = None
         """None while the mode is another."""
         self.order_ns = 0
-        """The order that is being carried out; another one begins anew."""
+        """The order that is being carried out; another one starts over."""
 
     def tick(self, beat: Beat) -> None:
         heartbeat = self.mode.fresh(beat.deadline_ns)

@@ -69,7 +69,7 @@ class SupervisorLoop:
 
     def cycle(self) -> None:
         """Everything that has arrived, then requests, then the heartbeat: nobody hears a mode that ignores what was
-        received before. The clock is read anew for each, because this process may be paused between any two lines."""
+        received before. The clock is read again for each, because this process may be paused between any two lines."""
         clock = self.service.clock
         if self.echo is not None and self.echo.came_back():
             self.machine.hearing.echo(clock.now_ns())

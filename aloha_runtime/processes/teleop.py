@@ -50,8 +50,8 @@ class TeleopLoop:
         follower: ArmsState | None = self.followers.fresh(now_ns)
         if heartbeat.mode is not Mode.TELEOP:
             self.sent = 0
-        # What grippers do while servos move them, or while a person leads, is no sign: whoever has just handed back
-        # may still hold them squeezed.
+        # What grippers do while servos move them, or while a person leads, is no sign: a person who has just handed
+        # back may still hold them squeezed.
         mode, settled = Mode(heartbeat.mode), state.settled and follower is not None and follower.settled
         waits = (mode is Mode.ARMED and settled) or (mode is Mode.POLICY and self.takeover)
         if not waits:

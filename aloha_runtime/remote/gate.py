@@ -31,7 +31,7 @@ _log = logging.getLogger("keys")
 class Gatekeeper:
     """Answers for every CURVE socket of one context: a key of the allow-list is let in, nothing else is.
 
-    The list is read anew for each handshake, so that `aloha keys allow` works at once. A context: close it last.
+    The list is read again for each handshake, so that `aloha keys allow` works at once. A context: close it last.
     """
 
     def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", keys: Keys) -> None:

@@ -57,8 +57,8 @@ class Keys:
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         except FileExistsError:
             raise ConfigError(
-                f"{path} is there already; `aloha keys show` prints its public key. To replace it, which shuts out "
-                "whoever has allowed it, remove the file first"
+                f"{path} is there already; `aloha keys show` prints its public key. Remove the file first "
+                "to replace it; who has allowed the old one has to allow the new one"
             ) from None
         with os.fdopen(handle, "w") as file:
             file.write(to_hex(zmq.curve_keypair()[1]) + "\n")

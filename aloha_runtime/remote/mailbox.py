@@ -2,7 +2,7 @@
 
 libzmq stops reading a connection whose receive limit is reached. When that connection then breaks off, its next ping or
 pong ends the whole process (`Assertion failed: !_io_error`, stream_engine_base.cpp of 4.3.5). So nothing waits there:
-the socket has no receive limit, this thread empties it, and the oldest message of whoever sends too much is dropped.
+the socket has no receive limit, and this thread empties it. It drops the oldest message of a peer that sends too much.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import zmq
 
 BATCH = 64
-"""Messages read before whoever wants to send gets the socket."""
+"""Messages read before a thread that wants to send gets the socket."""
 LOOK_MS = 100
 """The socket's own signal is edge-triggered, and sending may take it: so often it is looked at anyway."""
 MOST_PARTS = 3

@@ -14,7 +14,7 @@ LEADS_NS = 2 * NS_PER_S
 LIFT_RAD = 0.04
 """So far every joint is led away, and back again."""
 LETS_GO_NS = 500_000_000
-"""Before the end the grippers are open again: whoever holds them squeezed when handing back would take over anew."""
+"""Before the end the grippers are open again: squeezed when a person hands back, they would take over again."""
 ASKS_EVERY_NS = 500_000_000
 OPENS_NS, SQUEEZES_NS = 300_000_000, 700_000_000
 """The sign by which a person starts or takes over: grippers opened for so long, then squeezed for so long."""

@@ -84,7 +84,7 @@ class GoalTrack:
         self._stamps, self._goals, self._direction, self.turned_ns = [], [], 0, 0
 
     def lose_torque(self) -> None:
-        """The servo has started anew, or has switched its torque off: its RAM may be that of power-up."""
+        """The servo has restarted, or has switched its torque off: its RAM may be that of power-up."""
         self.torque, self.watchdog = False, 0
         self.switch.forget()
 

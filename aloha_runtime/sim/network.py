@@ -118,7 +118,7 @@ class BadNetwork:
     async def _carry(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, look: Callable[[bytes], None]
     ) -> None:
-        """One way of one connection; whoever ends it ends both ways."""
+        """One way of one connection; its end on one side ends both ways."""
         waiting: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(maxsize=4096)
         writing = asyncio.create_task(self._write(waiting, writer, look))
         with contextlib.suppress(OSError):

@@ -30,7 +30,7 @@ class TorqueWatch:
         return self._written[-1][1] if self._written else None
 
     def forget(self) -> None:
-        """The servo has started anew, or has put its own goal there."""
+        """The servo has restarted, or has put its own goal there."""
         self._written.clear()
         self._held, self.unseen, self._judging = None, False, False
 

@@ -19,14 +19,6 @@ from aloha_runtime.errors import CheckpointError
 SAMPLES = vectors.DATA / "lerobot_checkpoint"
 
 
-@pytest.fixture
-def saved(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    directory = tmp_path / "policy"
-    ACTPolicy(small.config(), small.stats()).save_pretrained(directory)
-    return directory
-
-
 @pytest.mark.parametrize("name", ["tiny", "env_state", "prenorm_gelu", "image_and_env_state"])
 def test_directory_of_lerobot_loads_and_gives_its_actions(name: str, tmp_path: Path) -> None:
     vector = vectors.load(name)

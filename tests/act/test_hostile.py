@@ -11,7 +11,6 @@ from typing import Any
 
 import hostile
 import pytest
-import small_policy as small
 from typer.testing import CliRunner
 
 from aloha_runtime.act import ACTPolicy
@@ -86,12 +85,6 @@ def test_refusal_names_file_and_what_it_asked_for(folder: Path) -> None:
         read_pickle(folder / file_name("os.system"))
     with pytest.raises(CheckpointError, match=r"torch_two_data_pkl.pt is refused: it asks for entries twice"):
         read_torch_file(folder / file_name("torch: two data.pkl"))
-
-
-@pytest.fixture
-def saved(tmp_path: Path) -> Path:
-    ACTPolicy(small.config(), small.stats()).save_pretrained(tmp_path / "policy")
-    return tmp_path / "policy"
 
 
 def _safetensors(header: object, data: bytes = bytes(8), length: int | None = None) -> bytes:

@@ -27,14 +27,6 @@ Steps = list[dict[str, Any]]
 NAMES = [f"{side}_{joint}" for side in ("left", "right") for joint in (*"abcdef", "gripper")]
 
 
-@pytest.fixture
-def saved(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    directory = tmp_path / "policy"
-    ACTPolicy(small.config(), small.stats()).save_pretrained(directory)
-    return directory
-
-
 def rewrite(directory: Path, pipeline: str, change: Callable[[Steps], object]) -> None:
     path = directory / f"{pipeline}.json"
     content = json.loads(path.read_text())

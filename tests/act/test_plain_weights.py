@@ -16,13 +16,6 @@ from aloha_runtime.errors import CheckpointError
 HEAD = "model.action_head.weight"
 
 
-@pytest.fixture
-def saved(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    ACTPolicy(small.config(), small.stats()).save_pretrained(tmp_path)
-    return tmp_path
-
-
 def chunk(directory: Path) -> torch.Tensor:
     return ACTPolicy.from_pretrained(directory).predict_action_chunk(small.observation())
 

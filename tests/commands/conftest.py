@@ -1,5 +1,6 @@
-"""A run directory with a rig in it, as a running stack leaves it for others to find."""
+"""A run directory with a rig in it, as a running stack leaves it for others to find, and a person at a terminal."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -28,3 +29,13 @@ def run_dir() -> Iterator[Path]:
 def bus(run_dir: Path) -> Iterator[Bus]:
     with Bus(run_dir, WallClock()) as opened:
         yield opened
+
+
+@pytest.fixture
+def hands(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The person's end of the terminal that stdin is."""
+    master, slave = os.openpty()
+    with open(slave) as terminal:
+        monkeypatch.setattr("sys.stdin", terminal)
+        yield master
+    os.close(master)

@@ -2,7 +2,7 @@
 
 import os
 import termios
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -13,16 +13,6 @@ from aloha_runtime.commands.orders import Orders
 from aloha_runtime.config import RecordingConfig
 from aloha_runtime.messages import Mode, ModeHeartbeat
 from aloha_runtime.run_directory import default_run_dir
-
-
-@pytest.fixture
-def hands(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """The person's end of the terminal that stdin is."""
-    master, slave = os.openpty()
-    with open(slave) as terminal:
-        monkeypatch.setattr("sys.stdin", terminal)
-        yield master
-    os.close(master)
 
 
 class FakeStack:

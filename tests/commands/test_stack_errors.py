@@ -87,7 +87,7 @@ def test_a_rig_that_was_killed(failing: Failing, tmp_path: Path, verb: str) -> N
     (run_dir / "rig.yaml").write_text(SHIPPED.read_text())
     said = failing(verb, code=1)
     assert f"nothing runs in {run_dir} any more: rig sim was killed, and its simulated arms ended with it" in said
-    assert f"`aloha up --run-dir {run_dir}` starts it anew" in said
+    assert f"`aloha up --run-dir {run_dir}` restarts it" in said
     (run_dir / "rig.yaml").write_text((config.CONFIG_DIR / "aloha.yaml").read_text())
     said = failing(verb, code=1)
     assert "could not park its arms. Servos that had torque have it still" in said

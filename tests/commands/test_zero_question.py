@@ -1,7 +1,6 @@
 """The question about a doubtful zero: asked once, answered by a key, only said where nobody can answer."""
 
 import os
-from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -11,16 +10,6 @@ from aloha_runtime.control.zeros import DOUBT
 from aloha_runtime.errors import AlohaError
 
 SAID = f"follower_left: the currents do not {DOUBT}"
-
-
-@pytest.fixture
-def hands(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """The person's end of the terminal that stdin is."""
-    master, slave = os.openpty()
-    with open(slave) as terminal:
-        monkeypatch.setattr("sys.stdin", terminal)
-        yield master
-    os.close(master)
 
 
 class FakeStack:

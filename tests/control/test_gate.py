@@ -341,7 +341,7 @@ def test_three_actions_that_are_no_numbers_end_the_motion(position):
     assert output.hold_cause.startswith("3 actions in a row were refused, the last because")
 
 
-def test_a_good_action_between_bad_ones_starts_the_count_anew():
+def test_a_good_action_between_bad_ones_starts_the_count_again():
     gate = gate_at()
     gate.follow(0)
     bad = [math.nan] * 14

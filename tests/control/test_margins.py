@@ -26,7 +26,7 @@ def test_each_joint_has_its_bound_for_a_second(index: int) -> None:
     assert f"{BOUNDS_MA[index] + 1:.0f} mA" in margins.current(5000 * MS, effort)
 
 
-def test_a_pause_starts_the_second_anew_for_that_joint_only() -> None:
+def test_a_pause_starts_the_second_again_for_that_joint_only() -> None:
     margins = margins_for("follower", FOLLOWERS)
     effort = np.zeros(14)
     margins.current(0, effort)

@@ -527,11 +527,11 @@ def test_arms_without_torque_are_parked_already(verb):
     assert bench.ask(verb).mode is N
 
 
-def test_arms_that_were_started_anew_are_said_to_be():
+def test_arms_that_were_restarted_are_said_to_be():
     bench = Bench().to(T)
     bench.now += 10_000 * MS
     bench.machine.hear([bench.report("arms@followers", order_ns=0), bench.report("arms@leaders")], bench.now)
-    assert "arms@followers was started anew and holds the arms where they are; arm again" in bench.machine.cause
+    assert "arms@followers was restarted and holds the arms where they are; arm again" in bench.machine.cause
 
 
 @pytest.mark.parametrize("arms", [ARMS, ARMS[:1]])
@@ -749,7 +749,7 @@ def run_for(bench, seconds):
         bench.machine.hear([], bench.now)
 
 
-def test_a_policy_holds_when_its_time_is_over_and_may_begin_anew():
+def test_a_policy_holds_when_its_time_is_over_and_may_begin_again():
     bench = policy_bench()
     for _ in range(2):
         assert bench.machine.ask(Request(verb="policy", sender="x"), bench.now).ok

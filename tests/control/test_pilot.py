@@ -388,7 +388,7 @@ def test_a_servo_in_error_stops_both_arms_in_the_cycle_that_hears_of_it(mode: Mo
     assert arms.turn(Mode.FAULT, 5).torque is Torque.ON
 
 
-def test_servos_that_no_longer_obey_are_a_hold_and_arming_switches_them_on_anew() -> None:
+def test_servos_that_no_longer_obey_are_a_hold_and_arming_switches_them_on_again() -> None:
     followers = armed(Arms("follower"))
     assert followers.turn(Mode.TELEOP, 1, rearm=TRIPPED).hold_cause == TRIPPED
     followers.turn(Mode.HOLD, 5, rearm=TRIPPED)
@@ -499,7 +499,7 @@ def test_an_arming_that_overtakes_the_restart_of_a_gripper_is_carried_out_alone(
     assert (command.mode, command.gripper, command.rearm) == (Mode.ARMED, "", True)
 
 
-def test_servos_are_not_switched_on_anew_where_that_would_snap_the_arm_into_its_range() -> None:
+def test_servos_are_not_switched_on_again_where_that_would_snap_the_arm_into_its_range() -> None:
     followers = armed(Arms("follower"))
     goal = followers.turn(Mode.HOLD, 5, rearm=TRIPPED).goal
     inside = followers.present.copy()

@@ -196,8 +196,8 @@ class Arms:
         self.mode, self.pose, self.torque = Mode.IDLE, "", Torque.OFF
         self.went = [present.copy()]
 
-    def turn(self, mode: Mode, pose: str = "", anew: bool = False):
-        if anew or (mode, pose) != (self.mode, self.pose):
+    def turn(self, mode: Mode, pose: str = "", again: bool = False):
+        if again or (mode, pose) != (self.mode, self.pose):
             self.mode, self.pose, self.order_ns = mode, pose, self.now_ns
         self.now_ns += CYCLE_NS
         order = {"order_ns": self.order_ns, "asked_ns": self.order_ns}

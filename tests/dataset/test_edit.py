@@ -141,7 +141,7 @@ def test_relabel(dataset: Path) -> None:
     assert [reports.read(dataset, index)["outcome"] for index in range(4)] == ["success", "failure"] * 2
 
 
-def test_statistics_are_mended_and_videos_encoded_anew(dataset: Path) -> None:
+def test_statistics_are_mended_and_videos_encoded_again(dataset: Path) -> None:
     (dataset / "meta/stats.json").write_bytes(pretty_json({}))
     assert {"meta/stats.json"} == {finding.where for finding in check(dataset)}
     edit.restat(dataset)

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from older_layout import write_older
 
 from aloha_runtime.data import Dataset, DatasetWriter
 from aloha_runtime.data.check import check
@@ -39,29 +40,17 @@ def newer(tmp_path: Path) -> Path:
 @pytest.fixture
 def older(newer: Path, tmp_path: Path) -> Path:
     """As `lerobot` at v2.1 lays it out, with the `next.done` that its ALOHA datasets have."""
-    path, dataset = tmp_path / "v2", Dataset(newer)
-    info = json.loads((newer / "meta/info.json").read_text())
-    info |= {
-        "codebase_version": "v2.1",
-        "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
-        "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
+    path, features = tmp_path / "v2", json.loads((newer / "meta/info.json").read_text())["features"]
+    entries = {
         "total_chunks": 1,
         "total_videos": 2,
+        "features": features | {"next.done": {"dtype": "bool", "shape": [1], "names": None}},
     }
-    info["features"]["next.done"] = {"dtype": "bool", "shape": [1], "names": None}
-    for folder in ("meta", "data/chunk-000", f"videos/chunk-000/{KEY}"):
-        (path / folder).mkdir(parents=True)
-    (path / "meta/info.json").write_text(json.dumps(info))
-    lines = [{"episode_index": e.index, "tasks": list(e.tasks), "length": e.length} for e in dataset.episodes]
-    (path / "meta/episodes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    tasks = [{"task_index": index, "task": task} for index, task in enumerate(dataset.tasks)]
-    (path / "meta/tasks.jsonl").write_text("".join(json.dumps(line) + "\n" for line in tasks))
-    for episode in dataset.episodes:
-        table = pq.read_table(episode.data_path)
-        done = pa.array([index == episode.length - 1 for index in range(episode.length)])
-        name = f"episode_{episode.index:06d}"
-        pq.write_table(table.append_column("next.done", done), path / f"data/chunk-000/{name}.parquet")
-        link(episode.videos["cam"].path, path / f"videos/chunk-000/{KEY}/{name}.mp4")
+
+    def with_the_end(table: pa.Table) -> pa.Table:
+        return table.append_column("next.done", pa.array([index == len(table) - 1 for index in range(len(table))]))
+
+    write_older(newer, path, entries, with_the_end)
     return path
 
 

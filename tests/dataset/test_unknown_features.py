@@ -82,6 +82,8 @@ def test_every_edit_carries_them(name: str, dataset: Path) -> None:
     job(dataset)
     holds(dataset, pieces)
     edit.undo(dataset)
+    holds(dataset, ALL)
+    assert Dataset(dataset).episodes[0].tasks == (TASKS[0],)
 
 
 def test_split_and_merge_carry_them(dataset: Path, tmp_path: Path) -> None:
@@ -124,7 +126,7 @@ def test_camera_is_decoded_from_its_feature(dataset: Path) -> None:
     assert (Dataset(dataset).features[CAMERA].info or {})["video.codec"] == "h264", "said as video_info"
 
 
-def test_time_stamps_that_drift_are_named_and_counted_anew(dataset: Path) -> None:
+def test_time_stamps_that_drift_are_named_and_counted_again(dataset: Path) -> None:
     """The sum of measured durations, as some converters write it: two frames late in the third episode."""
     path = dataset / "meta/episodes/chunk-000/file-000.parquet"
     table, name = pq.read_table(path), f"videos/{CAMERA}/from_timestamp"

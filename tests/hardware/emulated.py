@@ -113,7 +113,7 @@ class _Controls:
         servo.refresh()
 
     def mount(self, servo_id: int, ticks: int) -> None:
-        """Mount a servo's horn anew, so far off."""
+        """Mount a servo's horn again, so far off."""
         servo = self.chain.servos[servo_id - 1]
         servo._mount = (servo._mount[0], ticks)
         servo.refresh()

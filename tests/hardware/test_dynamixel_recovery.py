@@ -49,7 +49,7 @@ def cycle_until(arm: DynamixelArm, done, goal=None, currents_ma=None):
     raise AssertionError(f"it never came to that: {arm.counts}, {arm.rearm_cause!r}")
 
 
-def test_an_arm_that_was_carried_when_its_program_died_is_set_up_anew(
+def test_an_arm_that_was_carried_when_its_program_died_is_set_up_again(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     """In current control nothing is held: torque is taken off, and the servos can hold again."""

@@ -105,7 +105,7 @@ def test_watchdogs_that_tripped_and_are_set_again_let_no_arm_creep(role: Role, a
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("at_trip", ["keep", "present"])
 @pytest.mark.parametrize("pause_ms", [0, 600])
-def test_programs_that_start_anew_let_no_arm_creep(role: Role, at_trip: GoalAtTrip, pause_ms: int) -> None:
+def test_programs_that_restart_let_no_arm_creep(role: Role, at_trip: GoalAtTrip, pause_ms: int) -> None:
     with Pair(role, Faults(goal_at_trip=at_trip)) as table:
         raised(table)
         begin = {side: table.angles(side) for side in table.wires}

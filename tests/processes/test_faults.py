@@ -30,7 +30,7 @@ SHORT = (
     "servo loaded for a second",
 )
 ATTEMPTS = 8
-"""What was broken while the machine itself stood still is tried anew."""
+"""What was broken while the machine itself stood still is tried again."""
 
 
 @pytest.fixture(scope="module")

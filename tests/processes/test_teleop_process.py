@@ -165,7 +165,7 @@ def test_grippers_that_nobody_opened_start_nothing_and_it_says_what_to_do(scene:
 
 
 @pytest.mark.parametrize("between", [Mode.TELEOP, Mode.HOLD])
-def test_whoever_led_or_was_held_must_open_the_grippers_anew(scene: Scene, between: Mode) -> None:
+def test_whoever_led_or_was_held_must_open_the_grippers_again(scene: Scene, between: Mode) -> None:
     scene.turn(Mode.ARMED, OPEN)
     scene.turn(between, seconds=0.1)
     scene.turn(Mode.ARMED, seconds=1.0)

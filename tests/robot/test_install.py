@@ -95,7 +95,7 @@ SANDBOX = {
 }
 """Every directive that keeps a process in, by name; several values as one text. None: not there."""
 ADDS_UP = ("DeviceAllow", "IPAddressDeny", "RestrictAddressFamilies", "SystemCallFilter", "SupplementaryGroups")
-"""Directives whose lines add to one another (an empty one begins anew); of all others the last line counts."""
+"""Directives whose lines add to one another (an empty one starts over); of all others the last line counts."""
 COMPILES = {"MemoryDenyWriteExecute": "no", "ProcSubset": "all"}
 USB_CAMERA = {"PrivateDevices": "no", "DeviceAllow": "char-video4linux rw", "SupplementaryGroups": "video"}
 LOOSER: dict[str, dict[str, str]] = {

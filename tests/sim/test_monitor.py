@@ -196,7 +196,7 @@ def test_a_goal_that_the_servo_no_longer_felt_may_gain_speed(far: int, offences:
     assert set(wire.counts()) == offences
 
 
-def test_torque_off_frees_the_goal_and_torque_on_starts_anew() -> None:
+def test_torque_off_frees_the_goal_and_torque_on_starts_over() -> None:
     wire = Wire()
     wire.goal(2048)
     wire.tell(packets.sync_write(64, 1, [(1, b"\0")]))
@@ -316,7 +316,7 @@ def test_a_late_answer_to_a_longer_question_is_no_sighting_although_its_length_d
     masters = [servo for servo in IDS if servo not in (3, 5)]
     wire.tell(packets.sync_read(masters, 124, 12, fast=True))
     late = packets.fast_status_packet([(servo, 0, bytes(2) + state(1500)) for servo in masters])
-    wire.tell(packets.sync_read(masters, 126, 10, fast=True))  # the driver has given up and asks anew
+    wire.tell(packets.sync_read(masters, 126, 10, fast=True))  # the driver has given up and asks again
     wire.now_ns += CYCLE_NS
     wire.monitor.servo(late, wire.now_ns)
     assert set(wire.monitor.report().present.values()) == {2048}

@@ -158,7 +158,7 @@ def full(rig: RecorderRig, _chance: Random) -> Trial:
         wait(lambda: rig.scene.state.takes > rig.takes, "the end of the take by itself")
         broken = [rig.unloadable(), "" if rig.scene.state.trouble else "nobody is told why nothing is recorded"]
         disk.mend()
-        rig.begin()  # opening the dataset anew brings the take back
+        rig.begin()  # opening the dataset again brings the take back
         rig.success()
         alive = recorder.poll() is None
         dataset = Dataset(rig.scene.dataset)

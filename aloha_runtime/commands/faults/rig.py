@@ -37,7 +37,7 @@ JOINT_IDS = [servo.id for servo in FOLLOWER if servo.joint != "gripper"]
 SERVO_PRIORITY = 51
 """Above the arms process: no real servo waits for what else this machine does."""
 MOVED_S = (0.3, 0.9)
-"""Motion before a fault, drawn anew for each: a whole swing, so that it comes at any phase."""
+"""Motion before a fault, drawn for each: a whole swing, so that it comes at any phase."""
 READY_S = 60.0
 """A busy machine needs long to import torch."""
 LOOK_S = 0.35

@@ -140,7 +140,7 @@ SETUP = Family(
             )
             for name, found in WRONG.items()
         ),
-        Scenario("a shadow aligned to a zero that was wrong", "aligned anew at start", "", None, shadow_far_off),
+        Scenario("a shadow aligned to a zero that was wrong", "aligned again at start", "", None, shadow_far_off),
         Scenario("wrong servo model", "refused at start, naming servo and model", "", None, wrong_model),
         Scenario(
             "latency timer 16 ms", "refused at start; the command in the message mends it", "", None, slow_adapter

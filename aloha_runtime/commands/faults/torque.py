@@ -125,7 +125,7 @@ def _beside(what: str) -> Callable[[None, Random], Trial]:
 
 
 def again_and_again(_rig: None, chance: Random) -> Trial:
-    """A hundred times each: torque again, grippers free and back, a tripped watchdog, and a program started anew."""
+    """A hundred times each: torque again, grippers free and back, a tripped watchdog, and a program restarted."""
     role = chance.choice(ROLES)
     with Pair(role, _faults(chance)) as pair:
         goals = _raise(pair)
@@ -209,7 +209,7 @@ TORQUE = Family(
         ),
         Scenario(
             "torque a hundred times",
-            "torque again, other grippers, watchdogs that trip, programs that start anew: no arm creeps",
+            "torque again, other grippers, watchdogs that trip, programs that restart: no arm creeps",
             "rad moved",
             GOAL_RAD,
             again_and_again,

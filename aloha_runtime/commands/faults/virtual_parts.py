@@ -23,7 +23,7 @@ KEPT = 400
 
 
 class Time:
-    """The time of whoever has the turn; stands in for the module `time` in the driver and the arms process."""
+    """The time of the loop that has the turn; stands in for the module `time` in the driver and the arms process."""
 
     def __init__(self) -> None:
         self.now = EPOCH_NS

@@ -72,7 +72,7 @@ def _farthest(rig: FaultRig, since: dict[tuple[str, int], int]) -> float:
 
 def _stopped(mode: Mode, restarts: bool) -> Scenario:
     def try_once(rig: FaultRig, chance: Random) -> Trial:
-        """Stop the supervisor in a ramp, start the arms anew meanwhile where `restarts`, and let it go on."""
+        """Stop the supervisor in a ramp, restart the arms meanwhile where `restarts`, and let it go on."""
         _on_the_way(rig, mode, chance)
         fault_ns = rig.kill("supervisor", signal.SIGSTOP)
         rig.pause(chance.uniform(*STOPPED_S))
@@ -96,7 +96,7 @@ def _stopped(mode: Mode, restarts: bool) -> Scenario:
         return Trial("; ".join(filter(None, broken)), moved, hold_ms=hold_ms)
 
     what = "on the way to the start pose" if mode is Mode.ARMED else "while parking"
-    name = f"supervisor stopped {what}" + (", arms started anew" if restarts else "")
+    name = f"supervisor stopped {what}" + (", arms restarted" if restarts else "")
     promise = "what it had ordered is void: HOLD, torque on, and nothing moves when it goes on"
     return Scenario(name, promise, "rad after it went on", STOOD_RAD, try_once, 2, 50 if restarts else 100)
 
